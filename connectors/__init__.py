@@ -1,0 +1,1 @@
+"""Connectors: one folder per partner system, all standing on `connectors.runtime`."""

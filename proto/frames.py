@@ -1,0 +1,264 @@
+"""Frames: `[verb, payload]`, the payload one MessagePack array per verb.
+
+Each struct below is the payload of the verb of the same name; SPEC.md is the same in words and
+ABNF. An array longer than the struct is read as far as it is known, so a later minor version may
+append elements.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from proto.errors import Code
+from proto.message import Message, Name
+
+PROTOCOL_VERSION: Final = 1
+BATCH_LENGTH_MAX: Final = 4096
+
+Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """First words of a peer: protocol versions it speaks, its name, its software."""
+
+    versions: list[int]
+    name: Name
+    software: Annotated[str, msgspec.Meta(max_length=128)] = ""
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The router's answer: chosen version, the session's name, and the limits in force.
+
+    `bus` names the store for ever: `bus` and a delivery id together are the idempotency key.
+    `epoch` grows at each start of the router. Sizes are bytes, times milliseconds.
+    """
+
+    version: int
+    name: str
+    bus: str
+    epoch: int
+    body_bytes_max: int
+    batch_length_max: int
+    heartbeat_ms: int
+
+
+class Publish(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Messages to be accepted; `batch` is the sender's own number for them."""
+
+    batch: Ordinal
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=BATCH_LENGTH_MAX)]
+
+
+class PublishRaw(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`Publish` as the router reads it: message bytes as they came."""
+
+    batch: Ordinal
+    messages: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=BATCH_LENGTH_MAX)]
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """All messages of these batches that REFUSED did not name are on disk."""
+
+    batches: list[int]
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One message that was not accepted: its index in the batch, and why."""
+
+    index: int
+    code: str
+    sentence: str
+    retry_after_ms: int | None = None
+
+
+class RefusedBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Payload of REFUSED: the messages of one batch that were not accepted."""
+
+    batch: int
+    refusals: list[Refusal]
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How many unsettled deliveries of `destination` this session is ready to hold; 0 pauses."""
+
+    destination: Name
+    window: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+
+
+class DeliveredMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One delivery: its stable id, the number of this attempt (from 1), the message."""
+
+    delivery: int
+    attempt: int
+    message: Message
+
+
+class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Deliveries of one destination, in order."""
+
+    destination: str
+    deliveries: list[DeliveredMessage]
+
+
+class DeliveredRaw(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`DeliveredMessage` as the router writes it."""
+
+    delivery: int
+    attempt: int
+    message: msgspec.Raw
+
+
+class DeliverRaw(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`Deliver` as the router writes it."""
+
+    destination: str
+    deliveries: list[DeliveredRaw]
+
+
+ACK: Final = 0
+RETRY: Final = 1
+REJECT: Final = 2
+
+
+class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What became of one delivery: ACK, RETRY (after so many milliseconds) or REJECT.
+
+    `note` is the partner's answer or the reason, in a few words without personal data; it is shown
+    by `smpbus trace`.
+    """
+
+    delivery: Ordinal
+    outcome: Annotated[int, msgspec.Meta(ge=0, le=2)] = ACK
+    after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    note: Annotated[str, msgspec.Meta(max_length=300)] | None = None
+
+
+class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Settlements, in any order."""
+
+    settlements: Annotated[
+        list[Settlement], msgspec.Meta(min_length=1, max_length=BATCH_LENGTH_MAX)
+    ]
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A question to whoever serves `destination`; never on disk, answered once or timed out."""
+
+    request: Ordinal
+    destination: Name
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=600_000)]
+    message: Message
+
+
+class RequestRaw(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`Request` as the router reads and writes it."""
+
+    request: Ordinal
+    destination: Name
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=600_000)]
+    message: msgspec.Raw
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The answer to a request: `code` is "" for success, else an error code and a sentence."""
+
+    request: Ordinal
+    code: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    sentence: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    content_type: str = "application/json"
+    body: bytes = b""
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Payload of PING and of PONG, which returns the same number."""
+
+    nonce: Ordinal = 0
+
+
+class Bye(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A peer leaves on purpose: its unsettled deliveries go to others at once."""
+
+    reason: str = ""
+
+
+class Error(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Something in what was sent is wrong; `verb` says in which frame."""
+
+    code: str
+    sentence: str
+    verb: str = ""
+
+
+HELLO: Final = b"HELLO"
+WELCOME: Final = b"WELCOME"
+PUBLISH: Final = b"PUBLISH"
+ACCEPTED: Final = b"ACCEPTED"
+REFUSED: Final = b"REFUSED"
+CREDIT: Final = b"CREDIT"
+DELIVER: Final = b"DELIVER"
+SETTLE: Final = b"SETTLE"
+REQUEST: Final = b"REQUEST"
+REPLY: Final = b"REPLY"
+PING: Final = b"PING"
+PONG: Final = b"PONG"
+BYE: Final = b"BYE"
+ERROR: Final = b"ERROR"
+
+encode = msgspec.msgpack.Encoder().encode
+
+# What each side may receive, and how it reads it.
+_decoder = msgspec.msgpack.Decoder
+Readers = dict[bytes, "msgspec.msgpack.Decoder[Any]"]
+ROUTER_READS: Final[Readers] = {
+    HELLO: _decoder(Hello),
+    PUBLISH: _decoder(PublishRaw),
+    CREDIT: _decoder(Credit),
+    SETTLE: _decoder(Settle),
+    REQUEST: _decoder(RequestRaw),
+    REPLY: _decoder(Reply),
+    PING: _decoder(Ping),
+    PONG: _decoder(Ping),
+    BYE: _decoder(Bye),
+    ERROR: _decoder(Error),
+}
+PEER_READS: Final[Readers] = {
+    WELCOME: _decoder(Welcome),
+    ACCEPTED: _decoder(Accepted),
+    REFUSED: _decoder(RefusedBatch),
+    DELIVER: _decoder(Deliver),
+    REQUEST: _decoder(Request),
+    REPLY: _decoder(Reply),
+    PING: _decoder(Ping),
+    PONG: _decoder(Ping),
+    BYE: _decoder(Bye),
+    ERROR: _decoder(Error),
+}
+
+
+class FrameError(Exception):
+    """A frame that this side cannot read; blame lies with the sender."""
+
+    def __init__(self, code: Code, sentence: str, verb: str = "") -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+        self.verb = verb
+
+
+def read(frames: list[bytes], readers: Readers) -> object:
+    """Return the payload of `[verb, payload]`, decoded and validated.
+
+    Raises FrameError with BAD_FRAME or UNKNOWN_VERB; the sentence holds no part of the payload.
+    """
+    if len(frames) != 2:
+        raise FrameError(Code.BAD_FRAME, f"expected 2 frames [verb, payload], got {len(frames)}")
+    reader = readers.get(frames[0])
+    if reader is None:
+        verb = frames[0][:16].decode("ascii", "replace")
+        raise FrameError(Code.UNKNOWN_VERB, "this verb is not known here", verb)
+    try:
+        payload: object = reader.decode(frames[1])
+        return payload
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        sentence = error.args[0] if isinstance(error, msgspec.DecodeError) else "text is not UTF-8"
+        raise FrameError(Code.BAD_FRAME, str(sentence), frames[0].decode("ascii")) from None

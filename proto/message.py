@@ -1,0 +1,122 @@
+"""The message: an immutable envelope and a body, as it travels and as it is stored.
+
+On the wire a message is one MessagePack array, in the order of the fields below. The router reads
+only the first eight elements (`Head`) and passes the array on byte for byte: a body is never
+decoded, copied into another shape, or encoded again on its way.
+"""
+
+import time
+from enum import IntEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from proto.identifiers import new_id
+
+ID_LENGTH_MAX: Final = 128
+TYPE_LENGTH_MAX: Final = 128
+SUBJECT_LENGTH_MAX: Final = 256
+INT_MAX: Final = 2**63 - 1
+
+
+class Priority(IntEnum):
+    """How urgent a message is; the lower number goes first (DESIGN: four priorities)."""
+
+    EMERGENCY = 0
+    URGENT = 1
+    ROUTINE = 2
+    BULK = 3
+
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+# Reverse-free dotted words with a major version at the end, for example "call.status.v1".
+Type = Annotated[
+    str, msgspec.Meta(max_length=TYPE_LENGTH_MAX, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$")
+]
+Name = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z0-9_-]*$")]
+Subject = Annotated[str, msgspec.Meta(max_length=SUBJECT_LENGTH_MAX)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
+PriorityNumber = Annotated[int, msgspec.Meta(ge=0, le=3)]
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The leading elements of a message: all that the router needs to know of it."""
+
+    id: Id
+    type: Type
+    source: Name
+    subject: Subject
+    time: Milliseconds
+    priority: PriorityNumber = Priority.ROUTINE
+    not_before: Milliseconds | None = None
+    expires: Milliseconds | None = None
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An envelope (CloudEvents 1.0 meaning) and a body.
+
+    `id` is given by the sender and is unique within `source`; the router accepts it once.
+    `source` is the sender's configured name. `subject` is what the message is about (the call
+    number); messages of one subject keep their order at each destination; "" means no order.
+    `time`, `not_before` and `expires` are milliseconds since 1970-01-01 UTC. `priority` is one of
+    `Priority`. `traceparent` is W3C Trace Context. `body` is opaque to the bus; `content_type`
+    says what it is.
+    """
+
+    id: Id
+    type: Type
+    source: Name
+    subject: Subject
+    time: Milliseconds
+    priority: PriorityNumber = Priority.ROUTINE
+    not_before: Milliseconds | None = None
+    expires: Milliseconds | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    content_type: str = "application/json"
+    body: bytes = b""
+
+    @classmethod
+    def new(
+        cls,
+        type: str,
+        source: str,
+        body: object = b"",
+        *,
+        subject: str = "",
+        id: str | None = None,
+        priority: int = Priority.ROUTINE,
+        not_before: int | None = None,
+        expires: int | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> "Message":
+        """Make a message now. A `body` that is not bytes is encoded as JSON."""
+        return cls(
+            id=id or new_id(),
+            type=type,
+            source=source,
+            subject=subject,
+            time=now_ms(),
+            priority=priority,
+            not_before=not_before,
+            expires=expires,
+            correlation_id=correlation_id,
+            traceparent=traceparent,
+            body=body if isinstance(body, bytes) else msgspec.json.encode(body),
+        )
+
+    def json(self) -> object:
+        """Return the body decoded from JSON. Raises msgspec.DecodeError when it is not JSON."""
+        return msgspec.json.decode(self.body)
+
+
+def now_ms() -> int:
+    """Return the wall clock in milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+encode_message = msgspec.msgpack.Encoder().encode
+decode_message = msgspec.msgpack.Decoder(Message).decode
+decode_head = msgspec.msgpack.Decoder(Head).decode

@@ -1,0 +1,1 @@
+"""The router daemon: a pure core, a store, and a thin shell around them."""

@@ -1,0 +1,98 @@
+"""The router's settings: every one typed, bounded and with a default that is safe.
+
+Loading, layers and the errors of a wrong file live in `router.config`; this module is only the
+shape. Paths are absolute after loading. Units are in the names.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a retried delivery comes again, and when it is given up (a dead letter)."""
+
+    attempts_max: Annotated[int, msgspec.Meta(ge=1)] = 50
+    first_ms: Annotated[int, msgspec.Meta(ge=1)] = 1_000
+    factor: Annotated[float, msgspec.Meta(ge=1, le=10)] = 2.0
+    longest_ms: Annotated[int, msgspec.Meta(ge=1)] = 300_000
+    age_max_ms: Annotated[int, msgspec.Meta(ge=1)] = 72 * 3600 * 1000
+
+
+class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One partner's queue."""
+
+    backoff: Backoff = Backoff()
+    open_max: Annotated[int, msgspec.Meta(ge=1)] = 500_000
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages of `type` from `source` ("*" is any; "incident.*" is a prefix) go to `to`."""
+
+    type: str
+    to: list[str]
+    source: str = "*"
+    priorities: list[int] | None = None
+
+
+class Permission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one name may do. Entries are exact names or a prefix with one trailing "*"."""
+
+    publish: list[str] = []
+    consume: list[str] = []
+    ask: list[str] = []
+    operate: bool = False
+
+
+class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[bus]: where the router listens, and for whom."""
+
+    listen: tuple[str, ...] = ("ipc:///run/smpbus/bus.sock",)
+    curve: bool = True
+    key: Path = Path("/etc/smpbus/keys/router.key")
+    keys_dir: Path = Path("/etc/smpbus/keys")
+    ipc_mode: Literal["0600", "0660", "0666"] = "0660"
+    body_bytes_max: Positive = 1024 * 1024
+    frame_bytes_max: Positive = 16 * 1024 * 1024
+    sessions_max: Positive = 1000
+    session_timeout_ms: Positive = 10_000
+
+
+class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[ops]: the operator's socket, the live events, the Prometheus page ("" switches it off)."""
+
+    listen: str = "ipc:///run/smpbus/ops.sock"
+    events: str = "ipc:///run/smpbus/events.sock"
+    ipc_mode: Literal["0600", "0660", "0666"] = "0600"
+    http: str = "127.0.0.1:7180"
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[store]: the folder of the journal and how long settled deliveries stay in it."""
+
+    folder: Path = Path("/var/lib/smpbus")
+    history_hours: Annotated[int, msgspec.Meta(ge=1)] = 14 * 24
+    dedup_hours: Annotated[int, msgspec.Meta(ge=1)] = 72
+    free_bytes_min: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[log]: language of what the administrator reads, and how much of it."""
+
+    language: Literal["ru", "en"] = "ru"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of smpbus.toml, routes.toml and permissions.toml together."""
+
+    bus: BusSettings = BusSettings()
+    ops: OpsSettings = OpsSettings()
+    store: StoreSettings = StoreSettings()
+    log: LogSettings = LogSettings()
+    destinations: dict[str, Destination] = {}
+    routes: list[Route] = []
+    permissions: dict[str, Permission] = {}
