@@ -1,0 +1,158 @@
+"""The catalogue of message types: for each its schema, a made-up example, and what it is for.
+
+Every person, phone and address below is invented.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from proto import schemas
+
+_OPERATOR: Final = {"login": "op-07", "name": "Оператор 07", "workplace": "АРМ-7"}
+_ADDRESS: Final = {
+    "text": "г. Примерск, ул. Вымышленная, д. 12, кв. 34",
+    "region": "Примерская область",
+    "settlement": "Примерск",
+    "settlement_kladr": "9900000100000",
+    "street": "Вымышленная",
+    "house": "12",
+    "flat": "34",
+    "entrance": 2,
+    "floor": 5,
+    "geo": {"lat": 55.0123, "lon": 37.0456},
+}
+_CARD: Final = {
+    "id112": "112-99-000001",
+    "system": "112-PRIMERSK",
+    "short_number": "000001",
+    "incident_type": {"code": "Плохо человеку", "system": "sys112.incident_type"},
+    "region": "Примерская область",
+    "description": "Боль в груди, в сознании",
+    "injured_number": 1,
+    "address": _ADDRESS,
+    "contact": {
+        "id": "ier-1",
+        "at": "2026-11-23T08:14:05+03:00",
+        "kind": "phone",
+        "caller": {"name": "Неизвестный Н. Н.", "phone": "+70000000001"},
+        "accepted_by": _OPERATOR,
+    },
+    "patients": [{"id": "p1", "sex": "male", "age": {"value": 7, "unit": "months"}}],
+    "state": "created",
+    "occurred_at": "2026-11-23T08:14:00+03:00",
+    "created_at": "2026-11-23T08:14:10+03:00",
+    "created_by": _OPERATOR,
+    "changed_at": "2026-11-23T08:14:40+03:00",
+    "changed_by": _OPERATOR,
+}
+_STATUS: Final = {
+    "event_id": "0193a000-0000-7000-8000-000000000001",
+    "call_id": "2026-4711",
+    "code": "departed",
+    "occurred_at": "2026-11-23T08:17:30+03:00",
+    "recorded_at": "2026-11-23T08:17:31+03:00",
+    "source": "smp",
+    "id112": "112-99-000001",
+    "brigade": {"id": "12", "name": "Бригада 12"},
+    "operator": {"login": "disp-2"},
+}
+_TICKET: Final = {
+    "id": "2026-4711",
+    "number_day": 211,
+    "number_year": 4711,
+    "received_at": "2026-11-23T08:14:41+03:00",
+    "status": "received",
+    "urgency": 1,
+    "reason": {"code": "1", "system": "1.2.643.5.1.13.13.11.1524", "text": "Острое заболевание"},
+    "address": _ADDRESS,
+    "source": {"system": "112", "id112": ["112-99-000001"]},
+    "version": 1,
+    "changed_at": "2026-11-23T08:14:41+03:00",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One message type."""
+
+    name: str
+    schema: type[schemas.Body]
+    description: str
+    example: dict[str, Any]
+
+    def read(self, body: bytes) -> schemas.Body:
+        """Return `body` as the schema. Raises msgspec.DecodeError naming the field and rule."""
+        return msgspec.json.decode(body, type=self.schema)
+
+
+_ENTRIES: Final = (
+    Entry(
+        "incident.card.v1",
+        schemas.IncidentCard,
+        "System-112 to the ambulance: a new or corrected incident card",
+        _CARD,
+    ),
+    Entry(
+        "incident.cancelled.v1",
+        schemas.IncidentCancelled,
+        "System-112 to the ambulance: the card is cancelled or closed",
+        {
+            "id112": "112-99-000001",
+            "system": "112-PRIMERSK",
+            "kind": "cancelled",
+            "reason": "Ложный вызов",
+            "operator": _OPERATOR,
+            "recorded_at": "2026-11-23T08:20:00+03:00",
+        },
+    ),
+    Entry(
+        "incident.card_update.v1",
+        schemas.CardUpdate,
+        "The ambulance to System-112: the card as the ambulance corrected it",
+        _CARD | {"ext_id": "2026-4711", "state": "in_work"},
+    ),
+    Entry(
+        "call.ticket.v1",
+        schemas.CallTicket,
+        "The ambulance to whoever needs it: a call ticket (КТ), new or changed",
+        _TICKET,
+    ),
+    Entry(
+        "call.status.v1",
+        schemas.StatusEvent,
+        "The ambulance to whoever needs it: one status of a call or brigade",
+        _STATUS,
+    ),
+    Entry(
+        "input.rejected.v1",
+        schemas.RejectedInput,
+        "A connector to the administrator: a partner's input was refused",
+        {
+            "partner": "sys112",
+            "operation": "UpdateCard",
+            "path": "Card.CommonData.TypeStr",
+            "rule": "is required",
+            "about": "112-99-000001",
+            "recorded_at": "2026-11-23T08:15:00+03:00",
+        },
+    ),
+)
+_BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
+
+
+def entries() -> Iterator[Entry]:
+    """Return every known message type."""
+    return iter(_ENTRIES)
+
+
+def entry(type: str) -> Entry:
+    """Return what is known of `type`. Raises KeyError."""
+    return _BY_TYPE[type]
+
+
+def json_schema(type: str) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the body of `type`. Raises KeyError."""
+    return msgspec.json.schema(_BY_TYPE[type].schema)

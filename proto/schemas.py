@@ -1,0 +1,264 @@
+"""The bodies of messages: what partners mean by a card, a ticket, a status.
+
+A schema says what must be there and of what kind. It never narrows what is carried: fields that a
+schema does not know stay in the body, since connectors pass the bytes on, and what a partner's
+contract does not know is kept in `extensions`.
+
+Times are RFC 3339 with an offset. A person may be unknown: every name is optional.
+"""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+Text = Annotated[str, msgspec.Meta(max_length=10_000)]
+Short = Annotated[str, msgspec.Meta(max_length=400)]
+Required = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+# 200 leaves room for the prefix of the subject, "112-".
+Id112 = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+
+StatusCode = Literal[
+    "received",
+    "assigned",
+    "accepted",
+    "departed",
+    "arrived",
+    "transport_started",
+    "at_hospital",
+    "handed_over",
+    "finished",
+    "returned",
+    "refused",
+    "cancelled",
+    "duplicate",
+]
+CardState = Literal["new", "created", "in_work", "finished", "closed", "assigned", "not_set"]
+ContactKind = Literal["not_set", "phone", "sms", "era", "manual"]
+Sex = Literal["male", "female", "unknown"]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Ground of every schema; unknown fields are allowed and are not an error."""
+
+
+class Coded(Body, frozen=True, kw_only=True):
+    """A value of a code list: `system` is its OID or its name, `text` is what people read."""
+
+    code: Short
+    system: Short
+    version: Short | None = None
+    text: Short | None = None
+
+
+class Geo(Body, frozen=True, kw_only=True):
+    """A point, WGS 84, degrees; `accuracy_m` is the radius in metres."""
+
+    lat: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    lon: Annotated[float, msgspec.Meta(ge=-180, le=180)]
+    accuracy_m: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class Address(Body, frozen=True, kw_only=True):
+    """Where: `text` for people, the rest for machines (FIAS identifiers, KLADR codes)."""
+
+    text: Text
+    region: Short | None = None
+    district: Short | None = None
+    settlement: Short | None = None
+    settlement_kladr: Short | None = None
+    settlement_fias: Short | None = None
+    street: Short | None = None
+    street_kladr: Short | None = None
+    street_fias: Short | None = None
+    house: Short | None = None
+    house_kladr: Short | None = None
+    house_fias: Short | None = None
+    building: Short | None = None
+    flat: Short | None = None
+    entrance: int | None = None
+    floor: int | None = None
+    entry_code: Short | None = None
+    road: Short | None = None
+    road_km: int | None = None
+    clarification: Text | None = None
+    approximate: bool | None = None
+    geo: Geo | None = None
+
+
+class Age(Body, frozen=True, kw_only=True):
+    """An age as it was said: a newborn's in days, a baby's in months."""
+
+    value: Annotated[int, msgspec.Meta(ge=0, le=1500)]
+    unit: Literal["years", "months", "days"] = "years"
+
+
+class Person(Body, frozen=True, kw_only=True):
+    """A patient or an injured person, known or not."""
+
+    id: Short | None = None
+    family: Short | None = None
+    given: Short | None = None
+    middle: Short | None = None
+    birth_date: date | None = None
+    age: Age | None = None
+    sex: Sex | None = None
+    snils: Short | None = None
+    enp: Short | None = None
+    document: dict[str, Any] | None = None
+    identified_by: Short | None = None
+    reason: Text | None = None
+    can_move: Short | None = None
+
+
+class Caller(Body, frozen=True, kw_only=True):
+    """Who called."""
+
+    name: Short | None = None
+    phone: Short | None = None
+    relation: Short | None = None
+
+
+class Operator(Body, frozen=True, kw_only=True):
+    """Who worked on it, in the partner's own terms."""
+
+    login: Short
+    name: Short | None = None
+    post: Short | None = None
+    phone: Short | None = None
+    workplace: Short | None = None
+
+
+class Contact(Body, frozen=True, kw_only=True):
+    """One contact with 112 (a phone call, an SMS, ERA-GLONASS) that made or changed the card."""
+
+    id: Short | None = None
+    at: Instant
+    kind: ContactKind = "not_set"
+    caller: Caller | None = None
+    text: Text | None = None
+    accepted_by: Operator | None = None
+    address: Address | None = None
+
+
+class IncidentCard(Body, frozen=True, kw_only=True):
+    """A card of System-112, new or corrected; the one with the newest `changed_at` holds."""
+
+    id112: Id112
+    system: Required
+    ext_id: Short | None = None
+    short_number: Short | None = None
+    incident_type: Coded
+    service_type: Coded | None = None
+    region: Short
+    description: Text | None = None
+    level: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
+    danger: bool | None = None
+    blocked: bool | None = None
+    injured_number: Count | None = None
+    dead_number: Count | None = None
+    consultation: bool = False
+    address: Address
+    contact: Contact | None = None
+    patients: list[Person] = []
+    repeat_of: Short | None = None
+    era_card: Short | None = None
+    era: dict[str, Any] | None = None
+    state: CardState
+    occurred_at: Instant
+    created_at: Instant
+    created_by: Operator
+    changed_at: Instant
+    changed_by: Operator
+    extensions: dict[str, Any] = {}
+
+
+class CardUpdate(IncidentCard, frozen=True, kw_only=True):
+    """A card sent back to System-112 by the ambulance; `ext_id` is the ambulance's own number."""
+
+    ext_id: Short
+
+
+class IncidentCancelled(Body, frozen=True, kw_only=True):
+    """System-112 ended the work on a card for every service: cancelled, or closed as done."""
+
+    id112: Id112
+    system: Required
+    ext_id: Short | None = None
+    kind: Literal["cancelled", "closed"]
+    reason: Text | None = None
+    operator: Operator
+    recorded_at: Instant
+    extensions: dict[str, Any] = {}
+
+
+class Brigade(Body, frozen=True, kw_only=True):
+    """An ambulance brigade; `members` is what may be shown of who is on it."""
+
+    id: Short
+    name: Short | None = None
+    profile: Coded | None = None
+    members: Text | None = None
+    car: Short | None = None
+
+
+class StatusEvent(Body, frozen=True, kw_only=True):
+    """One fact of a call's life: never changed, only superseded. Order is by `occurred_at`."""
+
+    event_id: Required
+    call_id: Required
+    code: StatusCode
+    occurred_at: Instant
+    recorded_at: Instant
+    source: Short = ""
+    id112: Id112 | None = None
+    brigade: Brigade | None = None
+    operator: Operator | None = None
+    geo: Geo | None = None
+    supersedes: Short | None = None
+    remark: Text | None = None
+
+
+class TicketSource(Body, frozen=True, kw_only=True):
+    """How the call came to the ambulance, and to which cards of System-112 it belongs."""
+
+    system: Literal["phone", "112", "external", "self"]
+    id112: list[Id112] = []
+    atc_call_id: Short | None = None
+
+
+class CallTicket(Body, frozen=True, kw_only=True):
+    """The call ticket (КТ); `version` grows with each change."""
+
+    id: Required
+    number_day: Annotated[int, msgspec.Meta(ge=1)]
+    number_year: Annotated[int, msgspec.Meta(ge=1)]
+    received_at: Instant
+    status: StatusCode
+    urgency: Annotated[int, msgspec.Meta(ge=1, le=3)] | None = None
+    reason: Coded
+    order: Coded | None = None
+    place_type: Coded | None = None
+    caller: Caller | None = None
+    address: Address
+    patients: list[Person] = []
+    source: TicketSource
+    station: Short | None = None
+    brigades: list[Brigade] = []
+    events: list[StatusEvent] = []
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    changed_at: Instant
+
+
+class RejectedInput(Body, frozen=True, kw_only=True):
+    """A partner's input that was refused: which field and which rule; no personal data."""
+
+    partner: Required
+    operation: Required
+    path: Short
+    rule: Short
+    about: Short | None = None
+    digest: Short | None = None
+    recorded_at: Instant

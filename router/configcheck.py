@@ -1,0 +1,135 @@
+"""What must be true across settings: addresses, routes and permissions that name what exists."""
+
+import re
+from errno import EADDRINUSE, EINVAL
+from typing import Final, Protocol
+
+from proto.wording import text
+from router.address import fault_of, fault_of_http, is_local
+from router.place import Place
+from router.settings import Destination, Settings
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_TYPE: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_TYPE_PREFIX: Final = re.compile(r"([a-z0-9_]+\.)*[a-z0-9_]*\*")
+_NAME_PREFIX: Final = re.compile(r"([a-z][a-z0-9_-]*)?\*")
+_PRIORITIES: Final = range(4)
+
+
+class PlaceOf(Protocol):
+    """Tells where a key was set."""
+
+    def __call__(self, *key: str | int) -> Place: ...
+
+
+def check(settings: Settings, place: PlaceOf) -> None:
+    """Raise ConfigError for the first thing that cannot be."""
+    _check_listen(settings, place)
+    _check_local_only(settings, place)
+    _check_sizes(settings, place)
+    for name, destination in settings.destinations.items():
+        _check_destination(name, destination, place)
+    _check_routes(settings, place)
+    _check_permissions(settings, place)
+
+
+def warnings(settings: Settings) -> tuple[str, ...]:
+    """Return sentences about what is allowed but surely not meant."""
+    found = []
+    if settings.bus.curve:
+        for name in settings.permissions:
+            if not (settings.bus.keys_dir / f"{name}.pub").exists():
+                folder = settings.bus.keys_dir
+                found.append(text("config.warn_no_key", name=name, folder=folder))
+    fed = {destination for route in settings.routes for destination in route.to}
+    unfed = [name for name in settings.destinations if name not in fed]
+    found += [text("config.warn_no_route", name=name) for name in unfed]
+    return tuple(found)
+
+
+def _check_listen(settings: Settings, place: PlaceOf) -> None:
+    where = place("bus", "listen")
+    if not settings.bus.listen:
+        where.fail("config.empty_listen")
+    for address in settings.bus.listen:
+        if fault := fault_of(address):
+            where.fail_to_bind(address, EINVAL, text(fault))
+        if not settings.bus.curve and not is_local(address):
+            where.fail("config.open_without_curve", address=address)
+    for key in ("listen", "events"):
+        address = getattr(settings.ops, key)
+        if fault := fault_of(address):
+            place("ops", key).fail_to_bind(address, EINVAL, text(fault))
+    if settings.ops.http and (fault := fault_of_http(settings.ops.http)):
+        place("ops", "http").fail_to_bind(settings.ops.http, EINVAL, text(fault))
+    _check_duplicates(settings, place)
+
+
+def _check_duplicates(settings: Settings, place: PlaceOf) -> None:
+    taken: dict[str, str] = {}
+    listens = [("bus.listen", address) for address in settings.bus.listen]
+    listens += [("ops.listen", settings.ops.listen), ("ops.events", settings.ops.events)]
+    if settings.ops.http:
+        listens.append(("ops.http", f"tcp://{settings.ops.http}"))
+    for key, address in listens:
+        if address in taken:
+            mend = text("config.address_twice", other=taken[address])
+            place(*key.split(".")).fail_to_bind(address, EADDRINUSE, mend)
+        taken[address] = key
+
+
+def _check_local_only(settings: Settings, place: PlaceOf) -> None:
+    for key in ("listen", "events"):
+        address = getattr(settings.ops, key)
+        if not is_local(address):
+            place("ops", key).fail("config.ops_not_local", address=address)
+
+
+def _check_sizes(settings: Settings, place: PlaceOf) -> None:
+    bus = settings.bus
+    if bus.frame_bytes_max <= bus.body_bytes_max:
+        where = place("bus", "frame_bytes_max")
+        where.fail("config.frame_below_body", frame=bus.frame_bytes_max, body=bus.body_bytes_max)
+
+
+def _check_destination(name: str, destination: Destination, place: PlaceOf) -> None:
+    if not _NAME.fullmatch(name):
+        place("destinations", name).fail("config.bad_name", name=name)
+    backoff = destination.backoff
+    if backoff.longest_ms < backoff.first_ms:
+        where = place("destinations", name, "backoff", "longest_ms")
+        where.fail("config.backoff_order", longest=backoff.longest_ms, first=backoff.first_ms)
+
+
+def _check_routes(settings: Settings, place: PlaceOf) -> None:
+    for index, route in enumerate(settings.routes):
+        if not _TYPE.fullmatch(route.type) and not _TYPE_PREFIX.fullmatch(route.type):
+            place("routes", index, "type").fail("config.bad_type", type=route.type)
+        if not _NAME.fullmatch(route.source) and not _NAME_PREFIX.fullmatch(route.source):
+            place("routes", index, "source").fail("config.bad_name", name=route.source)
+        if not route.to:
+            place("routes", index, "to").fail("config.route_to_nobody")
+        for name in route.to:
+            if name not in settings.destinations:
+                place("routes", index, "to").fail_unknown_destination(name, settings.destinations)
+        for priority in route.priorities or ():
+            if priority not in _PRIORITIES:
+                where = place("routes", index, "priorities")
+                where.fail("config.bad_priority", priority=priority)
+
+
+def _check_permissions(settings: Settings, place: PlaceOf) -> None:
+    for name, permission in settings.permissions.items():
+        if not _NAME.fullmatch(name):
+            place("peers", name).fail("config.bad_name", name=name)
+        for type in permission.publish:
+            if not _TYPE.fullmatch(type) and not _TYPE_PREFIX.fullmatch(type):
+                place("peers", name, "publish").fail("config.bad_type", type=type)
+        for key in ("consume", "ask"):
+            for pattern in getattr(permission, key):
+                where = place("peers", name, key)
+                if pattern.endswith("*"):
+                    if not _NAME_PREFIX.fullmatch(pattern):
+                        where.fail("config.bad_name", name=pattern)
+                elif pattern not in settings.destinations:
+                    where.fail_unknown_destination(pattern, settings.destinations)

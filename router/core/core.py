@@ -1,0 +1,616 @@
+"""The router's state machine. It is fed what happened and the time, and fills `out`.
+
+Fed: frames of a peer, a transaction that is on disk, the time, a peer that is gone, a reload.
+Filled: frames to send, the transaction that is gathering, events for those who watch.
+
+The path of a message: `receive` -> `_publish` puts it into the gathering batch -> the store syncs
+the batch -> `persisted` accepts it and queues its deliveries -> `_dispatch` hands them to
+consumers with credit -> `_settle` makes them final in a later batch.
+
+Invariants:
+1. A delivery reaches a consumer, and ACCEPTED its sender, only after its batch is on disk.
+2. Who a peer is comes from the key of the frame in hand, never from its routing id or its words.
+3. Every accepted delivery is open in exactly one queue or final in the store.
+"""
+
+import heapq
+from dataclasses import dataclass
+from random import Random
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from proto import frames
+from proto.errors import TEMPORARY, Code
+from proto.frames import FrameError
+from proto.message import decode_head, decode_message
+from router.core.delivery import Delivery, State
+from router.core.output import Batch, OpenDelivery, Output
+from router.core.permission import Rights
+from router.core.policy import given_up, next_delay_ms
+from router.core.queue import Holding, Queue
+from router.core.routing import Routes
+from router.core.session import Session, Target
+from router.settings import Destination, Permission, Settings
+
+HEARTBEAT_MS: Final = 1_000
+DELIVER_LENGTH_MAX: Final = 512
+DELIVER_BYTES_MAX: Final = 1024 * 1024
+TEMPORARY_RETRY_MS: Final = 1_000
+ROUTED_MAX: Final = 10_000
+_NOTHING: Final = Permission()
+_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
+
+
+class Now(NamedTuple):
+    """The time: `wall_ms` since 1970 UTC for what is stored, `mono_ms` for what is waited for."""
+
+    wall_ms: int
+    mono_ms: int
+
+
+@dataclass(slots=True)
+class _Question:
+    """A request that waits for its reply."""
+
+    asker: bytes
+    number: int
+    server: bytes
+    deadline_ms: int
+
+
+class Core:
+    """All state of the router. Every method takes the time; none of them blocks or waits."""
+
+    def __init__(self, settings: Settings, bus: str, epoch: int, random: Random) -> None:
+        """`bus` names the store, `epoch` counts the router's starts on it."""
+        self.bus = bus
+        self.epoch = epoch
+        self.out = Output()
+        self.sessions: dict[bytes, Session] = {}
+        self.queues: dict[str, Queue] = {}
+        self.open: dict[int, Delivery] = {}
+        self.names: dict[bytes, str] = {}  # public key -> name
+        self.store_full = False
+        self.observed = False
+        self.counters = dict.fromkeys(
+            ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
+             "expired", "late_replies"), 0,
+        )  # fmt: skip
+        self._random = random
+        self._next_n = 1
+        self._next_delivery = 1
+        self._timers: list[tuple[int, int, str, int]] = []  # (mono ms, order, kind, id)
+        self._timer_order = 0
+        self._questions: dict[int, _Question] = {}
+        self._question_number = 0
+        self.configure(settings)
+
+    # -- configuration and start ----------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> None:
+        """Put routes, permissions, policies and limits in force, at once and for all."""
+        self.settings = settings
+        self._routes = Routes(settings.routes)
+        self._rights = {name: Rights(p) for name, p in settings.permissions.items()}
+        for name, destination in settings.destinations.items():
+            if queue := self.queues.get(name):
+                queue.settings = destination
+            else:
+                self.add_queue(name, destination)
+        for session in self.sessions.values():
+            session.routed.clear()
+            session.rights = self._rights.get(session.name, Rights(_NOTHING))
+
+    def add_queue(self, name: str, destination: Destination) -> Queue:
+        """Make a destination known."""
+        queue = self.queues[name] = Queue(name, destination)
+        return queue
+
+    def restore(self, open_deliveries: list[OpenDelivery], next_n: int, next_delivery: int,
+                now: Now) -> None:  # fmt: skip
+        """Take up every delivery that the store holds as open, in the order of acceptance."""
+        self._next_n = max(self._next_n, next_n)
+        self._next_delivery = max(self._next_delivery, next_delivery)
+        for row in open_deliveries:
+            queue = self.queues.get(row.destination)
+            if queue is None:  # its destination was taken out of the configuration: keep it whole
+                queue = self.add_queue(row.destination, Destination())
+            delivery = Delivery(
+                row.delivery, row.n, queue, row.subject, row.priority, row.raw, row.accepted_at,
+                row.due, decode_head(row.raw).expires, row.attempts,
+            )  # fmt: skip
+            queue.open += 1
+            self._enqueue(delivery, now)
+
+    # -- what peers say ---------------------------------------------------------------------------
+
+    def receive(self, peer: bytes, key: bytes, parts: list[bytes], now: Now) -> None:
+        """Take one multipart message from the socket; `key` is the authenticated public key."""
+        try:
+            payload = frames.read(parts, frames.ROUTER_READS)
+        except FrameError as error:
+            self._error(peer, error.code, error.sentence, error.verb)
+            if session := self.sessions.get(peer):
+                session.heard_ms = now.mono_ms
+            return
+        session = self.sessions.get(peer)
+        if isinstance(payload, frames.Hello):
+            self._hello(peer, key, payload, now)
+            return
+        if session is None:
+            self._error(peer, Code.HELLO_REQUIRED, "say HELLO first", parts[0].decode("ascii"))
+            return
+        if session.key != key or (key and self.names.get(key) != session.name):
+            self._error(peer, Code.REVOKED, "this key is not valid any more")
+            self.gone(peer, now, "key revoked")
+            return
+        session.heard_ms = now.mono_ms
+        self._handle(session, parts[0], payload, now)
+
+    def _handle(self, session: Session, verb: bytes, payload: object, now: Now) -> None:
+        match payload:
+            case frames.PublishRaw(batch, messages):
+                self._publish(session, batch, messages, now)
+            case frames.Settle(settlements):
+                self._settle(session, settlements, now)
+            case frames.Credit(destination, window):
+                self._credit(session, destination, window, now)
+            case frames.RequestRaw():
+                self._request(session, payload, now)
+            case frames.Reply():
+                self._reply(session, payload)
+            case frames.Ping() if verb == frames.PING:
+                self._send(session.peer, frames.PONG, payload)
+            case frames.Bye(reason):
+                self.gone(session.peer, now, reason or "bye")
+
+    def _hello(self, peer: bytes, key: bytes, hello: frames.Hello, now: Now) -> None:
+        if frames.PROTOCOL_VERSION not in hello.versions:
+            sentence = f"this router speaks version {frames.PROTOCOL_VERSION}"
+            return self._error(peer, Code.BAD_VERSION, sentence, "HELLO")
+        name = self.names.get(key) if key else hello.name
+        if name is None:
+            return self._error(peer, Code.REVOKED, "this key is not valid any more", "HELLO")
+        if name != hello.name:
+            return self._error(peer, Code.NAME_MISMATCH, "this key has another name", "HELLO")
+        rights = self._rights.get(name)
+        if rights is None:
+            return self._error(peer, Code.UNKNOWN_NAME, "this name has no permissions", "HELLO")
+        if peer in self.sessions:
+            self.gone(peer, now, "greeted again")
+        if len(self.sessions) >= self.settings.bus.sessions_max:
+            return self._error(peer, Code.TOO_MANY_SESSIONS, "no more sessions now", "HELLO")
+        session = Session(peer, key, name, hello.software, rights, now.wall_ms)
+        session.heard_ms = now.mono_ms
+        self.sessions[peer] = session
+        self._observe("session", {"name": name, "state": "up", "software": hello.software})
+        welcome = frames.Welcome(
+            frames.PROTOCOL_VERSION, name, self.bus, self.epoch,
+            self.settings.bus.body_bytes_max, frames.BATCH_LENGTH_MAX, HEARTBEAT_MS,
+        )  # fmt: skip
+        self._send(peer, frames.WELCOME, welcome)
+        return None
+
+    def gone(self, peer: bytes, now: Now, reason: str) -> None:
+        """End a session: its deliveries return to the front of their lanes, in order."""
+        session = self.sessions.pop(peer, None)
+        if session is None:
+            return
+        for holding in session.holdings.values():
+            holding.queue.holdings.remove(holding)
+            for delivery in reversed(list(holding.held.values())):
+                self._vanished(delivery, now)
+        for holding in session.holdings.values():
+            self._dispatch(holding.queue, now)
+        for number, question in list(self._questions.items()):
+            if question.server == peer:
+                del self._questions[number]
+                self._answer(question, Code.NO_CONSUMER, "who was asked went away")
+        self._observe("session", {"name": session.name, "state": "down", "reason": reason})
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def _publish(
+        self, session: Session, number: int, messages: list[msgspec.Raw], now: Now
+    ) -> None:
+        refusals: list[frames.Refusal] = []
+        batch = self.out.batch
+        for index, raw in enumerate(messages):
+            refusal = self._accept(session, raw, batch, now)
+            if refusal is not None:
+                code, sentence = refusal
+                retry = TEMPORARY_RETRY_MS if code in TEMPORARY else None
+                refusals.append(frames.Refusal(index, code, sentence, retry))
+        session.published += len(messages) - len(refusals)
+        if refusals:
+            self.counters["refused"] += len(refusals)
+            self._send(session.peer, frames.REFUSED, frames.RefusedBatch(number, refusals))
+            for refused in refusals:
+                self._observe("refused", {"source": session.name, "code": refused.code})
+        if len(refusals) < len(messages):
+            batch.accepts.append((session.peer, number))
+
+    def _accept(
+        self, session: Session, raw: msgspec.Raw, batch: Batch, now: Now
+    ) -> tuple[str, str] | None:
+        """Put one message into the batch, or return the code and sentence of its refusal."""
+        try:
+            head = decode_head(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            is_text = isinstance(error, msgspec.DecodeError)
+            return Code.BAD_MESSAGE, str(error) if is_text else "text is not UTF-8"
+        target = session.routed.get((head.type, head.priority))
+        if target is None:
+            target = self._route(session, head.type, head.priority)
+        if head.source != session.name:
+            return Code.SOURCE_MISMATCH, "the source is not the name of this session"
+        refusal = target.refusal or self._check_limits(head.expires, raw, target.queues, now)
+        if refusal is not None:
+            return refusal
+        n = self._next_n
+        self._next_n = n + 1
+        id = self._next_delivery
+        self._next_delivery = id + len(target.queues)
+        data = bytes(raw)
+        wall_ms = now.wall_ms
+        batch.messages.append(
+            (n, head.source, head.id, head.type, head.subject, head.priority, wall_ms,
+             id, len(target.queues), crc32(data), data)
+        )  # fmt: skip
+        for queue in target.queues:
+            queue.open += 1
+            batch.deliveries.append((id, n, queue.name, head.not_before))
+            batch.fresh.append(
+                Delivery(
+                    id, n, queue, head.subject, head.priority, data, wall_ms,
+                    head.not_before, head.expires,
+                )
+            )  # fmt: skip
+            id += 1
+        return None
+
+    def _route(self, session: Session, type: str, priority: int) -> Target:
+        names = self._routes.find(session.name, type, priority)
+        if not session.rights.publish.match(type):
+            refusal = (Code.NOT_PERMITTED, f"{session.name} may not publish this type")
+            target = Target((), refusal)
+        elif not names:
+            target = Target((), (Code.NO_ROUTE, "no route takes this type from this source"))
+        else:
+            target = Target(tuple(self.queues[name] for name in names))
+        if len(session.routed) < ROUTED_MAX:  # a peer may invent types without end
+            session.routed[type, priority] = target
+        return target
+
+    def _check_limits(
+        self, expires: int | None, raw: msgspec.Raw, queues: tuple[Queue, ...], now: Now
+    ) -> tuple[str, str] | None:
+        limit = self.settings.bus.body_bytes_max
+        size = memoryview(raw).nbytes
+        if size > limit and len(decode_message(raw).body) > limit:
+            return Code.BODY_TOO_LARGE, f"the body is over {limit} bytes"
+        if expires is not None and expires <= now.wall_ms:
+            return Code.EXPIRED, "its time was over when it came"
+        if self.store_full:
+            return Code.STORE_FULL, "the router's disk is almost full"
+        for queue in queues:
+            if queue.open >= queue.settings.open_max:
+                return Code.QUEUE_FULL, f"{queue.open} deliveries to {queue.name} are open"
+        return None
+
+    # -- durability -------------------------------------------------------------------------------
+
+    def take_batch(self) -> Batch:
+        """Hand the gathered transaction to the store; the next one gathers meanwhile."""
+        batch, self.out.batch = self.out.batch, Batch()
+        return batch
+
+    def persisted(self, batch: Batch, duplicates: dict[int, int], now: Now) -> None:
+        """The batch is on disk. `duplicates` are the n of messages that were accepted before."""
+        touched: dict[str, Queue] = {}
+        self.counters["accepted"] += len(batch.messages) - len(duplicates)
+        self.counters["duplicates"] += len(duplicates)
+        for delivery in batch.fresh:
+            queue = delivery.queue
+            if duplicates and delivery.n in duplicates:
+                queue.open -= 1
+                continue
+            queue.totals["accepted"] += 1
+            touched[queue.name] = queue
+            self._enqueue(delivery, now)
+        self._send_accepted(batch.accepts)
+        if self.observed:
+            self._observe_accepted(batch, duplicates)
+        for queue in touched.values():
+            self._dispatch(queue, now)
+
+    def _send_accepted(self, accepts: list[tuple[bytes, int]]) -> None:
+        by_peer: dict[bytes, list[int]] = {}
+        for peer, number in accepts:
+            by_peer.setdefault(peer, []).append(number)
+        for peer, numbers in by_peer.items():
+            self._send(peer, frames.ACCEPTED, frames.Accepted(numbers))
+
+    def _observe_accepted(self, batch: Batch, duplicates: dict[int, int]) -> None:
+        for n, source, id, type, subject, priority, *_ in batch.messages:
+            if n not in duplicates:
+                event = {"source": source, "id": id, "type": type, "priority": priority}
+                self._observe("accepted", {**event, "subject": subject})
+
+    def _enqueue(self, delivery: Delivery, now: Now) -> None:
+        self.open[delivery.id] = delivery
+        if delivery.expires is not None:
+            self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
+        if delivery.due is not None and delivery.due > now.wall_ms:
+            if delivery.attempts:  # a retry: it is its subject's head already
+                delivery.queue.add(delivery)
+                if delivery.state is State.READY:
+                    self._retry_at(delivery, delivery.due - now.wall_ms, now)
+            else:
+                delivery.state = State.DELAYED
+                self._set_timer(delivery.due - now.wall_ms, "due", delivery.id, now)
+        else:
+            delivery.queue.add(delivery)
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def _credit(self, session: Session, destination: str, window: int, now: Now) -> None:
+        queue = self.queues.get(destination)
+        if queue is None:
+            sentence = "no such destination"
+            return self._error(session.peer, Code.UNKNOWN_DESTINATION, sentence, "CREDIT")
+        if not session.rights.consume.match(destination):
+            sentence = f"{session.name} may not consume {destination}"
+            return self._error(session.peer, Code.NOT_PERMITTED, sentence, "CREDIT")
+        holding = session.holdings.get(destination)
+        if holding is None:
+            holding = session.holdings[destination] = Holding(session, queue)
+            queue.holdings.append(holding)
+        holding.window = window
+        self._dispatch(queue, now)
+        return None
+
+    def _dispatch(self, queue: Queue, now: Now) -> None:
+        for holding, deliveries in queue.take():
+            self.counters["delivered"] += len(deliveries)
+            self._send_deliveries(holding, deliveries, now.wall_ms)
+
+    def _send_deliveries(self, holding: Holding, deliveries: list[Delivery], wall_ms: int) -> None:
+        group: list[frames.DeliveredRaw] = []
+        size = 0
+        for delivery in deliveries:
+            raw = delivery.raw
+            delivery.delivered_at = wall_ms
+            group.append(frames.DeliveredRaw(delivery.id, delivery.attempts, msgspec.Raw(raw)))
+            size += len(raw)
+            if len(group) >= DELIVER_LENGTH_MAX or size >= DELIVER_BYTES_MAX:
+                self._send_group(holding, group)
+                group, size = [], 0
+            if self.observed:
+                self._observe_delivery("delivered", delivery, None)
+        if group:
+            self._send_group(holding, group)
+
+    def _send_group(self, holding: Holding, group: list[frames.DeliveredRaw]) -> None:
+        payload = frames.DeliverRaw(holding.queue.name, group)
+        self._send(holding.session.peer, frames.DELIVER, payload)
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def _settle(self, session: Session, settlements: list[frames.Settlement], now: Now) -> None:
+        touched: dict[str, Queue] = {}
+        foreign = 0
+        for settlement in settlements:
+            delivery = self.open.get(settlement.delivery)
+            if delivery is None:
+                continue  # settled before: a repeat does no harm
+            queue = delivery.queue
+            holder = delivery.holder
+            if holder is not None and holder.session is not session:
+                foreign += 1
+                continue
+            if holder is None and not self._may_settle_late(session, delivery, settlement):
+                continue
+            touched[queue.name] = queue
+            if settlement.outcome == frames.ACK:
+                session.acked += 1
+                self._end(delivery, State.SETTLED, settlement.note, now)
+            elif settlement.outcome == frames.RETRY:
+                self._retry(delivery, settlement.after_ms, settlement.note, now)
+            else:
+                self._end(delivery, State.DEAD, settlement.note or "rejected", now)
+        if foreign:
+            sentence = f"{foreign} of these deliveries are in another session's hands"
+            self._error(session.peer, Code.NOT_YOURS, sentence, "SETTLE")
+        for queue in touched.values():
+            self._dispatch(queue, now)
+
+    def _may_settle_late(
+        self, session: Session, delivery: Delivery, settlement: frames.Settlement
+    ) -> bool:
+        """An ack that comes after its session was lost saves the partner a repeat."""
+        return (
+            settlement.outcome == frames.ACK
+            and delivery.state in (State.READY, State.RETRYING)
+            and session.rights.consume.match(delivery.queue.name)
+        )
+
+    def _end(self, delivery: Delivery, state: State, note: str | None, now: Now) -> None:
+        queue = delivery.queue
+        if delivery.state is State.IN_FLIGHT:
+            queue.release(delivery)
+        elif delivery.state is State.RETRYING:
+            queue.retrying -= 1
+        delivery.state = state
+        word = _WORDS[state]
+        queue.totals[word] += 1
+        self.counters[word] += 1
+        self.out.batch.outcomes.append(
+            (delivery.id, delivery.n, queue.name, state, delivery.attempts,
+             delivery.delivered_at, now.wall_ms, note)
+        )  # fmt: skip
+        if self.observed:
+            self._observe_delivery(word, delivery, note)
+        del self.open[delivery.id]
+        queue.finish(delivery)
+
+    def _retry(self, delivery: Delivery, after_ms: int | None, note: str | None, now: Now) -> None:
+        queue = delivery.queue
+        backoff = queue.settings.backoff
+        reason = given_up(backoff, delivery.attempts, now.wall_ms - delivery.accepted_at)
+        if delivery.expires is not None and delivery.expires <= now.wall_ms:
+            self._end(delivery, State.EXPIRED, note, now)
+        elif reason is not None:
+            self._end(delivery, State.DEAD, f"{reason}: {note}" if note else reason, now)
+        else:
+            if after_ms is None:
+                after_ms = next_delay_ms(backoff, delivery.attempts, self._random)
+            if delivery.state is State.IN_FLIGHT:
+                queue.release(delivery)
+            self.counters["retried"] += 1
+            delivery.due = now.wall_ms + after_ms
+            self.out.batch.attempts.append(
+                (delivery.id, delivery.attempts, now.wall_ms, "retry", note, delivery.due)
+            )
+            if self.observed:
+                self._observe_delivery("retry", delivery, note)
+            self._retry_at(delivery, after_ms, now)
+
+    def _retry_at(self, delivery: Delivery, after_ms: int, now: Now) -> None:
+        if after_ms <= 0:
+            delivery.queue.again(delivery)
+            return
+        delivery.state = State.RETRYING
+        delivery.queue.retrying += 1
+        self._set_timer(after_ms, "due", delivery.id, now)
+
+    def _vanished(self, delivery: Delivery, now: Now) -> None:
+        """Its consumer is gone: it may or may not have reached the partner, so it goes again."""
+        delivery.queue.release(delivery)
+        backoff = delivery.queue.settings.backoff
+        if delivery.attempts >= backoff.attempts_max:
+            return self._end(delivery, State.DEAD, "its consumer vanished each time", now)
+        self.out.batch.attempts.append(
+            (delivery.id, delivery.attempts, now.wall_ms, "vanished", None, None)
+        )
+        return delivery.queue.again(delivery)
+
+    # -- request and reply ------------------------------------------------------------------------
+
+    def _request(self, session: Session, request: frames.RequestRaw, now: Now) -> None:
+        question = _Question(session.peer, request.request, b"", now.mono_ms + request.timeout_ms)
+        queue = self.queues.get(request.destination)
+        if not session.rights.ask.match(request.destination):
+            sentence = f"{session.name} may not ask {request.destination}"
+            return self._answer(question, Code.NOT_PERMITTED, sentence)
+        try:
+            head = decode_head(request.message)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._answer(question, Code.BAD_MESSAGE, "the question is not a message")
+        if head.source != session.name:
+            return self._answer(question, Code.SOURCE_MISMATCH, "the source is not your name")
+        if queue is None or not queue.holdings:
+            return self._answer(question, Code.NO_CONSUMER, "nobody serves this destination now")
+        self._question_number += 1
+        number = self._question_number
+        server = queue.holdings[number % len(queue.holdings)].session
+        question.server = server.peer
+        self._questions[number] = question
+        self._set_timer(request.timeout_ms, "answer", number, now)
+        forwarded = frames.RequestRaw(
+            number, request.destination, request.timeout_ms, request.message
+        )
+        return self._send(server.peer, frames.REQUEST, forwarded)
+
+    def _reply(self, session: Session, reply: frames.Reply) -> None:
+        question = self._questions.get(reply.request)
+        # The right to answer is minted by the question: nobody else may.
+        if question is None or question.server != session.peer:
+            self.counters["late_replies"] += 1
+            return
+        del self._questions[reply.request]
+        answer = frames.Reply(
+            question.number, reply.code, reply.sentence, reply.content_type, reply.body
+        )
+        self._send(question.asker, frames.REPLY, answer)
+
+    def _answer(self, question: _Question, code: str, sentence: str) -> None:
+        self._send(question.asker, frames.REPLY, frames.Reply(question.number, code, sentence))
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def next_timer_ms(self) -> int | None:
+        """Return the monotonic time of the earliest timer."""
+        return self._timers[0][0] if self._timers else None
+
+    def tick(self, now: Now) -> None:
+        """Fire what is due, and look after sessions that have fallen silent."""
+        touched: dict[str, Queue] = {}
+        while self._timers and self._timers[0][0] <= now.mono_ms:
+            _, _, kind, id = heapq.heappop(self._timers)
+            if kind == "answer":
+                if question := self._questions.pop(id, None):
+                    self._answer(question, Code.TIMEOUT, "no answer in time")
+            elif delivery := self.open.get(id):
+                touched[delivery.queue.name] = delivery.queue
+                self._fire(delivery, kind, now)
+        for queue in touched.values():
+            self._dispatch(queue, now)
+
+    def _fire(self, delivery: Delivery, kind: str, now: Now) -> None:
+        if kind == "expire":
+            # In a consumer's hands it may have had its effect: the settlement decides.
+            if delivery.state is not State.IN_FLIGHT:
+                self._end(delivery, State.EXPIRED, None, now)
+        elif delivery.state is State.DELAYED:
+            delivery.queue.add(delivery)
+        elif delivery.state is State.RETRYING:
+            delivery.queue.retrying -= 1
+            delivery.queue.again(delivery)
+
+    def beat(self, now: Now) -> None:
+        """Ping silent sessions and end those that stay silent; once a second is enough."""
+        for session in list(self.sessions.values()):
+            silent_ms = now.mono_ms - session.heard_ms
+            if silent_ms >= self.settings.bus.session_timeout_ms:
+                self.gone(session.peer, now, "silent")
+            elif silent_ms >= HEARTBEAT_MS:
+                self._send(session.peer, frames.PING, frames.Ping())
+
+    def farewell(self) -> None:
+        """Say BYE to everyone; the shell stops reading before it calls this."""
+        for peer in self.sessions:
+            self._send(peer, frames.BYE, frames.Bye("the router stops"))
+
+    def know(self, names: dict[bytes, str], now: Now) -> None:
+        """Put the known keys in force; sessions whose key is gone end at once."""
+        self.names = names
+        for session in list(self.sessions.values()):
+            if session.key and names.get(session.key) != session.name:
+                self._error(session.peer, Code.REVOKED, "this key is not valid any more")
+                self.gone(session.peer, now, "key revoked")
+
+    def _set_timer(self, after_ms: int, kind: str, id: int, now: Now) -> None:
+        self._timer_order += 1
+        heapq.heappush(self._timers, (now.mono_ms + after_ms, self._timer_order, kind, id))
+
+    # -- output -----------------------------------------------------------------------------------
+
+    def _send(self, peer: bytes, verb: bytes, payload: object) -> None:
+        self.out.sends.append((peer, [verb, frames.encode(payload)]))
+
+    def _error(self, peer: bytes, code: str, sentence: str, verb: str = "") -> None:
+        self._send(peer, frames.ERROR, frames.Error(code, sentence, verb))
+
+    def _observe(self, topic: str, event: dict[str, object]) -> None:
+        if self.observed:
+            self.out.events.append((topic, event))
+
+    def _observe_delivery(self, topic: str, delivery: Delivery, note: str | None) -> None:
+        event: dict[str, object] = {
+            "delivery": delivery.id, "destination": delivery.queue.name,
+            "subject": delivery.subject, "attempt": delivery.attempts, "note": note,
+        }  # fmt: skip
+        self._observe(topic, event)

@@ -1,0 +1,67 @@
+"""One message at one destination, as the core holds it while it is open."""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.core.queue import Holding, Queue
+
+
+class State(IntEnum):
+    """Where an open delivery stands, and how it can end (the last three are final)."""
+
+    DELAYED = 0  # its not_before has not come
+    WAITING = 1  # an earlier message of its subject is open
+    READY = 2  # in a lane, next when a consumer has credit
+    IN_FLIGHT = 3  # at a consumer
+    RETRYING = 4  # its next attempt has a time
+    SETTLED = 5
+    DEAD = 6
+    EXPIRED = 7
+
+
+class Delivery:
+    """`id` is stable for ever; `raw` is the message as it came over the wire."""
+
+    __slots__ = (
+        "accepted_at",
+        "attempts",
+        "delivered_at",
+        "due",
+        "expires",
+        "holder",
+        "id",
+        "n",
+        "priority",
+        "queue",
+        "raw",
+        "state",
+        "subject",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: int,
+        n: int,
+        queue: "Queue",
+        subject: str,
+        priority: int,
+        raw: bytes,
+        accepted_at: int,
+        due: int | None = None,
+        expires: int | None = None,
+        attempts: int = 0,
+    ) -> None:
+        self.id = id
+        self.n = n
+        self.queue = queue
+        self.subject = subject
+        self.priority = priority
+        self.raw = raw
+        self.accepted_at = accepted_at  # ms UTC
+        self.due = due  # ms UTC; None is now
+        self.expires = expires  # ms UTC
+        self.attempts = attempts
+        self.state = State.READY
+        self.holder: Holding | None = None
+        self.delivered_at: int | None = None  # ms UTC, of the latest attempt

@@ -1,0 +1,60 @@
+"""What the core wants done: frames to send, a transaction to make durable, events to show.
+
+The core appends; the shell takes. Nothing of a batch may leave the process before the store has
+synced it: what waits for that sits in the batch itself and comes out by `Core.persisted`.
+"""
+
+from dataclasses import dataclass, field
+
+from router.core.delivery import Delivery
+
+Frames = list[bytes]
+
+# Rows as the store writes them, in the order of its columns (plain tuples: the hot path).
+# n, source, id, type, subject, priority, accepted_at, first delivery, deliveries, checksum, raw
+MessageRow = tuple[int, str, str, str, str, int, int, int, int, int, bytes]
+# delivery, n, destination, due
+DeliveryRow = tuple[int, int, str, int | None]
+# delivery, n, destination, state, attempts, delivered_at, ended_at, note
+OutcomeRow = tuple[int, int, str, int, int, int | None, int, str | None]
+# delivery, attempt, at, outcome, note, due
+AttemptRow = tuple[int, int, int, str, str | None, int | None]
+
+
+@dataclass(slots=True)
+class Batch:
+    """One transaction, and what waits for its sync."""
+
+    messages: list[MessageRow] = field(default_factory=list)
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+    outcomes: list[OutcomeRow] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)
+    fresh: list[Delivery] = field(default_factory=list)
+    accepts: list[tuple[bytes, int]] = field(default_factory=list)  # (peer, its batch number)
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.outcomes or self.attempts or self.accepts)
+
+
+@dataclass(slots=True)
+class Output:
+    """Collected since the shell last looked."""
+
+    sends: list[tuple[bytes, Frames]] = field(default_factory=list)
+    batch: Batch = field(default_factory=Batch)
+    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDelivery:
+    """A delivery that the store holds as open, read at the start."""
+
+    delivery: int
+    n: int
+    destination: str
+    due: int | None
+    attempts: int
+    subject: str
+    priority: int
+    accepted_at: int
+    raw: bytes

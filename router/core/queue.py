@@ -1,0 +1,183 @@
+"""A destination's queue: what goes next, to whom, and what must wait for what.
+
+Invariants:
+1. Of one subject at most one delivery is READY, IN_FLIGHT or RETRYING (its head); later ones are
+   WAITING in arrival order. An empty subject has no order.
+2. A consumer never holds more deliveries than its credit.
+3. The highest priority that has something ready goes first, except that a lane passed over
+   `PASSED_OVER_MAX` times in a row goes once, so that nothing starves.
+4. Routine and bulk leave an eighth of each window free for what is urgent.
+
+`open` counts every delivery that is not final, including those not yet on disk.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from router.core.delivery import Delivery, State
+from router.settings import Destination
+
+if TYPE_CHECKING:
+    from router.core.session import Session
+
+PRIORITIES: Final = 4
+PASSED_OVER_MAX: Final = 64
+URGENT_SHARE: Final = 8
+
+
+class Holding:
+    """What one session holds of one queue, and how much it is ready to hold."""
+
+    __slots__ = ("held", "queue", "session", "window")
+
+    def __init__(self, session: "Session", queue: "Queue") -> None:
+        self.session = session
+        self.queue = queue
+        self.window = 0
+        self.held: dict[int, Delivery] = {}
+
+    def room(self, priority: int) -> int:
+        """Return how many more deliveries of this priority fit into the credit."""
+        window = self.window
+        if priority >= 2 and window >= URGENT_SHARE // 2:
+            window -= max(1, window // URGENT_SHARE)
+        return window - len(self.held)
+
+
+class Queue:
+    """The open deliveries of one destination."""
+
+    def __init__(self, name: str, settings: Destination) -> None:
+        self.name = name
+        self.settings = settings
+        self.open = 0
+        self.in_flight = 0
+        self.retrying = 0
+        self.totals = dict.fromkeys(("accepted", "settled", "dead", "expired"), 0)
+        self.holdings: list[Holding] = []
+        self._lanes: tuple[deque[Delivery], ...] = tuple(deque() for _ in range(PRIORITIES))
+        self._passed_over = [0] * PRIORITIES
+        self._heads: dict[str, Delivery] = {}
+        self._waiting: dict[str, deque[Delivery]] = {}
+
+    def add(self, delivery: Delivery) -> None:
+        """Take a delivery whose time has come; it is READY or WAITS behind its subject."""
+        subject = delivery.subject
+        if subject:
+            head = self._heads.get(subject)
+            if head is not None:
+                self._waiting.setdefault(subject, deque()).append(delivery)
+                delivery.state = State.WAITING
+                self._promote(head, delivery.priority)
+                return
+            self._heads[subject] = delivery
+        delivery.state = State.READY
+        self._lanes[delivery.priority].append(delivery)
+
+    def again(self, delivery: Delivery) -> None:
+        """Put a subject's head back at the front of its lane."""
+        delivery.state = State.READY
+        self._lanes[delivery.priority].appendleft(delivery)
+
+    def finish(self, delivery: Delivery) -> None:
+        """Let the next message of the subject go. The delivery is final."""
+        self.open -= 1
+        delivery.raw = b""
+        subject = delivery.subject
+        if self._heads.get(subject) is not delivery:
+            return
+        waiting = self._waiting.get(subject)
+        while waiting:
+            follower = waiting.popleft()
+            if not waiting:
+                del self._waiting[subject]
+            if follower.state is State.WAITING:  # else it expired in the line
+                self._heads[subject] = follower
+                self.again(follower)
+                return
+        del self._heads[subject]
+
+    def take(self) -> Iterator[tuple[Holding, list[Delivery]]]:
+        """Hand ready deliveries to consumers with credit, and yield what each one gets."""
+        if not self.holdings:
+            return
+        given: dict[int, tuple[Holding, list[Delivery]]] = {}
+        while (lane := self._next_lane()) is not None:
+            holding = self._roomiest(lane)
+            if holding is None:
+                # No room for this priority: only something more urgent may still fit, and the
+                # lane picked was the most urgent unless it was picked by ageing.
+                lane = self._first_lane()
+                holding = None if lane is None else self._roomiest(lane)
+                if lane is None or holding is None:
+                    break
+            delivery = self._lanes[lane].popleft()
+            entry = given.get(id(holding))
+            if entry is None:
+                entry = given[id(holding)] = (holding, [])
+            entry[1].append(delivery)
+            self._passed_over[lane] = 0
+            delivery.state = State.IN_FLIGHT
+            delivery.holder = holding
+            delivery.attempts += 1
+            holding.held[delivery.id] = delivery
+            self.in_flight += 1
+        yield from given.values()
+
+    def release(self, delivery: Delivery) -> None:
+        """Take an in-flight delivery out of its consumer's hands."""
+        holder = delivery.holder
+        if holder is not None:
+            del holder.held[delivery.id]
+            delivery.holder = None
+            self.in_flight -= 1
+
+    def oldest(self) -> int | None:
+        """Return when the oldest ready delivery was accepted (ms UTC), None when nothing is."""
+        times = [lane[0].accepted_at for lane in self._lanes if lane]
+        return min(times, default=None)
+
+    def _promote(self, head: Delivery, priority: int) -> None:
+        """Give a subject's head the urgency of what waits behind it.
+
+        Without this an emergency would wait for the bulk export of its own call to get its turn.
+        The old lane keeps a stale entry, which `_trim` drops.
+        """
+        if head.priority > priority:
+            head.priority = priority
+            if head.state is State.READY:
+                self._lanes[priority].append(head)
+
+    def _trim(self, number: int) -> deque[Delivery]:
+        """Drop from the front of a lane what was promoted, expired or acknowledged late."""
+        lane = self._lanes[number]
+        while lane and (lane[0].state is not State.READY or lane[0].priority != number):
+            lane.popleft()
+        return lane
+
+    def _first_lane(self) -> int | None:
+        for number in range(PRIORITIES):
+            if self._trim(number):
+                return number
+        return None
+
+    def _next_lane(self) -> int | None:
+        first = self._first_lane()
+        if first is None:
+            return None
+        for number in range(first + 1, PRIORITIES):
+            if self._lanes[number] and self._trim(number):
+                self._passed_over[number] += 1
+                if self._passed_over[number] > PASSED_OVER_MAX:
+                    return number
+        return first
+
+    def _roomiest(self, priority: int) -> Holding | None:
+        best: Holding | None = None
+        best_room = 0
+        for holding in self.holdings:
+            room = holding.room(priority)
+            if room > best_room:
+                best, best_room = holding, room
+        return best

@@ -1,0 +1,37 @@
+"""A session: one connected peer, authenticated by its key, known by its configured name."""
+
+from typing import NamedTuple
+
+from router.core.permission import Rights
+from router.core.queue import Holding, Queue
+
+
+class Target(NamedTuple):
+    """Where a session's messages of one type and priority go, or why (code, sentence) nowhere."""
+
+    queues: tuple[Queue, ...]
+    refusal: tuple[str, str] | None = None
+
+
+class Session:
+    """`peer` is the socket's routing id, good only for sending; `key` is who it is."""
+
+    def __init__(
+        self, peer: bytes, key: bytes, name: str, software: str, rights: Rights, wall_ms: int
+    ) -> None:
+        self.peer = peer
+        self.key = key
+        self.name = name
+        self.software = software
+        self.rights = rights
+        self.since = wall_ms
+        self.heard_ms = 0  # monotonic
+        self.holdings: dict[str, Holding] = {}
+        # what the routes and rights say of (type, priority); emptied by a reload
+        self.routed: dict[tuple[str, int], Target] = {}
+        self.published = 0
+        self.acked = 0
+
+    def held(self) -> int:
+        """Return how many deliveries are in this session's hands."""
+        return sum(len(holding.held) for holding in self.holdings.values())

@@ -1,0 +1,427 @@
+"""The router daemon: owns the loop, the sockets and the clock, and does what the core wants.
+
+One turn: read a bounded burst from the bus -> the core decides -> send what it wants sent -> hand
+the gathered batch to the writer if it is idle. What the writer has synced comes back as the next
+turn. Start: lock -> store -> restore -> bind -> self-test -> READY. Stop: read no more -> let the
+writer finish -> BYE -> close.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any, Final
+
+import uvloop
+import zmq
+
+from proto.drain import DrainedSocket
+from proto.keys import KeyFileError, KeyPair
+from proto.logs import configure_logs
+from proto.message import Message, decode_message, now_ms
+from proto.notify import notify
+from proto.wording import set_language, text
+from router.config import ConfigError, LoadedSettings, load
+from router.core.core import Core, Now
+from router.core.delivery import State
+from router.core.output import Batch
+from router.errors import EX_CONFIG, EX_IOERR, EX_OK, StartError
+from router.settings import Destination
+from router.shell import report
+from router.shell.keyring import Keyring, start_authenticator
+from router.shell.lock import lock_folder
+from router.shell.ops import EventSocket, OpsError, OpsServer
+from router.shell.pages import Pages, listen
+from router.shell.socket import bind, open_router, self_test
+from router.shell.writer import Writer
+from router.store.contract import Opened, Store, StoreError
+from router.store.sqlite import SqliteStore
+
+BURST_S: Final = 0.002
+GATHER_MAX: Final = 4096
+BEAT_S: Final = 1.0
+STUCK_S: Final = 8.0
+FAREWELL_MS: Final = 300
+PRUNE_EVERY_S: Final = 60
+PRUNE_STEP: Final = 200
+TRACE_LIMIT: Final = 1000
+# Free space must come back by this factor before publishers are let in again: no flapping.
+FREE_AGAIN: Final = 1.25
+
+log = logging.getLogger("smpbus.router")
+
+
+class Daemon:
+    """One running router."""
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self.loaded = loaded
+        self.settings = loaded.settings
+        self.state = "starting"
+        self.started_at = now_ms()
+        self.addresses: list[str] = []
+        self.store_path = self.settings.store.folder
+        self.store_bytes = 0
+        self.free_bytes = 0
+        self.turns = 0
+        self.turn_s = 0.0
+        self.core: Core
+        self.writer: Writer
+        self._beats = 0
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms: int | None = None
+        self._stopping = asyncio.Event()
+        self._keyring: Keyring | None = None
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._cleanup = contextlib.AsyncExitStack()
+
+    @staticmethod
+    def now() -> Now:
+        """Return the time as the core wants it."""
+        return Now(now_ms(), time.monotonic_ns() // 1_000_000)
+
+    def live(self) -> dict[str, bool]:
+        """Return the checks of liveness: the loop turns, and the store lets go of batches."""
+        return {"store is not stuck": self.writer.stuck_s() < STUCK_S}
+
+    def ready(self) -> dict[str, bool]:
+        """Return the checks of readiness: would a message be accepted now."""
+        return {"running": self.state == "running", "disk has room": not self.core.store_full}
+
+    # -- start ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until asked to stop. Raises StartError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_logged)
+        async with self._cleanup:
+            await self._start()
+            await self._serve()
+            await self._stop()
+
+    async def _start(self) -> None:
+        store_folder = self.settings.store.folder
+        descriptor = lock_folder(store_folder, self.loaded.path)
+        self._cleanup.callback(os.close, descriptor)
+        key = self._load_keys()
+        await self._open_store(SqliteStore(store_folder))
+        self._cleanup.callback(self._context.destroy, 0)
+        if self._keyring is not None:
+            authenticator = start_authenticator(self._context, self._keyring)
+            self._cleanup.callback(authenticator.stop)
+            self.core.names = self._keyring.names
+        self._open_bus(key)
+        self._open_ops()
+        self._measure_disk()
+
+    def _load_keys(self) -> KeyPair | None:
+        bus = self.settings.bus
+        if not bus.curve:
+            log.warning(text("router.no_curve"))
+            return None
+        try:
+            self._keyring = Keyring(bus.keys_dir)
+            return KeyPair.load(bus.key)
+        except KeyFileError as error:
+            sentence = text("router.key_failed", reason=error, file=self.loaded.path, key="bus.key")
+            raise StartError(sentence, EX_CONFIG) from None
+
+    async def _open_store(self, store: Store) -> None:
+        self.writer = Writer(store, self._written)
+        try:
+            opened = await self.writer.query(lambda s: s.open())
+            await self._restore(opened)
+        except StoreError as error:
+            raise StartError(text("router.store_untrusted", reason=error), EX_IOERR) from None
+        self._cleanup.push_async_callback(self.writer.close)
+        self.store_bytes = await self.writer.query(lambda s: s.size_bytes())
+
+    async def _restore(self, opened: Opened) -> None:
+        self.core = Core(self.settings, opened.bus, opened.epoch, random.Random())
+        rows = await self.writer.query(lambda s: list(s.load_open()))
+        self.core.restore(rows, opened.next_n, opened.next_delivery, self.now())
+        for destination, totals in opened.totals.items():
+            queue = self.core.queues.get(destination) or self.core.add_queue(
+                destination, Destination()
+            )
+            queue.totals.update(totals)
+        if rows:
+            log.info(text("router.restored", count=len(rows)))
+
+    def _open_bus(self, key: KeyPair | None) -> None:
+        bus = self.settings.bus
+        socket = open_router(self._context, key, bus.frame_bytes_max)
+        for address in bus.listen:
+            bound = bind(socket, address, bus.ipc_mode, self.loaded.path, "bus.listen")
+            self.addresses.append(bound)
+            if key is not None:
+                self_test(self._context, bound, key.public)
+        self._bus = DrainedSocket(socket, self._read_burst)
+        self._cleanup.callback(self._bus.close)
+
+    def _open_ops(self) -> None:
+        ops, file = self.settings.ops, self.loaded.path
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.LINGER, 100)
+        socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
+        bind(socket, ops.listen, ops.ipc_mode, file, "ops.listen")
+        self._ops = OpsServer(socket, self._commands())
+        self._cleanup.callback(self._ops.close)
+        events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        events.setsockopt(zmq.LINGER, 0)
+        events.setsockopt(zmq.XPUB_VERBOSER, 1)
+        bind(events, ops.events, ops.ipc_mode, file, "ops.events")
+        self._events = EventSocket(events, self._observed)
+        self._cleanup.callback(self._events.close)
+        if ops.http:
+            pages = Pages(self, listen(ops.http, file, "ops.http"))
+            self._cleanup.push_async_callback(pages.close)
+
+    # -- turning ----------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        self.state = "running"
+        log.info(text("router.running", addresses=", ".join(self.addresses)))
+        notify("READY=1")
+        while not self._stopping.is_set():
+            self._beat()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), BEAT_S)
+
+    def _read_burst(self) -> bool:
+        began = time.perf_counter()
+        if self._paused or self.state == "stopping":
+            return False
+        socket, core, now = self._bus.socket, self.core, self.now()
+        more = True
+        while more and time.perf_counter() - began < BURST_S:
+            try:
+                received = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                more = False
+                break
+            # The key is read off the very frame in hand: a routing id proves nothing.
+            key = received[-1].get("User-Id") if self._keyring is not None else ""
+            parts = [frame.bytes for frame in received]
+            core.receive(parts[0], str(key).encode(), parts[1:], now)
+            if len(core.out.batch.messages) >= GATHER_MAX:
+                self._paused = True
+                more = False
+        self._flush()
+        self.turns += 1
+        self.turn_s = time.perf_counter() - began
+        return more
+
+    def _flush(self) -> None:
+        """Carry out what the core wants."""
+        core = self.core
+        out = core.out
+        while out.sends:
+            sends, out.sends = out.sends, []
+            for peer, parts in sends:
+                self._send(peer, parts)
+        self._bus.check()
+        if out.events:
+            events, out.events = out.events, []
+            for topic, event in events:
+                self._events.publish(topic, event)
+            self._events.check()
+        if out.batch and not self.writer.writing:
+            self.writer.write(core.take_batch())
+        self._schedule()
+
+    def _send(self, peer: bytes, parts: list[bytes]) -> None:
+        try:
+            self._bus.socket.send_multipart([peer, *parts], zmq.DONTWAIT)
+        except zmq.ZMQError:
+            # Unknown (it left) or clogged (it does not read): either way its hands are empty.
+            self.core.gone(peer, self.now(), "unreachable")
+
+    def _written(self, batch: Batch, duplicates: dict[int, int]) -> None:
+        self.core.persisted(batch, duplicates, self.now())
+        self._paused = False
+        self._flush()
+        self._bus.check()
+
+    def _schedule(self) -> None:
+        due = self.core.next_timer_ms()
+        if due is None or (self._timer_ms is not None and self._timer_ms <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ms = due
+        delay = max(0.0, due / 1000 - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = self._timer_ms = None
+        self.core.tick(self.now())
+        self._flush()
+
+    # -- once a second ----------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._beats += 1
+        self.core.beat(self.now())
+        self._refresh_keys()
+        self._measure_disk()
+        if all(self.live().values()):
+            notify("WATCHDOG=1")
+        if self._beats % PRUNE_EVERY_S == 0:
+            self._prune()
+        self._flush()
+
+    def _refresh_keys(self, force: bool = False) -> None:
+        if self._keyring is not None and self._keyring.refresh(force):
+            self.core.know(self._keyring.names, self.now())
+
+    def _measure_disk(self) -> None:
+        status = os.statvfs(self.store_path)
+        self.free_bytes = status.f_bavail * status.f_frsize
+        wanted = self.settings.store.free_bytes_min
+        if self.core.store_full:
+            wanted = int(wanted * FREE_AGAIN)
+        full = self.free_bytes < wanted
+        if full != self.core.store_full:
+            self.core.store_full = full
+            key = "router.disk_full" if full else "router.disk_free"
+            log.log(
+                logging.ERROR if full else logging.INFO,
+                text(key, folder=self.store_path, free=self.free_bytes >> 20, want=wanted >> 20),
+            )
+
+    def _prune(self) -> None:
+        keep_ms = self.settings.store.history_hours * 3_600_000
+        before = now_ms() - keep_ms
+
+        def prune(store: Store) -> int:
+            store.prune(before, PRUNE_STEP)
+            return store.size_bytes()
+
+        self.writer.query(prune).add_done_callback(self._pruned)
+
+    def _pruned(self, size: "asyncio.Future[int]") -> None:
+        if not size.cancelled() and size.exception() is None:
+            self.store_bytes = size.result()
+
+    # -- commands ---------------------------------------------------------------------------------
+
+    def _commands(self) -> dict[str, Any]:
+        async def status(_: dict[str, Any]) -> dict[str, Any]:
+            return report.status(self)
+
+        async def queues(_: dict[str, Any]) -> dict[str, Any]:
+            return {"queues": report.queue_rows(self)}
+
+        async def sessions(_: dict[str, Any]) -> dict[str, Any]:
+            return {"sessions": report.session_rows(self)}
+
+        async def metrics(_: dict[str, Any]) -> dict[str, Any]:
+            return {"text": report.metrics_page(self).decode()}
+
+        async def versions(_: dict[str, Any]) -> dict[str, Any]:
+            return report.versions()
+
+        async def reload(_: dict[str, Any]) -> dict[str, Any]:
+            return self._reload()
+
+        return {
+            "status": status, "queues": queues, "sessions": sessions, "metrics": metrics,
+            "version": versions, "trace": self._trace, "reload": reload,
+        }  # fmt: skip
+
+    async def _trace(self, request: dict[str, Any]) -> dict[str, Any]:
+        subject = request.get("subject")
+        if not isinstance(subject, str) or not subject:
+            raise OpsError("bad_request", "trace needs a subject")
+        messages = await self.writer.query(lambda s: s.trace(subject, TRACE_LIMIT))
+        return {"subject": subject, "messages": [self._hop(message) for message in messages]}
+
+    def _hop(self, row: dict[str, Any]) -> dict[str, Any]:
+        message: Message = decode_message(row.pop("raw"))
+        row["time"] = message.time
+        row["correlation_id"] = message.correlation_id
+        row["size"] = len(message.body)
+        for delivery in row["deliveries"]:
+            state = delivery["state"]
+            delivery["settled_at"] = delivery.pop("ended_at")
+            if state is not None:
+                delivery["state"] = State(state).name.lower()
+                continue
+            held = self.core.open.get(delivery["delivery"])
+            delivery["state"] = _OPEN_WORDS[held.state] if held else "pending"
+            if held:
+                delivery["attempts"] = held.attempts
+                delivery["delivered_at"] = held.delivered_at
+        return row
+
+    def _observed(self, observed: bool) -> None:
+        self.core.observed = observed
+
+    def _reload(self) -> dict[str, Any]:
+        """Put routes, permissions and limits in force, or refuse the whole with one sentence."""
+        try:
+            loaded = load(self.loaded.path, {})
+        except ConfigError as error:
+            raise OpsError("config", str(error)) from None
+        self._refresh_keys(force=True)
+        self.loaded = loaded
+        self.settings = loaded.settings
+        self.core.configure(loaded.settings)
+        self._flush()
+        log.info(text("router.reloaded", file=loaded.path))
+        return {"digest": loaded.digest}
+
+    def _reload_logged(self) -> None:
+        notify("RELOADING=1")
+        try:
+            self._reload()
+        except OpsError as error:
+            log.error(error.sentence)
+        notify("READY=1")
+
+    # -- stop -------------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        notify("STOPPING=1")
+        self.state = "stopping"
+        log.info(text("router.stopping"))
+        while self.writer.writing or self.core.out.batch:
+            await asyncio.sleep(0.005)
+            self._flush()
+        self.core.farewell()
+        self._flush()
+        self._bus.socket.setsockopt(zmq.LINGER, FAREWELL_MS)
+        log.info(text("router.stopped"))
+
+
+_OPEN_WORDS: Final = {
+    State.DELAYED: "delayed",
+    State.WAITING: "pending",
+    State.READY: "pending",
+    State.IN_FLIGHT: "in_flight",
+    State.RETRYING: "retrying",
+}
+
+
+def run(loaded: LoadedSettings) -> int:
+    """Run a router until it is told to stop; return its exit status."""
+    set_language(loaded.settings.log.language)
+    configure_logs(loaded.settings.log.level)
+
+    async def main() -> None:
+        await Daemon(loaded).run()
+
+    try:
+        uvloop.run(main())
+    except StartError as error:
+        print(text("log.error", sentence=error.sentence), file=sys.stderr)
+        return error.exit_code
+    return EX_OK

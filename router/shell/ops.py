@@ -1,0 +1,112 @@
+"""The ops socket: JSON in, JSON out, for operators, scripts and the console.
+
+Request `{"command": "status", ...}`; answer `{"ok": true, "result": {...}}` or
+`{"ok": false, "code": "...", "sentence": "..."}`. It is guarded by the file mode of its ipc path.
+A live view subscribes to the events socket: frames `[topic, JSON]`, dropped when nobody listens.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from proto.drain import DrainedSocket
+
+REQUEST_BYTES_MAX: Final = 1024 * 1024
+BURST_MAX: Final = 16
+
+Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class OpsError(Exception):
+    """A command that cannot be carried out: a code for programs, a sentence for people."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+
+class OpsServer:
+    """Answers commands on its own ROUTER socket; a slow command does not hold up the others."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", commands: dict[str, Command]) -> None:
+        self._socket = socket
+        self._commands = commands
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wire = DrainedSocket(socket, self._read_burst)
+
+    def close(self) -> None:
+        """Stop answering."""
+        for task in self._tasks:
+            task.cancel()
+        self._wire.close()
+
+    def _read_burst(self) -> bool:
+        for _ in range(BURST_MAX):
+            try:
+                parts = self._socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+            task = asyncio.get_running_loop().create_task(self._serve(parts))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _serve(self, parts: list[bytes]) -> None:
+        # A REQ peer puts an empty frame before its question, and expects it back.
+        address, question = parts[:-1], parts[-1]
+        answer = await self._answer(question)
+        try:
+            self._socket.send_multipart([*address, msgspec.json.encode(answer)], zmq.DONTWAIT)
+        except zmq.ZMQError:
+            return  # whoever asked is gone
+        self._wire.check()
+
+    async def _answer(self, question: bytes) -> dict[str, Any]:
+        try:
+            request = msgspec.json.decode(question, type=dict[str, Any])
+            command = self._commands.get(str(request.get("command")))
+            if command is None:
+                known = ", ".join(sorted(self._commands))
+                raise OpsError("unknown_command", f"no such command; there are: {known}")
+            return {"ok": True, "result": await command(request)}
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return {"ok": False, "code": "bad_request", "sentence": "not a JSON object"}
+        except OpsError as error:
+            return {"ok": False, "code": error.code, "sentence": error.sentence}
+        except Exception as error:  # the operator must hear of it; its text may quote a body
+            return {"ok": False, "code": "failed", "sentence": type(error).__name__}
+
+
+class EventSocket:
+    """A PUB of events; knows whether anybody has subscribed, so that nothing is made for nobody."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", on_change: Callable[[bool], None]) -> None:
+        self._socket = socket
+        self._subscriptions = 0
+        self._on_change = on_change
+        self._wire = DrainedSocket(socket, self._read_burst)
+
+    def publish(self, topic: str, event: dict[str, object]) -> None:
+        """Send an event to whoever has subscribed to its topic; never blocks."""
+        self._socket.send_multipart([topic.encode(), msgspec.json.encode(event)], zmq.DONTWAIT)
+
+    def check(self) -> None:
+        """Call after a run of events."""
+        self._wire.check()
+
+    def close(self) -> None:
+        """Stop publishing."""
+        self._wire.close()
+
+    def _read_burst(self) -> bool:
+        while True:
+            try:
+                frame = self._socket.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+            self._subscriptions += 1 if frame[:1] == b"\1" else -1
+            self._on_change(self._subscriptions > 0)

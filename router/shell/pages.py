@@ -1,0 +1,96 @@
+"""The HTTP side: the Prometheus page and the three health questions.
+
+/livez: does the loop complete durable turns; /readyz (and /healthz): would a message be accepted
+now. A partner that is down never makes the router unhealthy: it would be restarted into the
+outage.
+"""
+
+import asyncio
+import contextlib
+import socket as posix
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from router.errors import StartError
+from router.shell.report import metrics_page
+from router.shell.socket import bind_error
+
+if TYPE_CHECKING:
+    from router.shell.daemon import Daemon
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the daemon has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Pages:
+    """Serves the pages on a socket bound beforehand."""
+
+    def __init__(self, daemon: "Daemon", listener: posix.socket) -> None:
+        self._daemon = daemon
+        self._listener = listener
+        routes = [
+            Route("/metrics", self._metrics),
+            Route("/livez", self._live),
+            Route("/readyz", self._ready),
+            Route("/healthz", self._ready),
+        ]
+        config = uvicorn.Config(
+            Starlette(routes=routes), log_config=None, access_log=False, lifespan="off",
+            server_header=False, timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+
+    async def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        await self._task
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(metrics_page(self._daemon), headers={"content-type": METRICS_TYPE})
+
+    async def _live(self, _: Request) -> Response:
+        return _verdict(self._daemon.live())
+
+    async def _ready(self, _: Request) -> Response:
+        return _verdict(self._daemon.live() | self._daemon.ready())
+
+
+def _verdict(checks: dict[str, bool]) -> Response:
+    lines = [f"[{'+' if good else '-'}] {name}" for name, good in checks.items()]
+    return PlainTextResponse("\n".join(lines) + "\n", 200 if all(checks.values()) else 503)
+
+
+def listen(address: str, file: Path, key: str) -> posix.socket:
+    """Bind HOST:PORT. Raises StartError in the seed's form of words."""
+    host, _, port = address.rpartition(":")
+    family = posix.AF_INET6 if ":" in host else posix.AF_INET
+    listener = posix.socket(family, posix.SOCK_STREAM)
+    try:
+        listener.setsockopt(posix.SOL_SOCKET, posix.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), int(port)))
+        listener.listen(64)
+    except (OSError, ValueError, OverflowError) as error:
+        listener.close()
+        number = error.errno if isinstance(error, OSError) else None
+        raise _named(number, address, file, key) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _named(number: int | None, address: str, file: Path, key: str) -> StartError:
+    return bind_error(number or 22, address, file, key)

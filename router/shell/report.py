@@ -1,0 +1,166 @@
+"""What the router says of itself: the status, its queues and sessions, and the metrics page.
+
+All from the core's own numbers, without touching the store, so that an answer takes no longer
+under full load than at rest.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import zmq
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from proto.frames import PROTOCOL_VERSION
+from router.core.queue import Queue
+
+if TYPE_CHECKING:
+    from router.shell.daemon import Daemon
+
+
+def versions() -> dict[str, Any]:
+    """Return what is running."""
+    return {
+        "version": version("smpbus"),
+        "protocol": PROTOCOL_VERSION,
+        "python": platform.python_version(),
+        "libzmq": zmq.zmq_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+    }
+
+
+def queue_rows(daemon: "Daemon") -> list[dict[str, Any]]:
+    """Return a row per destination."""
+    return [_queue_row(queue) for _, queue in sorted(daemon.core.queues.items())]
+
+
+def _queue_row(queue: Queue) -> dict[str, Any]:
+    return {
+        "destination": queue.name,
+        "pending": queue.open - queue.in_flight - queue.retrying,
+        "in_flight": queue.in_flight,
+        "retrying": queue.retrying,
+        "accepted": queue.totals["accepted"],
+        "settled": queue.totals["settled"],
+        "dead": queue.totals["dead"],
+        "expired": queue.totals["expired"],
+        "consumers": sum(1 for holding in queue.holdings if holding.window),
+        "oldest_ms": queue.oldest(),
+    }
+
+
+def session_rows(daemon: "Daemon") -> list[dict[str, Any]]:
+    """Return a row per session."""
+    now = daemon.now()
+    return [
+        {
+            "name": session.name,
+            "software": session.software,
+            "since": session.since,
+            "last_heard_ms": now.mono_ms - session.heard_ms,
+            "credit": {name: holding.window for name, holding in session.holdings.items()},
+            "in_flight": session.held(),
+            "published": session.published,
+            "acked": session.acked,
+        }
+        for session in daemon.core.sessions.values()
+    ]
+
+
+def status(daemon: "Daemon") -> dict[str, Any]:
+    """Return the whole state at one glance."""
+    core = daemon.core
+    return {
+        **versions(),
+        "bus": core.bus,
+        "epoch": core.epoch,
+        "pid": os.getpid(),
+        "state": daemon.state,
+        "started_at": daemon.started_at,
+        "uptime_s": round((daemon.now().wall_ms - daemon.started_at) / 1000, 1),
+        "listen": daemon.addresses,
+        "counters": dict(core.counters),
+        "open": len(core.open),
+        "sessions": len(core.sessions),
+        "queues": queue_rows(daemon),
+        "store": {
+            "path": str(daemon.store_path),
+            "bytes": daemon.store_bytes,
+            "free_bytes": daemon.free_bytes,
+            "commits": daemon.writer.commits,
+            "last_commit_ms": round(daemon.writer.commit_s * 1000, 3),
+            "writable": not core.store_full,
+        },
+        "loop": {"turns": daemon.turns, "last_turn_ms": round(daemon.turn_s * 1000, 3)},
+        "rss_bytes": _rss_bytes(),
+    }
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+class _RouterCollector(Collector):
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+
+    def collect(self) -> Iterator[Metric]:
+        daemon = self._daemon
+        info = GaugeMetricFamily(
+            "smpbus_build_info", "What is running.", labels=["version", "python", "libzmq"]
+        )
+        running = versions()
+        info.add_metric([running["version"], running["python"], running["libzmq"]], 1)
+        yield info
+        for name, value in daemon.core.counters.items():
+            yield CounterMetricFamily(f"smpbus_{name}", f"Since the start: {name}.", value=value)
+        yield from _queue_metrics(daemon)
+        yield GaugeMetricFamily(
+            "smpbus_sessions", "Connected peers.", value=len(daemon.core.sessions)
+        )
+        commits = CounterMetricFamily("smpbus_store_commits", "Synced transactions.",
+                                      value=daemon.writer.commits)  # fmt: skip
+        yield commits
+        yield CounterMetricFamily("smpbus_store_commit_seconds", "Time in synced transactions.",
+                                  value=daemon.writer.commit_s_total)  # fmt: skip
+        yield GaugeMetricFamily("smpbus_store_bytes", "Size of the journal on disk.",
+                                value=daemon.store_bytes)  # fmt: skip
+        yield GaugeMetricFamily("smpbus_loop_turn_duration_seconds", "The latest turn's.",
+                                value=daemon.turn_s)  # fmt: skip
+        yield GaugeMetricFamily("smpbus_resident_memory_bytes", "Resident memory.",
+                                value=_rss_bytes())  # fmt: skip
+
+
+def _queue_metrics(daemon: "Daemon") -> Iterator[Metric]:
+    messages = GaugeMetricFamily(
+        "smpbus_queue_messages", "Open deliveries.", labels=["destination", "state"]
+    )
+    ended = CounterMetricFamily(
+        "smpbus_queue_ended", "Deliveries that ended, ever.", labels=["destination", "result"]
+    )
+    consumers = GaugeMetricFamily(
+        "smpbus_queue_consumers", "Sessions with credit.", labels=["destination"]
+    )
+    for row in queue_rows(daemon):
+        name = row["destination"]
+        for state in ("pending", "in_flight", "retrying"):
+            messages.add_metric([name, state], row[state])
+        for result in ("settled", "dead", "expired"):
+            ended.add_metric([name, result], row[result])
+        consumers.add_metric([name], row["consumers"])
+    yield messages
+    yield ended
+    yield consumers
+
+
+def metrics_page(daemon: "Daemon") -> bytes:
+    """Return the Prometheus text page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_RouterCollector(daemon))
+    return generate_latest(registry)

@@ -1,0 +1,123 @@
+"""The bus socket: one ROUTER, bound to every configured address, set up so that it is safe.
+
+RELIABILITY 4.1 says why each option is as it is; `self_test` proves at every start that a
+stranger is refused.
+"""
+
+import contextlib
+import errno
+import os
+import socket as posix
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from proto.keys import KeyPair
+from proto.wording import text
+from router.errors import EX_UNAVAILABLE, StartError
+from router.shell.keyring import ZAP_DOMAIN
+
+SELF_TEST_S = 5.0
+
+
+def open_router(
+    context: "zmq.Context[Any]", key: KeyPair | None, frame_bytes_max: int
+) -> "zmq.Socket[bytes]":
+    """Return an unbound ROUTER socket; with `key`, only CURVE peers of the keyring get in."""
+    socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, frame_bytes_max)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    socket.setsockopt(zmq.BACKLOG, 1024)
+    socket.setsockopt(zmq.SNDHWM, 10_000)
+    if key is not None:
+        socket.curve_server = True
+        socket.curve_secretkey = key.secret
+        socket.curve_publickey = key.public
+        socket.zap_domain = ZAP_DOMAIN.encode()
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    return socket
+
+
+def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, file: Path, key: str) -> str:
+    """Bind and return the real address. Raises StartError in the seed's form of words."""
+    try:
+        if address.startswith("ipc://"):
+            _refuse_if_served(Path(address[len("ipc://") :]))
+        socket.bind(address)
+        if address.startswith("ipc://"):
+            os.chmod(address[len("ipc://") :], int(mode, 8))
+    except (zmq.ZMQError, OSError) as error:
+        raise bind_error(error.errno, address, file, key) from None
+    return socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
+
+
+def bind_error(number: int | None, address: str, file: Path, key: str) -> StartError:
+    """Return the error of an address that cannot be listened on."""
+    number = number or errno.EINVAL
+    reason = os.strerror(number) if number in errno.errorcode else zmq.strerror(number)
+    return StartError(
+        text(
+            "router.bind_failed", number=number, address=address, file=file, key=key, reason=reason
+        )
+    )
+
+
+def _refuse_if_served(path: Path) -> None:
+    """libzmq takes over an ipc path that another process serves; we do not."""
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    with (
+        posix.socket(posix.AF_UNIX, posix.SOCK_STREAM) as probe,
+        contextlib.suppress(ConnectionRefusedError, FileNotFoundError),
+    ):
+        probe.connect(str(path))
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def self_test(context: "zmq.Context[Any]", address: str, server_key: bytes) -> None:
+    """Prove that a stranger's key and a client without CURVE are refused. Raises StartError."""
+    target = address.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
+    for mechanism in ("CURVE", "NULL"):
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        if mechanism == "CURVE":
+            stranger = KeyPair.new()
+            socket.curve_publickey, socket.curve_secretkey = stranger.public, stranger.secret
+            socket.curve_serverkey = server_key
+        monitor = socket.get_monitor_socket()
+        try:
+            socket.connect(target)
+            if not _is_refused(monitor):
+                raise StartError(
+                    text("router.self_test_failed", address=address, mechanism=mechanism),
+                    EX_UNAVAILABLE,
+                )
+        finally:
+            socket.disable_monitor()
+            socket.close(0)
+
+
+def _is_refused(monitor: "zmq.Socket[bytes]") -> bool:
+    deadline = time.monotonic() + SELF_TEST_S
+    refusals = (
+        zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+        zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+        zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    )
+    connected = False
+    while monitor.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+        event = parse_monitor_message(monitor.recv_multipart())["event"]
+        connected = connected or event == zmq.EVENT_CONNECTED
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return False
+        if event in refusals or (connected and event == zmq.EVENT_DISCONNECTED):
+            return True
+    return False

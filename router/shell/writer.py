@@ -1,0 +1,102 @@
+"""The writer: the one thread that touches the store, one batch at a time.
+
+While a batch syncs, the next gathers in the core: that is the group commit. Queries of the
+history take their turn between batches. A failed write is not survived (RELIABILITY, F3): after
+one failed sync nobody knows what the disk holds, so the process ends before it can promise more.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from proto.wording import text
+from router.core.output import Batch
+from router.errors import EX_IOERR
+from router.store.contract import Store
+
+Result = TypeVar("Result")
+log = logging.getLogger("smpbus.writer")
+
+
+class Writer:
+    """Runs store work on its own thread; results come back on the loop's thread."""
+
+    def __init__(self, store: Store, on_written: Callable[[Batch, dict[int, int]], None]) -> None:
+        self._store = store
+        self._on_written = on_written
+        self._loop = asyncio.get_running_loop()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+        self.writing = False
+        self.commits = 0
+        self.commit_s = 0.0
+        self.commit_s_total = 0.0
+        self.began_at = 0.0
+
+    def write(self, batch: Batch) -> None:
+        """Make a batch durable; `on_written(batch, duplicates)` follows. One at a time."""
+        self.writing = True
+        self.began_at = time.monotonic()
+        self._work.put(lambda: self._write(batch))
+
+    def query(self, work: Callable[[Store], Result]) -> "asyncio.Future[Result]":
+        """Run `work(store)` between batches."""
+        answer: asyncio.Future[Result] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                result = work(self._store)
+            except Exception as error:  # it belongs to whoever asked
+                self._loop.call_soon_threadsafe(_fail, answer, error)
+            else:
+                self._loop.call_soon_threadsafe(_answer, answer, result)
+
+        self._work.put(run)
+        return answer
+
+    def stuck_s(self) -> float:
+        """Return for how long the batch in hand has been in the store's hands."""
+        return time.monotonic() - self.began_at if self.writing else 0.0
+
+    async def close(self) -> None:
+        """Finish what is queued, close the store, end the thread."""
+        await self.query(lambda store: store.close())
+        self._work.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def _write(self, batch: Batch) -> None:
+        began = time.perf_counter()
+        try:
+            duplicates = self._store.write(batch)
+        except BaseException as error:
+            log.critical(text("router.store_failed", reason=f"{type(error).__name__}: {error}"))
+            logging.shutdown()
+            os._exit(EX_IOERR)
+        self.commit_s = time.perf_counter() - began
+        self.commit_s_total += self.commit_s
+        self.commits += 1
+        self._loop.call_soon_threadsafe(self._written, batch, duplicates)
+
+    def _written(self, batch: Batch, duplicates: dict[int, int]) -> None:
+        self.writing = False
+        self._on_written(batch, duplicates)
+
+
+def _answer(answer: "asyncio.Future[Result]", result: Result) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: "asyncio.Future[Result]", error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

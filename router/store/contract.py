@@ -1,0 +1,49 @@
+"""What the router asks of a store."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from router.core.output import Batch, OpenDelivery
+
+
+class StoreError(Exception):
+    """The store cannot be opened or trusted; the text is one sentence that names the file."""
+
+
+class Opened(NamedTuple):
+    """What a store says when it is opened: its own name, and the start's durable number."""
+
+    bus: str
+    epoch: int
+    next_n: int
+    next_delivery: int
+    totals: dict[str, dict[str, int]]  # destination -> accepted/settled/dead/expired -> count
+
+
+class Store(Protocol):
+    """One transaction per batch, one sync per transaction. Used from one thread only."""
+
+    def open(self) -> Opened:
+        """Recover, make the new epoch durable, and only then return. Raises StoreError."""
+
+    def load_open(self) -> Iterator[OpenDelivery]:
+        """Yield every open delivery in order of acceptance. Raises StoreError on corruption."""
+
+    def write(self, batch: Batch) -> dict[int, int]:
+        """Make a batch durable. Returns {n: n accepted before} for repeated (source, id).
+
+        Any exception means that the store's state is unknown: the process must end at once.
+        """
+
+    def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
+        """Return the messages of a subject with their deliveries, oldest first."""
+
+    def prune(self, before_ms: int, limit: int) -> int:
+        """Forget up to `limit` messages accepted before a time whose deliveries have all settled
+        or expired; returns how many were looked at."""
+
+    def size_bytes(self) -> int:
+        """Return what the journal takes on the disk."""
+
+    def close(self) -> None:
+        """Give the files back in order."""

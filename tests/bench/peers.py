@@ -1,0 +1,89 @@
+"""The producer and the consumer of the benchmark, each a process of its own.
+
+Time stamps travel in the first 8 bytes of a body (CLOCK_MONOTONIC, one machine), so end to end
+is from just before `publish` to the consumer's hands.
+"""
+
+import asyncio
+import json
+import resource
+import struct
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from proto import BusClient, Message, new_id
+from proto.message import now_ms
+
+SUBJECTS = 10_000
+PAD = bytes(range(256)) * 64
+
+
+def _message(number: int, size: int) -> Message:
+    body = struct.pack("<d", time.monotonic()) + PAD[: size - 8]
+    subject = f"call-{number % SUBJECTS}"
+    return Message(new_id(), "bench.message.v1", "producer", subject, now_ms(), body=body)
+
+
+async def produce(address: str, folder: Path, plan: dict[str, float]) -> dict[str, float]:
+    """Publish as fast as the window allows, or at a steady rate when `rate` is not 0."""
+    count, size = int(plan["count"]), int(plan["size"])
+    key, server_key = folder / "producer.key", folder / "router.pub"
+    async with BusClient(address, name="producer", key=key, server_key=server_key) as bus:
+        stream = bus.stream(int(plan["window"]))
+        began = time.monotonic()
+        for number in range(count):
+            if plan["rate"]:
+                ahead = began + number / plan["rate"] - time.monotonic()
+                if ahead > 0.0005:
+                    await asyncio.sleep(ahead)
+            await stream.publish(_message(number, size))
+        await stream.drain()
+        return {"began": began, "accepted_s": time.monotonic() - began}
+
+
+async def consume(address: str, folder: Path, plan: dict[str, float]) -> dict[str, float]:
+    """Take and acknowledge `count` messages; return the latencies and when the last one came."""
+    count = int(plan["count"])
+    key, server_key = folder / "consumer.key", folder / "router.pub"
+    latencies: list[float] = []
+    async with BusClient(address, name="consumer", key=key, server_key=server_key) as bus:
+        consumer = bus.consume("sink", credit=int(plan["credit"]))
+        print("ready", flush=True)
+        async for batch in consumer.batches():
+            now = time.monotonic()
+            for delivery in batch:
+                latencies.append(now - struct.unpack_from("<d", delivery.message.body)[0])
+                delivery.ack()
+            if len(latencies) >= count:
+                break
+        ended = time.monotonic()
+        consumer.close()
+    latencies.sort()
+
+    def quantile(share: float) -> float:
+        return latencies[min(len(latencies) - 1, int(len(latencies) * share))] * 1000
+
+    return {
+        "ended": ended,
+        "p50_ms": quantile(0.5),
+        "p99_ms": quantile(0.99),
+        "p999_ms": quantile(0.999),
+        "max_ms": latencies[-1] * 1000,
+    }
+
+
+def main() -> None:
+    """Run as `python -m tests.bench.peers produce|consume ADDRESS KEYS PLAN`."""
+    role, address, folder, plan = sys.argv[1:5]
+    work = produce if role == "produce" else consume
+    result = uvloop.run(work(address, Path(folder), json.loads(plan)))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    result["cpu_s"] = usage.ru_utime + usage.ru_stime
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
