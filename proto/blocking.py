@@ -68,9 +68,7 @@ class BlockingBusClient:
             welcomed = self._peer.welcome is not None
             self._peer.bye("closed")
             self._send_outbox()
-            self._socket.disable_monitor()
-            self._socket.close(500 if welcomed else 0)
-            self._socket = None
+            self._disconnect(500 if welcomed else 0)
         self._context.term()
 
     def message(self, type: str, body: object = b"", **envelope: object) -> Message:
@@ -155,16 +153,23 @@ class BlockingBusClient:
         self._send_outbox()
 
     def _connect(self) -> None:
-        if self._socket is not None:
-            self._socket.disable_monitor()
-            self._socket.close(0)
-            self._deliveries.clear()
+        self._disconnect(0)
+        self._deliveries.clear()
         self._socket = self._context.socket(zmq.DEALER)
         configure_dealer(self._socket, self._key, self._server_key)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self._socket.connect(self.address)
         self._heard_at = time.monotonic()
         self._peer.greet()
+
+    def _disconnect(self, linger_ms: int) -> None:
+        if self._socket is not None:
+            self._socket.disable_monitor()
+            self._socket.close(linger_ms)
+            self._socket = None
+        if self._monitor is not None:
+            self._monitor.close(0)  # disable_monitor leaves it open, and term() would wait for it
+            self._monitor = None
 
     def _send_outbox(self) -> None:
         if self._socket is not None:

@@ -3,7 +3,6 @@
 Every person, phone and address below is invented.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -143,9 +142,9 @@ _ENTRIES: Final = (
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
 
 
-def entries() -> Iterator[Entry]:
+def entries() -> tuple[Entry, ...]:
     """Return every known message type."""
-    return iter(_ENTRIES)
+    return _ENTRIES
 
 
 def entry(type: str) -> Entry:

@@ -23,7 +23,7 @@ import msgspec
 import zmq
 
 from proto import frames
-from proto.drain import BURST_MAX, DrainedSocket
+from proto.drain import BURST_MAX, DONTWAIT, DrainedSocket
 from proto.errors import BusError, Code, NotConnected, Refused, RequestFailed
 from proto.keys import KeyPair, load_public
 from proto.message import Message
@@ -500,6 +500,8 @@ class BusClient:
             self._wire.socket.disable_monitor()
             self._wire.close()
             self._wire = None
+        if self._monitor is not None:
+            self._monitor.close(0)  # disable_monitor leaves it open, and term() would wait for it
             self._monitor = None
 
     def _reconnect(self) -> None:
@@ -519,7 +521,7 @@ class BusClient:
             return False
         for _ in range(BURST_MAX):
             try:
-                parts = wire.socket.recv_multipart(zmq.DONTWAIT)
+                parts = wire.socket.recv_multipart(DONTWAIT)
             except zmq.Again:
                 break
             self._heard_at = time.monotonic()
@@ -577,7 +579,7 @@ class BusClient:
             return
         for parts in self._peer.take_outbox():
             # HWM 0 on the dealer: what is unaccepted is bounded by whoever publishes.
-            wire.socket.send_multipart(parts, zmq.DONTWAIT)
+            wire.socket.send_multipart(parts, DONTWAIT)
         wire.check()
 
     async def _tick_forever(self) -> None:

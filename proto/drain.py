@@ -12,6 +12,10 @@ from collections.abc import Callable
 import zmq
 
 BURST_MAX = 64
+# Plain numbers: pyzmq's enums cost a microsecond at each use.
+DONTWAIT = int(zmq.DONTWAIT)
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
 
 
 class DrainedSocket:
@@ -24,25 +28,39 @@ class DrainedSocket:
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
+        self._paused = False
         self._descriptor = int(socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._drain)
         self.check()
 
     def check(self) -> None:
         """Look at EVENTS and drain on the next turn of the loop; call after each send."""
-        if self._scheduled or self._closed:
+        if self._scheduled or self._closed or self._paused:
             return
-        if int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if int(self.socket.getsockopt(_EVENTS)) & _POLLIN:
             self._scheduled = True
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self._scheduled = False
-        if not self._closed:
+        if not self._closed and not self._paused:
             self._drain()
 
+    def pause(self) -> None:
+        """Read no more until `resume`; the descriptor would stay readable and spin the loop."""
+        if not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._descriptor)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused and not self._closed:
+            self._paused = False
+            self._loop.add_reader(self._descriptor, self._drain)
+            self.check()
+
     def _drain(self) -> None:
-        if self._on_burst() and not self._closed and not self._scheduled:
+        if self._on_burst() and not (self._closed or self._paused or self._scheduled):
             self._scheduled = True
             self._loop.call_soon(self._resume)
 

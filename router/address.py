@@ -5,7 +5,7 @@ import re
 from typing import Final
 
 IPC_PATH_BYTES_MAX: Final = 107  # sun_path of Linux less its closing zero byte
-_TCP: Final = re.compile(r"tcp://(\*|\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_TCP: Final = re.compile(r"tcp://(\*|\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5}|\*)")
 _HTTP: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -44,7 +44,8 @@ def is_local(address: str) -> bool:
 
 
 def _is_host_port(host: str, port: str) -> bool:
-    if not 1 <= int(port) <= 65535:
+    # "*" is ZeroMQ's own word for a free port; `smpbus status` shows the one it got.
+    if port != "*" and not 1 <= int(port) <= 65535:
         return False
     if host == "*" or not re.fullmatch(r"\[.*\]|[0-9.]+", host):
         return True

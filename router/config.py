@@ -95,13 +95,16 @@ def load(
     path: Path | None = None,
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
+    *,
+    whole: bool = True,
 ) -> LoadedSettings:
     """Load all layers. `overrides` are flags by dotted key ("store.folder"); None is not given.
 
-    Raises ConfigError.
+    With `whole` False routes.toml and permissions.toml are left unread: a command that only wants
+    an address or a folder works while they are being edited. Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
-    loader = _Loader(find_file(path, environ))
+    loader = _Loader(find_file(path, environ), whole)
     loader.read_environment(environ)
     loader.read_flags(overrides or {})
     settings = loader.settings()
@@ -126,11 +129,13 @@ def digest_of(settings: Settings) -> str:
 class _Loader:
     """Gathers the layers of one load."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whole: bool) -> None:
         self.places: dict[str, Place] = {}
         self.main = _read_file(path)
-        self.routes = _read_file(path.with_name("routes.toml"))
-        self.permissions = _read_file(path.with_name("permissions.toml"))
+        beside = [path.with_name("routes.toml"), path.with_name("permissions.toml")]
+        self.routes, self.permissions = (
+            _read_file(file) if whole else TomlFile(file, "", {}) for file in beside
+        )
         self._check_names(self.main, (*SECTIONS, "connectors"))
         self._check_names(self.routes, ("destinations", "routes"))
         self._check_names(self.permissions, ("peers",))
@@ -205,7 +210,7 @@ class _Loader:
         for name in settings.destinations:
             origins[f"destinations.{name}"] = str(self.place("destinations", name))
         for index in range(len(settings.routes)):
-            origins[f"routes.{index}"] = str(self.place("routes", index))
+            origins[f"routes[{index + 1}]"] = str(self.place("routes", index))
         for name in settings.permissions:
             origins[f"peers.{name}"] = str(self.place("peers", name))
         return origins

@@ -4,13 +4,13 @@ import re
 from errno import EADDRINUSE, EINVAL
 from typing import Final, Protocol
 
+from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, TYPE_GRAMMAR
 from proto.wording import text
 from router.address import fault_of, fault_of_http, is_local
 from router.place import Place
 from router.settings import Destination, Settings
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_TYPE: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_NAME: Final = re.compile(NAME_GRAMMAR)
 _TYPE_PREFIX: Final = re.compile(r"([a-z0-9_]+\.)*[a-z0-9_]*\*")
 _NAME_PREFIX: Final = re.compile(r"([a-z][a-z0-9_-]*)?\*")
 _PRIORITIES: Final = range(4)
@@ -20,6 +20,11 @@ class PlaceOf(Protocol):
     """Tells where a key was set."""
 
     def __call__(self, *key: str | int) -> Place: ...
+
+
+def is_name(name: str) -> bool:
+    """Whether a peer or a destination may be called so."""
+    return len(name) <= NAME_LENGTH_MAX and _NAME.fullmatch(name) is not None
 
 
 def check(settings: Settings, place: PlaceOf) -> None:
@@ -93,7 +98,7 @@ def _check_sizes(settings: Settings, place: PlaceOf) -> None:
 
 
 def _check_destination(name: str, destination: Destination, place: PlaceOf) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         place("destinations", name).fail("config.bad_name", name=name)
     backoff = destination.backoff
     if backoff.longest_ms < backoff.first_ms:
@@ -103,9 +108,9 @@ def _check_destination(name: str, destination: Destination, place: PlaceOf) -> N
 
 def _check_routes(settings: Settings, place: PlaceOf) -> None:
     for index, route in enumerate(settings.routes):
-        if not _TYPE.fullmatch(route.type) and not _TYPE_PREFIX.fullmatch(route.type):
+        if not TYPE_GRAMMAR.fullmatch(route.type) and not _TYPE_PREFIX.fullmatch(route.type):
             place("routes", index, "type").fail("config.bad_type", type=route.type)
-        if not _NAME.fullmatch(route.source) and not _NAME_PREFIX.fullmatch(route.source):
+        if not is_name(route.source) and not _NAME_PREFIX.fullmatch(route.source):
             place("routes", index, "source").fail("config.bad_name", name=route.source)
         if not route.to:
             place("routes", index, "to").fail("config.route_to_nobody")
@@ -120,10 +125,10 @@ def _check_routes(settings: Settings, place: PlaceOf) -> None:
 
 def _check_permissions(settings: Settings, place: PlaceOf) -> None:
     for name, permission in settings.permissions.items():
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             place("peers", name).fail("config.bad_name", name=name)
         for type in permission.publish:
-            if not _TYPE.fullmatch(type) and not _TYPE_PREFIX.fullmatch(type):
+            if not TYPE_GRAMMAR.fullmatch(type) and not _TYPE_PREFIX.fullmatch(type):
                 place("peers", name, "publish").fail("config.bad_type", type=type)
         for key in ("consume", "ask"):
             for pattern in getattr(permission, key):

@@ -24,7 +24,7 @@ import msgspec
 from proto import frames
 from proto.errors import TEMPORARY, Code
 from proto.frames import FrameError
-from proto.message import decode_head, decode_message
+from proto.message import TYPE_GRAMMAR, Message, decode_message
 from router.core.delivery import Delivery, State
 from router.core.output import Batch, OpenDelivery, Output
 from router.core.permission import Rights
@@ -73,6 +73,7 @@ class Core:
         self.open: dict[int, Delivery] = {}
         self.names: dict[bytes, str] = {}  # public key -> name
         self.store_full = False
+        self.open_from = 1  # no delivery below is open, and the store knows how each ended
         self.observed = False
         self.counters = dict.fromkeys(
             ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
@@ -92,6 +93,7 @@ class Core:
     def configure(self, settings: Settings) -> None:
         """Put routes, permissions, policies and limits in force, at once and for all."""
         self.settings = settings
+        self.body_bytes_max = settings.bus.body_bytes_max
         self._routes = Routes(settings.routes)
         self._rights = {name: Rights(p) for name, p in settings.permissions.items()}
         for name, destination in settings.destinations.items():
@@ -119,7 +121,7 @@ class Core:
                 queue = self.add_queue(row.destination, Destination())
             delivery = Delivery(
                 row.delivery, row.n, queue, row.subject, row.priority, row.raw, row.accepted_at,
-                row.due, decode_head(row.raw).expires, row.attempts,
+                row.due, decode_message(row.raw).expires, row.attempts,
             )  # fmt: skip
             queue.open += 1
             self._enqueue(delivery, now)
@@ -237,43 +239,44 @@ class Core:
     ) -> tuple[str, str] | None:
         """Put one message into the batch, or return the code and sentence of its refusal."""
         try:
-            head = decode_head(raw)
+            message = decode_message(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             is_text = isinstance(error, msgspec.DecodeError)
             return Code.BAD_MESSAGE, str(error) if is_text else "text is not UTF-8"
-        target = session.routed.get((head.type, head.priority))
+        priority = message.priority
+        target = session.routed.get((message.type, priority))
         if target is None:
-            target = self._route(session, head.type, head.priority)
-        if head.source != session.name:
+            target = self._route(session, message.type, priority)
+        if message.source != session.name:
             return Code.SOURCE_MISMATCH, "the source is not the name of this session"
-        refusal = target.refusal or self._check_limits(head.expires, raw, target.queues, now)
+        refusal = target.refusal or self._check_limits(message, target.queues, now)
         if refusal is not None:
             return refusal
         n = self._next_n
         self._next_n = n + 1
         id = self._next_delivery
         self._next_delivery = id + len(target.queues)
-        data = bytes(raw)
-        wall_ms = now.wall_ms
+        data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.messages.append(
-            (n, head.source, head.id, head.type, head.subject, head.priority, wall_ms,
+            (n, message.source, message.id, message.type, message.subject, priority, wall_ms,
              id, len(target.queues), crc32(data), data)
         )  # fmt: skip
         for queue in target.queues:
             queue.open += 1
-            batch.deliveries.append((id, n, queue.name, head.not_before))
+            batch.deliveries.append((id, n, queue.name, due))
             batch.fresh.append(
                 Delivery(
-                    id, n, queue, head.subject, head.priority, data, wall_ms,
-                    head.not_before, head.expires,
+                    id, n, queue, message.subject, priority, data, wall_ms, due, message.expires
                 )
-            )  # fmt: skip
+            )
             id += 1
         return None
 
     def _route(self, session: Session, type: str, priority: int) -> Target:
         names = self._routes.find(session.name, type, priority)
-        if not session.rights.publish.match(type):
+        if not TYPE_GRAMMAR.fullmatch(type):
+            target = Target((), (Code.BAD_MESSAGE, "the type is not dotted words"))
+        elif not session.rights.publish.match(type):
             refusal = (Code.NOT_PERMITTED, f"{session.name} may not publish this type")
             target = Target((), refusal)
         elif not names:
@@ -285,13 +288,11 @@ class Core:
         return target
 
     def _check_limits(
-        self, expires: int | None, raw: msgspec.Raw, queues: tuple[Queue, ...], now: Now
+        self, message: Message, queues: tuple[Queue, ...], now: Now
     ) -> tuple[str, str] | None:
-        limit = self.settings.bus.body_bytes_max
-        size = memoryview(raw).nbytes
-        if size > limit and len(decode_message(raw).body) > limit:
-            return Code.BODY_TOO_LARGE, f"the body is over {limit} bytes"
-        if expires is not None and expires <= now.wall_ms:
+        if len(message.body) > self.body_bytes_max:
+            return Code.BODY_TOO_LARGE, f"the body is over {self.body_bytes_max} bytes"
+        if message.expires is not None and message.expires <= now.wall_ms:
             return Code.EXPIRED, "its time was over when it came"
         if self.store_full:
             return Code.STORE_FULL, "the router's disk is almost full"
@@ -305,11 +306,15 @@ class Core:
     def take_batch(self) -> Batch:
         """Hand the gathered transaction to the store; the next one gathers meanwhile."""
         batch, self.out.batch = self.out.batch, Batch()
+        first_fresh = batch.deliveries[0][0] if batch.deliveries else self._next_delivery
+        # Ids grow, and `open` keeps their order: its first is the oldest.
+        batch.open_from = next(iter(self.open), first_fresh)
         return batch
 
     def persisted(self, batch: Batch, duplicates: dict[int, int], now: Now) -> None:
         """The batch is on disk. `duplicates` are the n of messages that were accepted before."""
         touched: dict[str, Queue] = {}
+        self.open_from = batch.open_from
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
         self.counters["duplicates"] += len(duplicates)
         for delivery in batch.fresh:
@@ -506,10 +511,10 @@ class Core:
             sentence = f"{session.name} may not ask {request.destination}"
             return self._answer(question, Code.NOT_PERMITTED, sentence)
         try:
-            head = decode_head(request.message)
+            message = decode_message(request.message)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._answer(question, Code.BAD_MESSAGE, "the question is not a message")
-        if head.source != session.name:
+        if message.source != session.name:
             return self._answer(question, Code.SOURCE_MISMATCH, "the source is not your name")
         if queue is None or not queue.holdings:
             return self._answer(question, Code.NO_CONSUMER, "nobody serves this destination now")

@@ -31,6 +31,12 @@ class Batch:
     attempts: list[AttemptRow] = field(default_factory=list)
     fresh: list[Delivery] = field(default_factory=list)
     accepts: list[tuple[bytes, int]] = field(default_factory=list)  # (peer, its batch number)
+    open_from: int = 1  # once this batch is durable, no delivery below is open
+
+    @property
+    def hurries(self) -> bool:
+        """Whether a sender waits for this batch."""
+        return bool(self.accepts)
 
     def __bool__(self) -> bool:
         return bool(self.messages or self.outcomes or self.attempts or self.accepts)

@@ -102,7 +102,7 @@ class Queue:
         """Hand ready deliveries to consumers with credit, and yield what each one gets."""
         if not self.holdings:
             return
-        given: dict[int, tuple[Holding, list[Delivery]]] = {}
+        given: dict[Holding, list[Delivery]] = {}
         while (lane := self._next_lane()) is not None:
             holding = self._roomiest(lane)
             if holding is None:
@@ -112,18 +112,33 @@ class Queue:
                 holding = None if lane is None else self._roomiest(lane)
                 if lane is None or holding is None:
                     break
-            delivery = self._lanes[lane].popleft()
-            entry = given.get(id(holding))
-            if entry is None:
-                entry = given[id(holding)] = (holding, [])
-            entry[1].append(delivery)
             self._passed_over[lane] = 0
+            count = self._run_length(lane, holding)
+            given.setdefault(holding, []).extend(self._pick(lane, holding, count))
+        yield from given.items()
+
+    def _run_length(self, lane: int, holding: Holding) -> int:
+        """Return how many may go from one lane to one consumer before choosing anew.
+
+        With nothing in the other lanes and no other consumer, the choice would not change.
+        """
+        if len(self.holdings) > 1 or any(self._lanes[lane + 1 :]):
+            return 1
+        return holding.room(lane)
+
+    def _pick(self, number: int, holding: Holding, count: int) -> Iterator[Delivery]:
+        lane, held, ready = self._lanes[number], holding.held, State.READY
+        while count and lane:
+            delivery = lane.popleft()
+            if delivery.state is not ready or delivery.priority != number:
+                continue
+            count -= 1
             delivery.state = State.IN_FLIGHT
             delivery.holder = holding
             delivery.attempts += 1
-            holding.held[delivery.id] = delivery
+            held[delivery.id] = delivery
             self.in_flight += 1
-        yield from given.values()
+            yield delivery
 
     def release(self, delivery: Delivery) -> None:
         """Take an in-flight delivery out of its consumer's hands."""

@@ -8,6 +8,7 @@ writer finish -> BYE -> close.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -19,7 +20,7 @@ from typing import Any, Final
 import uvloop
 import zmq
 
-from proto.drain import DrainedSocket
+from proto.drain import DONTWAIT, DrainedSocket
 from proto.keys import KeyFileError, KeyPair
 from proto.logs import configure_logs
 from proto.message import Message, decode_message, now_ms
@@ -48,6 +49,12 @@ STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 PRUNE_EVERY_S: Final = 60
 PRUNE_STEP: Final = 200
+OUTCOMES_MAX: Final = 1024
+LINGER_S: Final = 0.02
+TIDY_STEP: Final = 200
+GC_THRESHOLD: Final = 200_000
+SWITCH_S: Final = 0.0002
+TIDY_LAG_MAX: Final = 200_000
 TRACE_LIMIT: Final = 1000
 # Free space must come back by this factor before publishers are let in again: no flapping.
 FREE_AGAIN: Final = 1.25
@@ -72,7 +79,8 @@ class Daemon:
         self.core: Core
         self.writer: Writer
         self._beats = 0
-        self._paused = False
+        self._tidying = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
         self._stopping = asyncio.Event()
@@ -197,13 +205,11 @@ class Daemon:
 
     def _read_burst(self) -> bool:
         began = time.perf_counter()
-        if self._paused or self.state == "stopping":
-            return False
         socket, core, now = self._bus.socket, self.core, self.now()
         more = True
         while more and time.perf_counter() - began < BURST_S:
             try:
-                received = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+                received = socket.recv_multipart(DONTWAIT, copy=False)
             except zmq.Again:
                 more = False
                 break
@@ -212,7 +218,7 @@ class Daemon:
             parts = [frame.bytes for frame in received]
             core.receive(parts[0], str(key).encode(), parts[1:], now)
             if len(core.out.batch.messages) >= GATHER_MAX:
-                self._paused = True
+                self._bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
         self._flush()
         self.turns += 1
@@ -234,21 +240,33 @@ class Daemon:
                 self._events.publish(topic, event)
             self._events.check()
         if out.batch and not self.writer.writing:
-            self.writer.write(core.take_batch())
+            if out.batch.hurries or len(out.batch.outcomes) >= OUTCOMES_MAX:
+                self._write()
+            elif self._lingering is None:
+                # Nobody waits for a settlement to be on disk: let it travel with what follows.
+                loop = asyncio.get_running_loop()
+                self._lingering = loop.call_later(LINGER_S, self._write)
         self._schedule()
+
+    def _write(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self.core.out.batch and not self.writer.writing:
+            self.writer.write(self.core.take_batch())
 
     def _send(self, peer: bytes, parts: list[bytes]) -> None:
         try:
-            self._bus.socket.send_multipart([peer, *parts], zmq.DONTWAIT)
+            self._bus.socket.send_multipart([peer, *parts], DONTWAIT)
         except zmq.ZMQError:
             # Unknown (it left) or clogged (it does not read): either way its hands are empty.
             self.core.gone(peer, self.now(), "unreachable")
 
     def _written(self, batch: Batch, duplicates: dict[int, int]) -> None:
         self.core.persisted(batch, duplicates, self.now())
-        self._paused = False
         self._flush()
-        self._bus.check()
+        if self.state == "running":
+            self._bus.resume()
 
     def _schedule(self) -> None:
         due = self.core.next_timer_ms()
@@ -276,7 +294,23 @@ class Daemon:
             notify("WATCHDOG=1")
         if self._beats % PRUNE_EVERY_S == 0:
             self._prune()
+        self._tidy()
         self._flush()
+
+    def _tidy(self) -> None:
+        """Let the store catch up with what it puts off, in steps that delay nobody."""
+        if not self._tidying:
+            self._tidying = True
+            open_from = self.core.open_from
+            step = self.writer.query(lambda s: s.tidy(open_from, TIDY_STEP))
+            step.add_done_callback(self._tidied)
+
+    def _tidied(self, left: "asyncio.Future[int]") -> None:
+        self._tidying = False
+        if not left.cancelled() and left.exception() is None:
+            behind = left.result()
+            if behind > TIDY_LAG_MAX or (behind and not self.writer.writing):
+                self._tidy()
 
     def _refresh_keys(self, force: bool = False) -> None:
         if self._keyring is not None and self._keyring.refresh(force):
@@ -392,10 +426,12 @@ class Daemon:
     async def _stop(self) -> None:
         notify("STOPPING=1")
         self.state = "stopping"
+        self._bus.pause()
         log.info(text("router.stopping"))
         while self.writer.writing or self.core.out.batch:
-            await asyncio.sleep(0.005)
             self._flush()
+            self._write()
+            await asyncio.sleep(0.005)
         self.core.farewell()
         self._flush()
         self._bus.socket.setsockopt(zmq.LINGER, FAREWELL_MS)
@@ -415,6 +451,12 @@ def run(loaded: LoadedSettings) -> int:
     """Run a router until it is told to stop; return its exit status."""
     set_language(loaded.settings.log.language)
     configure_logs(loaded.settings.log.level)
+
+    # The hot path makes no cycles, so the collector would only walk what is open, again and again.
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    # The store's thread needs the interpreter for microseconds between statements: the default
+    # 5 ms wait for it would be longer than a commit.
+    sys.setswitchinterval(SWITCH_S)
 
     async def main() -> None:
         await Daemon(loaded).run()

@@ -17,27 +17,27 @@ create table message (
 );
 -- The deduplication window: a repeated (source, id) is not inserted.
 create unique index message_id on message (source, id);
-create index message_subject on message (subject);
 
--- Open deliveries only: what must be taken up at a start.
+-- subject -> messages, filled in steps when the writer has time: kept up to date at every commit
+-- it would cost as much as all else together. meta.indexed_n says how far it has come.
+create table subject_message (
+    subject text not null,
+    n integer not null,
+    primary key (subject, n)
+) without rowid;
+
+-- A message's deliveries have consecutive numbers from first_delivery. `state` is null while a
+-- delivery is open; none below meta.open_from is.
 create table delivery (
     delivery integer primary key,
     n integer not null,
     destination text not null,
-    due integer,
-    attempts integer not null default 0
-);
-
--- How deliveries ended. A message's deliveries have consecutive numbers from first_delivery.
-create table outcome (
-    delivery integer primary key,
-    n integer not null,
-    destination text not null,
-    state integer not null,
-    attempts integer not null,
+    state integer,
+    attempts integer not null default 0,
     delivered_at integer,
-    ended_at integer not null,
-    note text
+    ended_at integer,
+    note text,
+    due integer
 );
 
 -- Attempts that did not end a delivery.

@@ -44,14 +44,14 @@ class Bench:
         )
         (folder / "smpbus.toml").write_text(config)
         (folder / "routes.toml").write_text(
-            '[destinations.sink]\nopen_max = 10000000\n[[routes]]\ntype = "bench.*"\nto = ["sink"]\n'
+            "[destinations.sink]\nopen_max = 10000000\n"
+            '[[routes]]\ntype = "bench.*"\nto = ["sink"]\n'
         )
         (folder / "permissions.toml").write_text(
             '[peers.producer]\npublish = ["bench.*"]\n[peers.consumer]\nconsume = ["sink"]\n'
         )
-        start = "import sys; from pathlib import Path; from router.config import load; "
-        start += "from router.shell.daemon import run; sys.exit(run(load(Path(sys.argv[1]))))"
-        command = [sys.executable, "-c", start, str(folder / "smpbus.toml")]
+        command = [str(Path(sys.executable).with_name("smpbus")), "router"]
+        command += ["--config", str(folder / "smpbus.toml")]
         self.router = subprocess.Popen(command)
         self.address = self._wait_ready()
 

@@ -1,0 +1,117 @@
+"""The `smpbus` command: its subcommands, and how each of their failures ends.
+
+Every failure is one sentence on stderr that begins with `ОШИБКА: ` and one exit status of
+sysexits.h; `smpbus --help` lists them.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import click
+
+from proto.wording import LANGUAGES, set_language, text
+from router.commands.group import CommandGroup, HelpFormatter
+from router.errors import StartError
+
+EX_USAGE: Final = 64
+EX_INTERRUPTED: Final = 130
+
+# name -> "module:object", imported only when the command is used.
+COMMANDS: Final = {
+    "router": "router.commands.daemon:router",
+    "status": "router.commands.state:status",
+    "queues": "router.commands.state:queues",
+    "sessions": "router.commands.state:sessions",
+    "trace": "router.commands.timeline:trace",
+    "tail": "router.commands.follower:tail",
+    "send": "router.commands.sender:send",
+    "reload": "router.commands.state:reload",
+    "config": "router.commands.configuration:config",
+    "keys": "router.commands.keyfile:keys",
+    "schema": "router.commands.schema:schema",
+    "explain": "router.commands.code:explain",
+    "completion": "router.commands.completion:completion",
+    "version": "router.commands.release:version",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _choose_language(arguments)
+    click.Context.formatter_class = HelpFormatter
+    try:
+        return _ended(lambda: _make_group().main(arguments, "smpbus", standalone_mode=False))
+    except KeyboardInterrupt:
+        return EX_INTERRUPTED
+
+
+def _make_group() -> CommandGroup:
+    language = click.Option(
+        ["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("help.opt_lang")
+    )
+    return CommandGroup(
+        "smpbus",
+        params=[language],
+        help=text("help.smpbus"),
+        commands_at=COMMANDS,
+        entry_points="smpbus.commands",
+    )
+
+
+def _choose_language(arguments: list[str]) -> None:
+    """Find --lang before any command is imported: help texts are read at import."""
+    for index, argument in enumerate(arguments):
+        value = argument.removeprefix("--lang=")
+        if argument == "--lang":
+            value = arguments[index + 1] if index + 1 < len(arguments) else ""
+        if value in LANGUAGES and argument.startswith("--lang"):
+            set_language(value)
+
+
+def _ended(run: Callable[[], object]) -> int:
+    try:
+        result = run()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.Abort:
+        return EX_INTERRUPTED
+    except BrokenPipeError:  # `smpbus queues | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except StartError as error:
+        return _fail(error.sentence, error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EX_USAGE
+    except click.UsageError as error:
+        help_of = error.ctx.command_path if error.ctx else "smpbus"
+        return _fail(text("cli.usage", what=_usage(error), command=help_of), EX_USAGE)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+
+
+def _usage(error: click.UsageError) -> str:
+    match error:
+        case click.NoSuchOption():
+            return text("cli.no_such_option", name=error.option_name)
+        case click.exceptions.NoSuchCommand():
+            return text("cli.no_such_command", name=error.command_name)
+        case click.MissingParameter():
+            return text("cli.missing", name=_name_of(error))
+        case click.BadParameter():
+            return text("cli.bad_value", name=_name_of(error), reason=error.message.rstrip("."))
+    return error.format_message().rstrip(".")
+
+
+def _name_of(error: click.BadParameter) -> str:
+    if error.param is None:
+        return ""
+    return error.param.get_error_hint(error.ctx).strip("'")
+
+
+def _fail(sentence: str, exit_code: int) -> int:
+    click.echo(text("log.error", sentence=sentence), err=True)
+    return exit_code

@@ -1,0 +1,83 @@
+"""`smpbus config check` and `config show`: the settings in force, and where each came from."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from proto.wording import text
+from router.commands.group import CommandGroup
+from router.commands.option import common, echo_json, machine
+from router.config import LoadedSettings, load
+
+config: Final = CommandGroup(
+    "config",
+    help=text("help.config"),
+    commands_at={
+        "check": "router.commands.configuration:check",
+        "show": "router.commands.configuration:show",
+    },
+)
+
+
+@click.command(help=text("help.config_check"))
+@common
+@machine
+def check(path: Path | None, as_json: bool) -> None:
+    """Check all three files; a fault is the one sentence of ConfigError."""
+    loaded = load(path)
+    for warning in loaded.warnings:
+        click.echo(text("log.warning", sentence=warning), err=True)
+    if as_json:
+        warnings = list(loaded.warnings)
+        return echo_json({"path": str(loaded.path), "digest": loaded.digest, "warnings": warnings})
+    click.echo(text("cli.config_good", path=loaded.path, digest=loaded.digest))
+
+
+@click.command(help=text("help.config_show"))
+@common
+@machine
+@click.option("--origin", is_flag=True, help=text("help.opt_origin"))
+def show(path: Path | None, as_json: bool, origin: bool) -> None:
+    """Print every setting."""
+    loaded = load(path)
+    if as_json:
+        return echo_json(_document(loaded))
+    click.echo(text("cli.config_head", path=loaded.path, digest=loaded.digest), err=True)
+    for key, value in flat(msgspec.to_builtins(loaded.settings, enc_hook=str)):
+        click.echo(f"{key} = {msgspec.json.encode(value).decode()}")
+        if origin:
+            click.echo(f"    # {origin_of(loaded.origins, key)}")
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Return the leaves of a tree of tables by dotted key; routes count from 1."""
+    found: list[tuple[str, object]] = []
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            found += flat(value, f"{prefix}{key}.")
+        elif prefix == "" and isinstance(value, list):
+            for number, item in enumerate(value, 1):
+                found += flat(item, f"{key}[{number}].")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def origin_of(origins: dict[str, str], key: str) -> str:
+    """Return where a setting came from: its own place, or that of the table it is in."""
+    key = key.replace("permissions.", "peers.", 1) if key.startswith("permissions.") else key
+    while key and key not in origins:
+        key = key.rpartition(".")[0]
+    return origins.get(key, "built-in")
+
+
+def _document(loaded: LoadedSettings) -> dict[str, object]:
+    return {
+        "path": str(loaded.path),
+        "digest": loaded.digest,
+        "settings": msgspec.to_builtins(loaded.settings, enc_hook=str),
+        "origins": loaded.origins,
+        "connectors": sorted(loaded.connectors),
+    }
