@@ -50,6 +50,7 @@ class LoadedSettings:
 
     `origins` is by dotted key: "built-in", "FILE:LINE", "$VARIABLE" or "flag". `digest` changes
     with any setting. `connectors` are the [connectors.NAME] tables, which the router passes by.
+    `overrides` are the flags, which a reload must keep.
     `warnings` are sentences for the administrator about what is allowed but surely not meant.
     """
 
@@ -59,6 +60,7 @@ class LoadedSettings:
     path: Path
     connectors: dict[str, dict[str, Any]]
     places: dict[str, Place]
+    overrides: dict[str, object]
     warnings: tuple[str, ...] = ()
 
     def place(self, key: str) -> Place:
@@ -116,6 +118,7 @@ def load(
         path=loader.main.path,
         connectors=loader.connectors,
         places=loader.places,
+        overrides=dict(overrides or {}),
         warnings=warnings(settings),
     )
 
@@ -179,15 +182,11 @@ class _Loader:
             name: self._record(Permission, table, self.permissions, ("peers", name))
             for name, table in self._tables(self.permissions, "peers").items()
         }
-        return (
-            msgspec.convert(sections, Settings)
-            if False
-            else Settings(
-                **sections,  # type: ignore[arg-type]
-                destinations=destinations,
-                routes=self._routes(),
-                permissions=permissions,
-            )
+        return Settings(
+            **sections,  # type: ignore[arg-type]
+            destinations=destinations,
+            routes=self._routes(),
+            permissions=permissions,
         )
 
     def place(self, *key: str | int) -> Place:

@@ -138,7 +138,7 @@ class Daemon:
             self._keyring = Keyring(bus.keys_dir)
             return KeyPair.load(bus.key)
         except KeyFileError as error:
-            sentence = text("router.key_failed", reason=error, file=self.loaded.path, key="bus.key")
+            sentence = text("router.key_failed", reason=error, where=self.loaded.where("bus.key"))
             raise StartError(sentence, EX_CONFIG) from None
 
     async def _open_store(self, store: Store) -> None:
@@ -167,7 +167,7 @@ class Daemon:
         bus = self.settings.bus
         socket = open_router(self._context, key, bus.frame_bytes_max)
         for address in bus.listen:
-            bound = bind(socket, address, bus.ipc_mode, self.loaded.path, "bus.listen")
+            bound = bind(socket, address, bus.ipc_mode, self.loaded.where("bus.listen"))
             self.addresses.append(bound)
             if key is not None:
                 self_test(self._context, bound, key.public)
@@ -175,21 +175,21 @@ class Daemon:
         self._cleanup.callback(self._bus.close)
 
     def _open_ops(self) -> None:
-        ops, file = self.settings.ops, self.loaded.path
+        ops, where = self.settings.ops, self.loaded.where
         socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 100)
         socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
-        bind(socket, ops.listen, ops.ipc_mode, file, "ops.listen")
+        bind(socket, ops.listen, ops.ipc_mode, where("ops.listen"))
         self._ops = OpsServer(socket, self._commands())
         self._cleanup.callback(self._ops.close)
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)
         events.setsockopt(zmq.XPUB_VERBOSER, 1)
-        bind(events, ops.events, ops.ipc_mode, file, "ops.events")
+        bind(events, ops.events, ops.ipc_mode, where("ops.events"))
         self._events = EventSocket(events, self._observed)
         self._cleanup.callback(self._events.close)
         if ops.http:
-            pages = Pages(self, listen(ops.http, file, "ops.http"))
+            pages = Pages(self, listen(ops.http, where("ops.http")))
             self._cleanup.push_async_callback(pages.close)
 
     # -- turning ----------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ class Daemon:
     def _reload(self) -> dict[str, Any]:
         """Put routes, permissions and limits in force, or refuse the whole with one sentence."""
         try:
-            loaded = load(self.loaded.path, {})
+            loaded = load(self.loaded.path, self.loaded.overrides)
         except ConfigError as error:
             raise OpsError("config", str(error)) from None
         self._refresh_keys(force=True)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import socket as posix
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -18,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from router.errors import StartError
 from router.shell.report import metrics_page
 from router.shell.socket import bind_error
 
@@ -75,7 +73,7 @@ def _verdict(checks: dict[str, bool]) -> Response:
     return PlainTextResponse("\n".join(lines) + "\n", 200 if all(checks.values()) else 503)
 
 
-def listen(address: str, file: Path, key: str) -> posix.socket:
+def listen(address: str, where: str) -> posix.socket:
     """Bind HOST:PORT. Raises StartError in the seed's form of words."""
     host, _, port = address.rpartition(":")
     family = posix.AF_INET6 if ":" in host else posix.AF_INET
@@ -87,10 +85,6 @@ def listen(address: str, file: Path, key: str) -> posix.socket:
     except (OSError, ValueError, OverflowError) as error:
         listener.close()
         number = error.errno if isinstance(error, OSError) else None
-        raise _named(number, address, file, key) from None
+        raise bind_error(number, address, where) from None
     listener.setblocking(False)
     return listener
-
-
-def _named(number: int | None, address: str, file: Path, key: str) -> StartError:
-    return bind_error(number or 22, address, file, key)

@@ -44,8 +44,11 @@ def open_router(
     return socket
 
 
-def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, file: Path, key: str) -> str:
-    """Bind and return the real address. Raises StartError in the seed's form of words."""
+def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, where: str) -> str:
+    """Bind and return the real address. `where` is the file and key that ask for it.
+
+    Raises StartError in the seed's form of words.
+    """
     try:
         if address.startswith("ipc://"):
             _refuse_if_served(Path(address[len("ipc://") :]))
@@ -53,18 +56,16 @@ def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, file: Path, key: 
         if address.startswith("ipc://"):
             os.chmod(address[len("ipc://") :], int(mode, 8))
     except (zmq.ZMQError, OSError) as error:
-        raise bind_error(error.errno, address, file, key) from None
+        raise bind_error(error.errno, address, where) from None
     return socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
 
 
-def bind_error(number: int | None, address: str, file: Path, key: str) -> StartError:
+def bind_error(number: int | None, address: str, where: str) -> StartError:
     """Return the error of an address that cannot be listened on."""
     number = number or errno.EINVAL
     reason = os.strerror(number) if number in errno.errorcode else zmq.strerror(number)
     return StartError(
-        text(
-            "router.bind_failed", number=number, address=address, file=file, key=key, reason=reason
-        )
+        text("router.bind_failed", number=number, address=address, where=where, reason=reason)
     )
 
 

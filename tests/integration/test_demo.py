@@ -1,19 +1,23 @@
 """The demo as a user runs it: real processes, a folder of its own, and nothing left behind."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from connectors.demo.folder import DemoFolder, open_folder
-from connectors.demo.supervision import SMPBUS
+from connectors.demo.supervision import SMPBUS, Supervisor, render
 from connectors.runtime.errors import StartError
-from proto.ops import ops_request
+from proto.catalogue import entry
+from proto.keys import KeyPair
 
 CARDS = "4"
 PATIENCE_S = 60.0
@@ -60,12 +64,12 @@ def read_until(demo: subprocess.Popen[str], words: str) -> str:
 def processes_of(folder: Path) -> list[str]:
     """Return the command lines of living processes that name this folder."""
     found = []
-    for entry in Path("/proc").iterdir():
+    for one in Path("/proc").iterdir():
         try:
-            line = (entry / "cmdline").read_text().replace("\0", " ")
+            line = (one / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue
-        if entry.name.isdigit() and str(folder) in line:
+        if one.name.isdigit() and str(folder) in line:
             found.append(line)
     return found
 
@@ -239,3 +243,52 @@ def prepared(path: Path) -> DemoFolder:
     folder = open_folder(path)
     folder.prepare()
     return folder
+
+
+class TestReadme:
+    def test_the_system_of_the_readme_connects(self, data: Path) -> None:
+        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        (toml,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+        (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        folder = prepared(data)
+        permissions, routes = toml.split("# routes.toml")
+        for name, added in (("permissions.toml", permissions), ("routes.toml", routes)):
+            with (folder.config / name).open("a", encoding="utf-8") as file:
+                file.write(added)
+        KeyPair.new().save(data / "keys", "rmis")
+        code = code.replace("/etc/smpbus", str(data)).replace("/run/smpbus", str(folder.run))
+        assert len(code.strip().splitlines()) <= 16
+
+        supervisor = Supervisor(folder, render(folder, {}))
+        client = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
+        try:
+            line = _first_line(client, folder)
+        finally:
+            client.terminate()
+            client.communicate()
+            supervisor.stop()
+            folder.close()
+        assert line.startswith("112-4711 {")
+
+
+def _first_line(client: subprocess.Popen[str], folder: DemoFolder) -> str:
+    """Send one status as the ambulance's connector would and return what the client printed."""
+    sample = {
+        "type": "call.status.v1",
+        "subject": "112-4711",
+        "body": entry("call.status.v1").example,
+    }
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        sent = subprocess.run(
+            [SMPBUS, "send", "-", "--name", "smp", "--config", str(folder.settings)],
+            input=json.dumps(sample),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if sent.returncode == 0:
+            assert client.stdout is not None
+            return client.stdout.readline()
+        time.sleep(0.2)
+    pytest.fail(f"the status was not accepted: {sent.stderr}")

@@ -1,0 +1,96 @@
+"""The commands `smpbus connector` and `smpbus sim`: run a connector, run a partner's stand-in."""
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from connectors.runtime.connector import Connector
+from connectors.runtime.errors import EX_USAGE, StartError
+from connectors.runtime.faults import Faults
+from connectors.runtime.log import LOG
+from connectors.runtime.process import run_connector, serve_until_stopped
+from connectors.runtime.serving import bind
+from connectors.runtime.simulation import SimulatorSettings
+from proto.logs import configure_logs
+from proto.wording import text
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(help=text("connector.help"))
+@click.argument("name")
+@click.option("--config", type=FILE, help=text("connector.help_config"))
+@click.option("--kind", help=text("connector.help_kind"))
+def connector(name: str, config: Path | None, kind: str | None) -> None:
+    """Run connector NAME until SIGTERM or Ctrl-C; its table is [connectors.NAME]."""
+    try:
+        shape: type[Connector] = _plugin("smpbus.connectors", kind or name, "connector.no_such")
+        run_connector(name, shape, config)
+    except StartError as error:
+        _end(error)
+
+
+@click.command(help=text("connector.help_sim"))
+@click.argument("name")
+@click.option("--listen", required=True, help=text("connector.help_listen"))
+@click.option("--connector", "connector_url", default="", help=text("connector.help_connector_url"))
+@click.option("--fail", default=0.0, help=text("connector.help_fail"))
+@click.option("--delay", default=0.0, help=text("connector.help_delay"))
+@click.option("--down", is_flag=True, help=text("connector.help_down"))
+@click.option("--down-after", type=float, help=text("connector.help_down_after"))
+@click.option("--pace", default=1.0, help=text("connector.help_pace"))
+@click.option("--repeat", default=3.0, help=text("connector.help_repeat"))
+@click.option("--seed", default=0, help=text("connector.help_seed"))
+@click.option("--ledger", type=FILE, help=text("connector.help_ledger"))
+@click.option("--lenient", is_flag=True, help=text("connector.help_lenient"))
+def sim(name: str, listen: str, **options: Any) -> None:
+    """Run the simulator of partner NAME until SIGTERM or Ctrl-C."""
+    try:
+        create_app = _plugin("smpbus.simulators", name, "connector.no_such_simulator")
+        settings = _simulator_settings(**options)
+        channel = bind(listen, "--listen")
+    except StartError as error:
+        _end(error)
+        return
+    configure_logs()
+    LOG.info(text("connector.simulator_started", name=name, address=listen))
+    serve_until_stopped(create_app(settings), channel)
+
+
+def _simulator_settings(
+    connector_url: str,
+    fail: float,
+    delay: float,
+    down: bool,
+    down_after: float | None,
+    pace: float,
+    repeat: float,
+    seed: int,
+    ledger: Path | None,
+    lenient: bool,
+) -> SimulatorSettings:
+    faults = Faults(fail=fail, delay_s=delay, down=down, down_after_s=down_after, seed=seed)
+    return SimulatorSettings(
+        connector_url=connector_url,
+        pace_s=pace,
+        repeat_s=repeat,
+        seed=seed,
+        ledger=ledger,
+        strict=not lenient,
+        faults=faults,
+    )
+
+
+def _plugin(group: str, name: str, missing: str) -> Any:
+    found = {point.name: point for point in entry_points(group=group)}
+    if name not in found:
+        known = ", ".join(sorted(found))
+        raise StartError(text(missing, name=name, known=known), EX_USAGE)
+    return found[name].load()
+
+
+def _end(error: StartError) -> None:
+    click.echo(text("log.error", sentence=error.sentence), err=True)
+    raise SystemExit(error.exit_code)

@@ -1,0 +1,69 @@
+"""One call's journey, checked from three sides: the bus, the ambulance and System-112."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from connectors.demo.day import Day
+from proto.ops import OpsError, ops_request
+from proto.wording import text
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is known of one call; `missing` are sentences about what is not as it must be."""
+
+    subject: str
+    call_id: str
+    status: str
+    reactions: int
+    missing: list[str]
+
+
+def choose(day: Day) -> str:
+    """Return the Id112 to show: if there is one, a corrected card whose call is finished."""
+    calls: dict[str, Any] = {
+        card: call for call in day.ambulance.get("calls", []) for card in call["cards"][:1]
+    }
+    finished = [card for card, call in calls.items() if "finished" in call["events"]]
+    plain = [card for card in finished if len(calls[card]["cards"]) == 1]
+    corrected = [card for card in plain if calls[card]["version"] > 1]
+    samples: list[str] = [sample.id112 for sample in day.samples if sample.kind == "new"]
+    return next(iter([*corrected, *plain, *finished, *samples]))
+
+
+def prove(day: Day, id112: str) -> Proof:
+    """Compare what the bus, the ambulance and System-112 know of one card."""
+    subject = f"112-{id112}"
+    call = _call_of(day, id112)
+    try:
+        messages = ops_request(day.folder.ops, "trace", subject=subject)["messages"]
+    except OpsError as error:
+        return Proof(subject, "", "", 0, [text("demo.no_trace", reason=error.sentence)])
+    entries = day.system112.get("entries", [])
+    heard = [entry["operation"] for entry in entries if entry["id112"] == id112]
+    statuses = [one for one in messages if one["type"] == "call.status.v1"]
+    missing = [*_unsettled(messages)]
+    if not any(one["type"] == "incident.card.v1" for one in messages):
+        missing.append(text("demo.no_card"))
+    if len(statuses) != len(call["events"]) or not statuses:
+        counts = {"bus": len(statuses), "smp": len(call["events"])}
+        missing.append(text("demo.statuses_differ", **counts))
+    if "FinishReaction" not in heard:
+        missing.append(text("demo.no_finish"))
+    return Proof(subject, call["id"], call["status"], len(heard), missing)
+
+
+def _call_of(day: Day, id112: str) -> dict[str, Any]:
+    for call in day.ambulance.get("calls", []):
+        if id112 in call["cards"]:
+            return dict(call)
+    return {"id": "?", "status": "?", "events": []}
+
+
+def _unsettled(messages: list[dict[str, Any]]) -> list[str]:
+    return [
+        text("demo.not_settled", type=one["type"], destination=delivery["destination"])
+        for one in messages
+        for delivery in one["deliveries"]
+        if delivery["state"] != "settled"
+    ]

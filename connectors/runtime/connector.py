@@ -1,0 +1,55 @@
+"""The base of every connector: what the bus brings, what the partner brings, and the partner."""
+
+import asyncio
+from typing import ClassVar
+
+from starlette.types import ASGIApp
+
+from connectors.runtime.ingress import Ingress
+from connectors.runtime.partner import Partner
+from connectors.runtime.settings import ConnectorSettings
+from proto.client import BusClient, Delivery
+
+
+class Connector:
+    """Joins one partner to the bus; the partner's protocol ends inside it.
+
+    A subclass names its `Settings` and writes `handle`, `app`, or both. The runtime gives the rest:
+    the session and its reconnects, credit, pausing while the partner is down, stopping.
+    """
+
+    Settings: ClassVar[type[ConnectorSettings]] = ConnectorSettings
+    poll_s: float | None = None
+
+    def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
+        self.name = name
+        self.settings = settings
+        self.bus = bus
+        self.partner = Partner(name, settings.partner)
+        self.ingress = Ingress(bus, settings.accept_timeout_s, settings.retry_after_s)
+
+    @property
+    def destination(self) -> str:
+        """The queue this connector empties."""
+        return self.settings.destination or self.name
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Bring one delivery to the partner; return the note of the ack.
+
+        Raises Retry or Reject. May be called twice for one delivery: `delivery.key` is the same
+        then, and the partner is to be given it.
+        """
+        raise NotImplementedError
+
+    def app(self) -> ASGIApp | None:
+        """Return what answers the partner's HTTP requests, if it calls us at all."""
+        return None
+
+    async def poll(self) -> None:
+        """Ask the partner for news; called every `poll_s` seconds when that is set."""
+
+    async def close(self) -> None:
+        """Let go of the partner."""
+        self.ingress.close()
+        await self.partner.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,133 @@
+"""The partner's door: an HTTP request becomes messages, and is answered by what the bus said.
+
+2xx only after the router's ACCEPTED. What breaks the contract is answered 400 with the field and
+the rule, and told to the bus as `input.rejected.v1`. When the bus does not accept in time the
+answer is 503 with Retry-After and a sentence: the partner keeps the data and repeats.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from connectors.runtime.body import BadInput, read_body
+from connectors.runtime.ingress import Ingress, NotAccepted
+from connectors.runtime.log import LOG
+from proto import schemas
+from proto.message import Message, now_ms
+from proto.wording import text
+
+REJECTED_KEPT_MS: Final = 30 * 24 * 3600 * 1000  # then nobody will ask for it any more
+NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000112")
+
+Make = Callable[[str, bytes], list[Message]]
+Answer = Callable[[int, str, str], bytes]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def message_id(*identity: str | None) -> str:
+    """Return the id of what `identity` names: the same for every repeat of a partner."""
+    return str(uuid.uuid5(NAMESPACE, msgspec.json.encode(identity).decode()))
+
+
+class Door:
+    """Makes endpoints of one connector. `answer(status, about, sentence)` is a body of its
+    contract; `subject(about)` is the subject of what concerns `about`."""
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        *,
+        system: str,
+        bytes_max: int,
+        answer: Answer,
+        subject: Callable[[str], str],
+    ) -> None:
+        self._ingress = ingress
+        self._system = system
+        self._bytes_max = bytes_max
+        self._answer = answer
+        self._subject = subject
+
+    def endpoint(self, operation: str, make: Make, about: str | None = None) -> Endpoint:
+        """Return the endpoint of `operation`; `about` names the path parameter of its object.
+
+        `make(about, body)` returns the messages, or raises BadInput. No messages means that the
+        settings send this nowhere: the partner is told so, and need not repeat.
+        """
+
+        async def endpoint(request: Request) -> Response:
+            name = str(request.path_params[about]) if about else ""
+            body = b""
+            try:
+                if len(name) > 200:
+                    raise BadInput(about or "", "is longer than 200 characters")
+                body = await read_body(request, self._bytes_max)
+                messages = make(name, body)
+            except BadInput as bad:
+                return await self._refuse(operation, name[:200], body, bad)
+            if not messages:
+                return self._reply(200, name, f"not passed on: {operation} is switched off here")
+            try:
+                await self._ingress.publish(messages)
+            except NotAccepted as error:
+                return self._not_accepted(name, error)
+            return self._reply(200, name, "accepted")
+
+        return endpoint
+
+    async def _refuse(self, operation: str, about: str, body: bytes, bad: BadInput) -> Response:
+        digest = hashlib.sha256(body).hexdigest()
+        rejected = schemas.RejectedInput(
+            partner=self._ingress.name,
+            operation=operation,
+            path=bad.path[:400],
+            rule=bad.rule,
+            about=about,
+            digest=digest[:16],
+            recorded_at=datetime.now(UTC),
+        )
+        LOG.warning(
+            text(
+                "connector.refused_input",
+                system=self._system,
+                operation=operation,
+                path=bad.path or "body",
+                rule=bad.rule,
+            )
+        )
+        message = Message.new(
+            "input.rejected.v1",
+            self._ingress.name,
+            rejected,
+            subject=self._subject(about) if about else "",
+            id=message_id("input.rejected.v1", operation, about, digest),
+            expires=now_ms() + REJECTED_KEPT_MS,
+        )
+        try:
+            await self._ingress.publish([message])
+        except NotAccepted as error:
+            if error.temporary:
+                return self._not_accepted(about, error)
+            LOG.error(text("connector.not_published", system=self._system, code=error.code))
+        return self._reply(bad.status, about, bad.sentence)
+
+    def _not_accepted(self, about: str, error: NotAccepted) -> Response:
+        told = text("connector.not_published", system=self._system, code=error.code)
+        if error.temporary:
+            LOG.debug(told)
+            return self._reply(503, about, error.sentence, error.retry_after_s)
+        LOG.error(told)
+        return self._reply(500, about, f"The service bus cannot take this: {error.code}")
+
+    def _reply(
+        self, status: int, about: str, sentence: str, retry_after_s: int | None = None
+    ) -> Response:
+        headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
+        body = self._answer(status, about, sentence)
+        return Response(body, status, headers, "application/json")

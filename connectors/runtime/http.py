@@ -1,0 +1,83 @@
+"""The HTTP client: the only module that knows which library it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+JSON_TYPE: Final = "application/json"
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """What the other side answered; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Unreachable(Exception):
+    """No answer: `kind` is "connect" (nobody listens), "timeout" or "broken"; no other detail."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class HttpClient:
+    """Requests to one base address, with connections kept open."""
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        connect_timeout_s: float = 3.0,
+        timeout_s: float = 10.0,
+        connections_max: int = 32,
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        # Proxies and .netrc of the environment would change silently where patients' data goes.
+        self._client = httpx.AsyncClient(
+            base_url=base,
+            timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
+            limits=httpx.Limits(max_connections=connections_max),
+            auth=None if user is None else httpx.BasicAuth(user, password or ""),
+            verify=base.startswith("https:"),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """Send JSON `body`. Raises Unreachable when no whole answer came."""
+        sent = {"content-type": JSON_TYPE, "accept": JSON_TYPE, **(headers or {})}
+        try:
+            answer = await self._client.request(method, path, content=body, headers=sent)
+        except httpx.ConnectTimeout:
+            raise Unreachable("connect") from None
+        except httpx.TimeoutException:
+            raise Unreachable("timeout") from None
+        except httpx.ConnectError:
+            raise Unreachable("connect") from None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            raise Unreachable("broken") from None
+        return HttpAnswer(answer.status_code, answer.headers, answer.content)

@@ -1,0 +1,83 @@
+"""What a partner brings goes onto the bus: accepted on disk, or the partner is told to repeat."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from proto.client import BusClient
+from proto.errors import TEMPORARY, BusError, Refused
+from proto.message import Message
+
+OPEN_MAX: Final = 2000
+
+
+class NotAccepted(Exception):
+    """The bus did not take it: `temporary` means that a repeat may succeed, after some seconds."""
+
+    def __init__(self, code: str, sentence: str, retry_after_s: int, temporary: bool) -> None:
+        super().__init__(code)
+        self.code = code
+        self.sentence = sentence
+        self.retry_after_s = retry_after_s
+        self.temporary = temporary
+
+
+class Ingress:
+    """Publishes within a time limit; a partner's repeat joins what is still under way."""
+
+    def __init__(self, bus: BusClient, timeout_s: float, retry_after_s: int) -> None:
+        self._bus = bus
+        self._timeout_s = timeout_s
+        self._retry_after_s = retry_after_s
+        self._open: dict[str, asyncio.Future[None]] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of this connector's session: the `source` of what it publishes."""
+        return self._bus.name
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Return when every message is on the router's disk. Raises NotAccepted."""
+        if not self._bus.connected:
+            raise self._no("not_connected", "The service bus is away; please repeat.")
+        if len(self._open) + len(messages) > OPEN_MAX:
+            raise self._no("busy", "The service bus is busy; please repeat.")
+        waits = [self._start(message) for message in messages]
+        done, pending = await asyncio.wait(waits, timeout=self._timeout_s)
+        for wait in done:
+            error = wait.exception()
+            if isinstance(error, Refused):
+                raise self._refused(error)
+            if isinstance(error, BusError):
+                raise self._no(error.code, "The service bus refused this session.")
+            if error is not None:
+                raise error
+        if pending:
+            raise self._no("timeout", "The service bus did not accept this in time; repeat.")
+
+    def _start(self, message: Message) -> "asyncio.Future[None]":
+        wait = self._open.get(message.id)
+        if wait is None:
+            wait = asyncio.ensure_future(self._bus.publish(message))
+            self._open[message.id] = wait
+            wait.add_done_callback(lambda done: self._forget(message.id, done))
+        return wait
+
+    def _forget(self, id: str, done: "asyncio.Future[None]") -> None:
+        self._open.pop(id, None)
+        if not done.cancelled():
+            done.exception()  # seen, even if the partner has gone
+
+    def close(self) -> None:
+        """Wait for nothing any more: whoever was not answered will repeat."""
+        for wait in list(self._open.values()):
+            wait.cancel()
+
+    def _no(self, code: str, sentence: str) -> NotAccepted:
+        return NotAccepted(code, sentence, self._retry_after_s, temporary=True)
+
+    def _refused(self, error: Refused) -> NotAccepted:
+        after_s = self._retry_after_s
+        if error.retry_after_ms is not None:
+            after_s = max(1, -(-error.retry_after_ms // 1000))
+        return NotAccepted(error.code, error.sentence, after_s, error.code in TEMPORARY)

@@ -1,0 +1,83 @@
+"""Deliveries of one destination, as many at once as the partner can bear.
+
+While the partner's breaker is open nothing is taken from the router, so that waiting costs no
+attempts; when its rest is over one delivery goes as a probe, and only its success lets the others
+follow.
+"""
+
+import asyncio
+import contextlib
+import time
+
+from connectors.runtime.connector import Connector
+from connectors.runtime.log import LOG
+from proto.client import Consumer, Delivery, Reject, Retry
+from proto.wording import text
+
+
+class Intake:
+    """Takes deliveries for a connector and settles them by what `handle` did."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._breaker = connector.partner.breaker
+        self._consumer: Consumer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        connector.partner.on_change = self._on_change
+
+    async def run(self) -> None:
+        """Take deliveries until `stop`. Raises BusError when the session has ended for good."""
+        while not self._stopping:
+            wait_s = self._breaker.wait_s(time.monotonic())
+            if wait_s:
+                await asyncio.sleep(min(wait_s, 0.5))
+                continue
+            await self._consume(self._connector.settings.credit if self._breaker.closed else 1)
+
+    async def _consume(self, credit: int) -> None:
+        consumer = self._connector.bus.consume(self._connector.destination, credit=credit)
+        self._consumer = consumer
+        try:
+            async for delivery in consumer:
+                task = asyncio.create_task(self._settle(delivery))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            self._consumer = None
+            consumer.close()
+
+    def _on_change(self) -> None:
+        """The breaker opened or closed: come back with the credit that fits."""
+        if self._consumer is not None:
+            self._consumer.close()
+
+    async def stop(self, within_s: float) -> None:
+        """Take no more, let what is under way end, give back what does not end in time."""
+        self._stopping = True
+        self._on_change()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=within_s)
+            for task in late:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*late, return_exceptions=True)
+
+    async def _settle(self, delivery: Delivery) -> None:
+        try:
+            note = await self._connector.handle(delivery)
+        except Retry as retry:
+            delivery.retry(str(retry), retry.after_s)
+        except Reject as reject:
+            LOG.warning(text("connector.rejected", id=delivery.message.id, reason=reject))
+            delivery.reject(str(reject))
+        except asyncio.CancelledError:
+            delivery.retry("connector stopped", 0)
+            raise
+        except Exception as error:
+            # Its text may hold personal data: only the kind of mistake is told.
+            kind = type(error).__name__
+            LOG.error(text("connector.mistake", id=delivery.message.id, kind=kind))
+            delivery.retry(kind)
+        else:
+            delivery.ack(note)

@@ -1,0 +1,40 @@
+"""One line when a partner falls silent, one when it is back: never one per message."""
+
+from connectors.runtime.log import LOG
+from proto.wording import text
+
+
+class Outage:
+    """The outage of one system: counts the failures between its two lines."""
+
+    def __init__(self, system: str, host: str) -> None:
+        self.system = system
+        self.host = host
+        self.count = 0
+        self._since = 0.0
+
+    def failed(self, now: float, answer: str = "") -> None:
+        """A request failed; `answer` is the partner's ("HTTP 503"), "" if none came."""
+        self.count += 1
+        if self.count > 1:
+            return
+        self._since = now
+        if answer:
+            LOG.error(text("connector.unready", host=self.host, system=self.system, answer=answer))
+        else:
+            LOG.error(text("connector.unreachable", host=self.host, system=self.system))
+
+    def recovered(self, now: float) -> None:
+        """The system answers; says so if it did not before."""
+        if self.count:
+            seconds = round(now - self._since, 1)
+            LOG.info(
+                text(
+                    "connector.recovered",
+                    host=self.host,
+                    system=self.system,
+                    count=self.count,
+                    seconds=seconds,
+                )
+            )
+        self.count = 0

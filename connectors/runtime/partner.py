@@ -1,0 +1,142 @@
+"""One partner as a connector sees it: ask, and know what an answer or a silence means.
+
+Failures are of two kinds. Those that may pass (no connection, no answer in time, 408, 425, 429,
+5xx, and 401/407, which are our own settings) raise Retry. Every other refusal is about the message
+itself and raises Reject, unless the connector expects it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from connectors.runtime.breaker import Breaker, BreakerSettings
+from connectors.runtime.errors import StartError
+from connectors.runtime.http import HttpAnswer as Answer
+from connectors.runtime.http import HttpClient, Unreachable
+from connectors.runtime.limiter import Limiter
+from connectors.runtime.outage import Outage
+from proto.client import Reject, Retry
+from proto.wording import text
+
+__all__ = ["Answer", "Partner", "PartnerSettings"]
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+AWAY: Final = frozenset({429, 502, 503, 504})
+PASSING: Final = frozenset({401, 407, 408, 425, 429})
+
+
+class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to reach a partner. `credentials_file` holds one line, `user:password` (HTTP Basic)."""
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
+    system: str = ""
+    connect_timeout_s: Seconds = 3.0
+    timeout_s: Seconds = 10.0
+    rate_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    rate_burst: Annotated[int, msgspec.Meta(ge=1)] = 10
+    connections_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
+    credentials_file: Path | None = None
+    breaker: BreakerSettings = BreakerSettings()
+
+
+class Partner:
+    """Requests to one partner, within its rate, its timeouts and its breaker."""
+
+    def __init__(self, name: str, settings: PartnerSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.breaker = Breaker(settings.breaker)
+        self.on_change: Callable[[], None] = lambda: None
+        host = urlsplit(settings.url).netloc.rpartition("@")[2]
+        self.outage = Outage(settings.system or name, host)
+        self._limiter = Limiter(settings.rate_per_s, settings.rate_burst)
+        user, password = _credentials(settings.credentials_file)
+        self._http = HttpClient(
+            settings.url.rstrip("/"),
+            connect_timeout_s=settings.connect_timeout_s,
+            timeout_s=settings.timeout_s,
+            connections_max=settings.connections_max,
+            user=user,
+            password=password,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+
+    async def send(self, method: str, path: str, body: bytes, key: str) -> Answer:
+        """Ask once, with `key` as the idempotency key. Raises Retry or Reject (see the module).
+
+        Answers 2xx are returned, and so are 400, 403, 404, 409, 410 and 422, which a contract may
+        explain in their body; `classify` is there for those.
+        """
+        wait_s = self._limiter.take(time.monotonic())
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        try:
+            async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
+                answer = await self._http.request(method, path, body, {"idempotency-key": key})
+        except Unreachable as error:
+            self._failed()
+            raise Retry(f"no answer: {error.kind}") from None
+        except TimeoutError:
+            self._failed()
+            raise Retry("no answer: timeout") from None
+        if answer.status in AWAY:
+            self._failed(f"HTTP {answer.status}")
+        else:
+            self._succeeded()
+        classify(answer)
+        return answer
+
+    def _failed(self, answer: str = "") -> None:
+        now = time.monotonic()
+        self.breaker.failed(now)
+        self.outage.failed(now, answer)
+        if not self.breaker.closed:
+            self.on_change()
+
+    def _succeeded(self) -> None:
+        was_closed = self.breaker.closed
+        self.breaker.succeeded()
+        self.outage.recovered(time.monotonic())
+        if not was_closed:
+            self.on_change()
+
+
+EXPLAINED: Final = frozenset({400, 403, 404, 409, 410, 422})
+
+
+def classify(answer: Answer) -> None:
+    """Raise Retry or Reject for an answer that is neither 2xx nor one a contract explains."""
+    status = answer.status
+    if 200 <= status < 300 or status in EXPLAINED:
+        return
+    if status in PASSING or status >= 500 or 300 <= status < 400:
+        raise Retry(f"HTTP {status}", retry_after_s(answer))
+    raise Reject(f"HTTP {status}")
+
+
+def retry_after_s(answer: Answer) -> float | None:
+    """Return the seconds of the partner's Retry-After, at most an hour, or None."""
+    value = answer.headers.get("retry-after", "")
+    return min(float(value), 3600.0) if value.isascii() and value.isdigit() else None
+
+
+def _credentials(path: Path | None) -> tuple[str | None, str | None]:
+    if path is None:
+        return None, None
+    try:
+        mode = path.stat().st_mode & 0o077
+        user, _, password = path.read_text(encoding="utf-8").strip().partition(":")
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from None
+    if mode:
+        raise StartError(text("connector.secret_too_open", path=path))
+    return user, password

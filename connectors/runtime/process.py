@@ -1,0 +1,159 @@
+"""A connector's process: the loop, the session, the partner's door, and an orderly end.
+
+It outlives an absent router and a dead partner. It ends by itself only when its settings are wrong
+(exit 78) or when the router says that this session will never be welcome (exit 77).
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from connectors.runtime.connector import Connector
+from connectors.runtime.errors import EX_NOPERM, StartError
+from connectors.runtime.intake import Intake
+from connectors.runtime.log import LOG
+from connectors.runtime.serving import HttpServer, allow_only, bind
+from connectors.runtime.settings import Loaded, find_config, load
+from proto.client import BusClient
+from proto.errors import BusError
+from proto.keys import KeyFileError
+from proto.logs import configure_logs
+from proto.notify import notify
+from proto.wording import set_language, text
+
+WATCH_S: Final = 0.5
+AWAY_AFTER_S: Final = 3.0
+
+
+def run_connector(name: str, shape: type[Connector], config: Path | None) -> None:
+    """Run until SIGTERM or Ctrl-C. Raises StartError."""
+    loaded = load(name, shape.Settings, find_config(config))
+    if "SMPBUS_LANG" not in os.environ:
+        set_language(loaded.log.language)
+    configure_logs(loaded.log.level)
+    uvloop.run(_run(name, shape, loaded))
+
+
+async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
+    try:
+        bus = BusClient(loaded.address, name=name, key=loaded.key, server_key=loaded.server_key)
+    except KeyFileError as error:
+        raise StartError(str(error), EX_NOPERM) from None
+    connector = shape(name, loaded.settings, bus)
+    app = connector.app()
+    server = None
+    if app is not None:
+        where = f"{loaded.file}, connectors.{name}.listen"
+        guarded = allow_only(app, loaded.settings.allow)
+        server = HttpServer(guarded, bind(loaded.settings.listen, where))
+    stop = stop_on_signals()
+    await bus.start()
+    intake = Intake(connector)
+    try:
+        if server is not None:
+            await server.start()
+        LOG.info(text("connector.started", name=name, address=loaded.address))
+        notify("READY=1")
+        await _first_of(stop.wait(), intake.run(), _watch(bus), _poll(connector), _watchdog())
+    except BusError as error:
+        raise StartError(text("connector.unwelcome", reason=error.sentence), EX_NOPERM) from None
+    finally:
+        notify("STOPPING=1")
+        if server is not None:
+            await server.stop()
+        await intake.stop(loaded.settings.stop_s)
+        await connector.close()
+        await bus.close()
+    LOG.info(text("connector.stopped", name=name))
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and Ctrl-C set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def serve_until_stopped(app: Any, channel: socket.socket, background: Any = None) -> None:
+    """Serve a simulator's app until a signal; `background()` runs beside it."""
+
+    async def run() -> None:
+        stop = stop_on_signals()
+        server = HttpServer(app, channel)
+        await server.start()
+        notify("READY=1")
+        work = [stop.wait()] if background is None else [stop.wait(), background()]
+        try:
+            await _first_of(*work)
+        finally:
+            await server.stop()
+
+    uvloop.run(run())
+
+
+async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
+    """Run all until one ends, cancel the others, and raise what it raised."""
+    tasks = [asyncio.ensure_future(part) for part in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        if not task.cancelled():
+            task.result()
+
+
+async def _watch(bus: BusClient) -> None:
+    """Tell once when the router is away, and once when it is back."""
+    away_since: float | None = time.monotonic()
+    told = False
+    while True:
+        await asyncio.sleep(WATCH_S)
+        bus.raise_if_dead()
+        now = time.monotonic()
+        if bus.connected:
+            if told:
+                LOG.info(text("connector.bus_back", address=bus.address))
+            away_since, told = None, False
+            continue
+        away_since = now if away_since is None else away_since
+        if not told and now - away_since >= AWAY_AFTER_S:
+            LOG.error(text("connector.bus_away", address=bus.address))
+            told = True
+
+
+async def _poll(connector: Connector) -> None:
+    if connector.poll_s is None:
+        await asyncio.Event().wait()
+        return
+    while True:
+        try:
+            await connector.poll()
+        except BusError:
+            raise
+        except Exception as error:
+            LOG.error(text("connector.mistake", id="poll", kind=type(error).__name__))
+        await asyncio.sleep(connector.poll_s)
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the loop turns, twice in the time it allows."""
+    allowed_us = 0
+    with contextlib.suppress(ValueError):
+        allowed_us = int(os.environ.get("WATCHDOG_USEC", "0"))
+    while True:
+        if allowed_us:
+            notify("WATCHDOG=1")
+        await asyncio.sleep(allowed_us / 2e6 if allowed_us else 3600)

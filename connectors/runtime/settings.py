@@ -1,0 +1,185 @@
+"""A connector's settings: its own `[connectors.NAME]` table of smpbus.toml, and where the bus is.
+
+Layers, the later one holds: defaults of the structs, the file, the environment
+(`SMPBUS_CONNECTORS__SYS112__LISTEN=...`, `SMPBUS_BUS__KEYS_DIR=...`). Relative paths are relative
+to the folder of the file. Every mistake names the file and the key.
+"""
+
+import os
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+
+from connectors.runtime.errors import StartError
+from connectors.runtime.partner import PartnerSettings
+from proto.wording import text
+
+ENVIRONMENT_PREFIX: Final = "SMPBUS_"
+SEARCHED: Final = (
+    Path("/etc/smpbus/smpbus.toml"),
+    Path(__file__).parents[2] / "config" / "smpbus.toml",
+    Path(sys.prefix) / "share" / "smpbus" / "config" / "smpbus.toml",
+)
+_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)$")
+_AT = re.compile(r" - at `\$\.?(.*)`$")
+
+
+class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every connector needs; a connector's own struct adds to it.
+
+    `bus` is the router's address ("" is the first of [bus] listen); `listen` is where the partner
+    calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
+    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds.
+    """
+
+    partner: PartnerSettings
+    bus: str = ""
+    key: Path | None = None
+    server_key: Path | None = None
+    destination: str = ""
+    credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")]
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 512 * 1024
+    accept_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
+    retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
+    stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 10.0
+
+
+class _Bus(msgspec.Struct, frozen=True):
+    listen: tuple[str, ...] = ("ipc:///run/smpbus/bus.sock",)
+    curve: bool = True
+    keys_dir: Path = Path("/etc/smpbus/keys")
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """[log]: the operator's language, and how much is logged."""
+
+    language: Literal["ru", "en"] = "ru"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything a connector process is told: from which file, and what."""
+
+    file: Path
+    settings: ConnectorSettings
+    address: str
+    key: Path | None
+    server_key: Path | None
+    log: LogSettings
+
+
+def find_config(given: Path | None) -> Path:
+    """Return the file to read: given, $SMPBUS_CONFIG, /etc, the one that came with the program."""
+    named = given or (Path(os.environ["SMPBUS_CONFIG"]) if "SMPBUS_CONFIG" in os.environ else None)
+    if named is not None:
+        return (named / "smpbus.toml" if named.is_dir() else named).absolute()
+    for path in SEARCHED:
+        if path.is_file():
+            return path
+    raise StartError(text("connector.no_config", path=SEARCHED[0]))
+
+
+def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
+    """Read the settings of connector `name` as `shape`. Raises StartError."""
+    tree = _read_file(file)
+    _overlay(tree, os.environ)
+    table = tree.get("connectors", {}).get(name)
+    if table is None:
+        raise StartError(text("connector.no_table", file=file, name=name))
+    settings = _convert(_absolute(table, file.parent), shape, file, f"connectors.{name}")
+    router = _absolute(tree.get("bus", {}), file.parent)
+    if isinstance(router.get("listen"), str):  # as $SMPBUS_BUS__LISTEN has it
+        router["listen"] = [part.strip() for part in router["listen"].split(",")]
+    bus = _convert(router, _Bus, file, "bus")
+    log = _convert(tree.get("log", {}), LogSettings, file, "log")
+    keys = bus.keys_dir
+    return Loaded(
+        file=file,
+        settings=settings,
+        address=settings.bus or _reachable(bus.listen[0]),
+        key=(settings.key or keys / f"{name}.key") if bus.curve else None,
+        server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
+        log=log,
+    )
+
+
+def _reachable(listen: str) -> str:
+    """Return the address to connect to for one that the router listens on."""
+    for everywhere in ("//*:", "//0.0.0.0:", "//[::]:"):
+        listen = listen.replace(everywhere, "//127.0.0.1:")
+    return listen
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StartError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartError(f"{file}: {error}") from None
+
+
+def _overlay(tree: dict[str, Any], environment: "os._Environ[str] | dict[str, str]") -> None:
+    for variable, value in environment.items():
+        steps = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if not variable.startswith(ENVIRONMENT_PREFIX) or len(steps) < 2:
+            continue
+        table: Any = tree
+        for step in steps[:-1]:
+            table = table.setdefault(step, {})
+            if not isinstance(table, dict):
+                raise StartError(text("connector.bad_variable", variable=variable))
+        table[steps[-1]] = _value(value)
+
+
+def _value(value: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _absolute(table: Any, folder: Path) -> Any:
+    """Make the paths of a table absolute; a path is what a key ending like one holds."""
+    if not isinstance(table, dict):
+        return table
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, str) and value and key.endswith(("key", "_file", "_dir", "folder")):
+            result[key] = str(folder / value)
+        else:
+            result[key] = _absolute(value, folder)
+    return result
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def _convert(table: Any, shape: type[Shape], file: Path, key: str) -> Shape:
+    try:
+        return msgspec.convert(table, shape, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise StartError(_sentence(str(error), file, key)) from None
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise msgspec.ValidationError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _sentence(problem: str, file: Path, key: str) -> str:
+    at = _AT.search(problem)
+    where = f"{key}.{at[1]}" if at and at[1] else key
+    bare = _AT.sub("", problem)
+    if unknown := _UNKNOWN.match(bare):
+        return text("connector.unknown_key", file=file, key=f"{where}.{unknown[1]}")
+    return text("connector.bad_value", file=file, key=where, problem=bare)

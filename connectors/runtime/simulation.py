@@ -1,0 +1,68 @@
+"""What every simulator is told, and how it brings its own data to a connector."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.types import Lifespan
+
+from connectors.runtime.faults import Faults
+from connectors.runtime.http import HttpAnswer, HttpClient, Unreachable
+
+
+class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`connector_url` is the connector's own listener; `pace_s` is the time between two steps of a
+    simulated life; `repeat_s` is the pause before a post that was not taken is repeated."""
+
+    connector_url: str = ""
+    pace_s: float = 1.0
+    repeat_s: float = 3.0
+    seed: int = 0
+    ledger: Path | None = None
+    strict: bool = True
+    faults: Faults = msgspec.field(default_factory=Faults)
+
+
+def closing(tasks: set[asyncio.Task[None]], courier: "Courier") -> Lifespan[Starlette]:
+    """Return the lifespan of a simulator's app: at its end nothing goes on in the background."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await courier.close()
+
+    return lifespan
+
+
+class Courier:
+    """Posts to the connector until it is taken: a partner does not lose its data either."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self._settings = settings
+        self._http: HttpClient | None = None
+        self.repeats = 0
+
+    async def close(self) -> None:
+        """Stop bringing."""
+        if self._http is not None:
+            await self._http.close()
+
+    async def bring(self, method: str, path: str, body: bytes) -> HttpAnswer:
+        """Return the first answer that is not "repeat later" (5xx, 429, none at all)."""
+        if self._http is None:
+            self._http = HttpClient(self._settings.connector_url)
+        while True:
+            try:
+                answer = await self._http.request(method, path, body)
+                if answer.status < 500 and answer.status != 429:
+                    return answer
+            except Unreachable:
+                pass
+            self.repeats += 1
+            await asyncio.sleep(self._settings.repeat_s)

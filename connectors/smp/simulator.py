@@ -1,0 +1,254 @@
+"""The ambulance system played by a program: a dispatcher and brigades who live each call.
+
+    POST /smp/calls            a card: creates or corrects the call, once per idempotency key
+    POST /smp/cancellations    the end of a card: cancels its call
+    GET  /ledger               calls, and what was applied
+    POST /faults               switches of connectors.runtime.faults
+
+From each call come its ticket and its statuses, in order, posted to the connector until taken.
+"""
+
+import asyncio
+import random
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.runtime.body import BadInput, decode, read_body
+from connectors.runtime.faults import FaultyApp
+from connectors.runtime.ledger import Ledger
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.smp.contract import CallReply
+from proto import schemas
+
+BYTES_MAX: Final = 8 * 1024 * 1024
+LIFE: Final[tuple[schemas.StatusCode, ...]] = (
+    "received",
+    "assigned",
+    "accepted",
+    "departed",
+    "arrived",
+    "transport_started",
+    "at_hospital",
+    "finished",
+    "returned",
+)
+ON_PLACE: Final = frozenset({"transport_started", "at_hospital"})
+NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000103")
+
+
+@dataclass
+class Call:
+    """One call of the ambulance; `cards` are the cards of System-112 tied to it, `changed` says
+    how new the newest of each is."""
+
+    number: int
+    card: schemas.IncidentCard
+    cards: list[str]
+    brigade: str
+    received_at: datetime
+    status: schemas.StatusCode = "received"
+    version: int = 1
+    cancelled: bool = False
+    changed: dict[str, datetime] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """YEAR-NUMBER of the call."""
+        return f"{self.received_at.year}-{self.number}"
+
+
+class Ambulance:
+    """The state of the simulated ambulance system."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self.settings = settings
+        self.ledger = Ledger(settings.ledger)
+        self.courier = Courier(settings)
+        self.calls: dict[str, Call] = {}  # by Id112; tied cards share one call
+        self._early: dict[str, Call] = {}  # by the Id112 that their card is a repeat of
+        self.refused: list[dict[str, Any]] = []
+        self._numbers = 0
+        self._random = random.Random(settings.seed)
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def apply(self, key: str, shape: type[schemas.Body], body: bytes) -> tuple[int, Any]:
+        """Apply a card or a cancellation; the same key again changes nothing. Raises BadInput."""
+        if not key:
+            raise BadInput("Idempotency-Key", "is required")
+        if known := self.ledger.answer_of(key):
+            return known
+        given = decode(body, shape)
+        if isinstance(given, schemas.IncidentCard):
+            reply, id112 = self._take_card(given), given.id112
+        else:
+            assert isinstance(given, schemas.IncidentCancelled)
+            reply, id112 = self._end(given), given.id112
+        entry = {"operation": shape.__name__, "id112": id112, "outcome": reply.outcome}
+        status = 201 if reply.outcome == "created" else 200
+        answer = msgspec.to_builtins(reply)
+        self.ledger.record(key, entry | {"call_id": reply.call_id}, status, answer)
+        return status, answer
+
+    def _take_card(self, card: schemas.IncidentCard) -> CallReply:
+        call = self.calls.get(card.id112)
+        if call is not None:
+            if card.changed_at < call.changed[card.id112]:
+                return _reply("older", call)
+            call.card = card
+            call.changed[card.id112] = card.changed_at
+            call.version += 1
+            self._spawn(self._bring_ticket(call))
+            return _reply("updated", call)
+        # Two cards are two subjects: the card of a repeat call may come before the first one.
+        kin = self.calls.get(card.repeat_of or "") or self._early.get(card.id112)
+        if kin is not None:
+            kin.cards.append(card.id112)
+            kin.changed[card.id112] = card.changed_at
+            self.calls[card.id112] = kin
+            return _reply("tied", kin)
+        return self._create(card)
+
+    def _create(self, card: schemas.IncidentCard) -> CallReply:
+        self._numbers += 1
+        brigade = str(self._random.randint(1, 60))
+        call = Call(self._numbers, card, [card.id112], brigade, datetime.now(UTC))
+        call.changed[card.id112] = card.changed_at
+        self.calls[card.id112] = call
+        if card.repeat_of:
+            self._early[card.repeat_of] = call
+        self._spawn(self._live(call))
+        return _reply("created", call)
+
+    def _end(self, ended: schemas.IncidentCancelled) -> CallReply:
+        call = self.calls.get(ended.id112)
+        if call is None:
+            return CallReply("unknown")
+        if ended.kind == "closed" or call.status in ("finished", "returned"):
+            return _reply("done", call)
+        call.cancelled = True
+        return _reply("cancelled", call)
+
+    async def _live(self, call: Call) -> None:
+        await self._bring_ticket(call)
+        stays = self._random.random() < 0.4  # helped on the spot, nobody is taken to hospital
+        for code in LIFE:
+            if stays and code in ON_PLACE:
+                continue
+            if call.cancelled:
+                await self._happen(call, "cancelled")
+                return
+            await self._happen(call, code)
+            await asyncio.sleep(self.settings.pace_s * self._random.uniform(0.5, 1.5))
+
+    async def _happen(self, call: Call, code: schemas.StatusCode) -> None:
+        call.status = code
+        now = datetime.now(UTC)
+        event: dict[str, Any] = {
+            "event_id": str(uuid.uuid5(NAMESPACE, f"{call.id}/{call.card.id112}/{code}")),
+            "call_id": call.id,
+            "code": code,
+            "occurred_at": now,
+            "recorded_at": now,
+            "id112": list(call.cards),
+            "operator": {"login": "disp-1", "name": "Диспетчер 1"},
+        }
+        if code != "received":
+            event["brigade"] = {"id": call.brigade, "name": f"Бригада {call.brigade}"}
+        call.events.append(code)
+        await self._bring("/bus/status", event)
+
+    async def _bring_ticket(self, call: Call) -> None:
+        caller = call.card.contact.caller if call.card.contact else None
+        ticket = schemas.CallTicket(
+            id=call.id,
+            number_day=call.number,
+            number_year=call.number,
+            received_at=call.received_at,
+            status=call.status,
+            urgency=1 if call.card.danger else 2,
+            reason=call.card.incident_type,
+            caller=caller,
+            address=call.card.address,
+            patients=call.card.patients,
+            source=schemas.TicketSource(system="112", id112=list(call.cards)),
+            version=call.version,
+            changed_at=datetime.now(UTC),
+        )
+        await self._bring("/bus/tickets", ticket)
+
+    async def _bring(self, path: str, body: Any) -> None:
+        answer = await self.courier.bring("POST", path, msgspec.json.encode(body))
+        if answer.status >= 300:
+            self.refused.append({"path": path, "status": answer.status})
+
+    def _spawn(self, work: Any) -> None:
+        if not self.settings.connector_url:
+            work.close()
+            return
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def report(self) -> dict[str, Any]:
+        """Return calls, what was applied, and counters."""
+        calls = {id(call): call for call in self.calls.values()}.values()
+        return {
+            "entries": self.ledger.entries,
+            "repeats": self.ledger.repeats,
+            "calls": [
+                {
+                    "id": call.id,
+                    "cards": call.cards,
+                    "status": call.status,
+                    "events": call.events,
+                    "version": call.version,
+                    "changed": call.changed,
+                    "description": call.card.description,
+                }
+                for call in calls
+            ],
+            "refused": self.refused,
+            "living": len(self.tasks),
+            "posts_repeated": self.courier.repeats,
+        }
+
+
+def _reply(outcome: Any, call: Call) -> CallReply:
+    return CallReply(outcome, call.id, call.number, call.number)
+
+
+def create_app(settings: SimulatorSettings) -> FaultyApp:
+    """Return the simulator's ASGI app."""
+    ambulance = Ambulance(settings)
+
+    def endpoint(shape: type[schemas.Body]) -> Any:
+        async def take(request: Request) -> Response:
+            key = request.headers.get("idempotency-key", "")
+            try:
+                body = await read_body(request, BYTES_MAX)
+                status, answer = ambulance.apply(key, shape, body)
+            except BadInput as bad:
+                status, answer = 400, {"path": bad.path, "sentence": bad.sentence}
+            return Response(msgspec.json.encode(answer), status, media_type="application/json")
+
+        return take
+
+    async def ledger(_: Request) -> Response:
+        return Response(msgspec.json.encode(ambulance.report()), media_type="application/json")
+
+    routes = [
+        Route("/smp/calls", endpoint(schemas.IncidentCard), methods=["POST"]),
+        Route("/smp/cancellations", endpoint(schemas.IncidentCancelled), methods=["POST"]),
+        Route("/ledger", ledger),
+    ]
+    lifespan = closing(ambulance.tasks, ambulance.courier)
+    return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

@@ -1,0 +1,173 @@
+"""The connector of System-112: a server for its cards, a client for our reactions."""
+
+import hashlib
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, ClassVar, Final
+from urllib.parse import quote
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from connectors.runtime.body import BadInput, convert, decode
+from connectors.runtime.connector import Connector
+from connectors.runtime.door import Door, message_id
+from connectors.runtime.partner import Answer, PartnerSettings
+from connectors.runtime.settings import ConnectorSettings
+from connectors.sys112 import contract, mapping
+from proto import schemas
+from proto.client import BusClient, Delivery, Reject, Retry
+from proto.message import Message, Priority
+
+PREFIX: Final = "112-"
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.sys112]. `sys_code` is our name in what we send; repeats to System-112 are not
+    sooner than `repeat_after_s` and grow to `repeat_after_max_s` (domain.md 4.1: 3 s)."""
+
+    partner: PartnerSettings
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7112"
+    sys_code: str = "SMP"
+    dds_type: str = contract.DDS_TYPE
+    repeat_after_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 3.0
+    repeat_after_max_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
+
+
+class Sys112Connector(Connector):
+    """See the module; the contract is `connectors.sys112.contract`."""
+
+    Settings: ClassVar[type[ConnectorSettings]] = Sys112Settings
+    settings: Sys112Settings
+
+    def __init__(self, name: str, settings: Sys112Settings, bus: BusClient) -> None:
+        super().__init__(name, settings, bus)
+        self._rules = mapping.load_rules()
+
+    # -- to System-112 --------------------------------------------------------------------------
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Send a reaction or a card back. Raises Retry or Reject."""
+        message = delivery.message
+        try:
+            if message.type == "incident.card_update.v1":
+                card = msgspec.json.decode(message.body, type=schemas.CardUpdate)
+                request: Any = mapping.card_out(card, self.settings.sys_code)
+                step, method, id112 = "", "PUT", card.id112
+            elif message.type == "call.status.v1":
+                status = msgspec.json.decode(message.body, type=schemas.StatusEvent)
+                id112 = status.id112 or ""
+                request = self._reaction(status)
+                finish = isinstance(request, contract.FinishReaction)
+                step, method = "/finish" if finish else "/reactions", "POST"
+            else:
+                raise Reject(f"System-112 takes no {message.type}")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject("the body does not fit its schema") from None
+        if request is None:
+            return "System-112 is not told of this status"
+        path = f"/112/cards/{quote(id112, safe='')}{step}"
+        return await self._send(method, path, encode(request), delivery)
+
+    def _reaction(
+        self, status: schemas.StatusEvent
+    ) -> contract.AddReaction | contract.FinishReaction | None:
+        if status.id112 is None:
+            return None
+        rule = self._rules[status.code]
+        settings = self.settings
+        return mapping.reaction_out(
+            status, status.id112, rule, settings.sys_code, settings.dds_type
+        )
+
+    async def _send(self, method: str, path: str, body: bytes, delivery: Delivery) -> str:
+        try:
+            answer = await self.partner.send(method, path, body, delivery.key)
+            code = business_code(answer)
+            if code in ("500", "503") or not code:
+                raise Retry(f"HTTP {answer.status}, Code {code or 'missing'}")
+        except Retry as retry:
+            after_s = max(retry.after_s or 0.0, self._repeat_after_s(delivery.attempt))
+            raise Retry(str(retry), after_s) from None
+        note = f"HTTP {answer.status}, Code {code}"
+        if answer.status < 300 and code == "200":
+            return note
+        raise Reject(note)
+
+    def _repeat_after_s(self, attempt: int) -> float:
+        grown = self.settings.repeat_after_s * 2.0 ** min(attempt - 1, 20)
+        return min(grown, max(self.settings.repeat_after_max_s, self.settings.repeat_after_s))
+
+    # -- from System-112 ------------------------------------------------------------------------
+
+    def app(self) -> Starlette:
+        """Return the server of UpdateCard, CancelCard and CloseCard."""
+        door = Door(
+            self.ingress,
+            system=self.settings.partner.system or self.name,
+            bytes_max=self.settings.body_bytes_max,
+            answer=_reply,
+            subject=lambda id112: PREFIX + id112,
+        )
+        update = door.endpoint("UpdateCard", self._update_card, "id112")
+        cancel = door.endpoint("CancelCard", partial(self._end, contract.CancelCard), "id112")
+        close = door.endpoint("CloseCard", partial(self._end, contract.CloseCard), "id112")
+        return Starlette(
+            routes=[
+                Route("/112/cards/{id112}", update, methods=["PUT"]),
+                Route("/112/cards/{id112}/cancel", cancel, methods=["POST"]),
+                Route("/112/cards/{id112}/close", close, methods=["POST"]),
+            ]
+        )
+
+    def _update_card(self, id112: str, body: bytes) -> list[Message]:
+        raw = decode(body, dict[str, Any])
+        update = convert(raw, contract.UpdateCard)
+        contract.check_card(update, id112)
+        card = mapping.card_in(update, raw)
+        # A repeat of 112 has the same Changed and contact, and so the same id: accepted once.
+        contact = update.ier.id if update.ier else None
+        changed = card.changed_at.astimezone(UTC).isoformat()
+        id = message_id("incident.card.v1", update.sys_code, id112, changed, contact)
+        return [self._message("incident.card.v1", id, id112, card)]
+
+    def _end(
+        self, shape: type[contract.CancelCard] | type[contract.CloseCard], id112: str, body: bytes
+    ) -> list[Message]:
+        raw = decode(body, dict[str, Any])
+        request: contract.CancelCard | contract.CloseCard = convert(raw, shape)
+        if request.id112 != id112:
+            raise BadInput("Id112", "differs from the card in the address of the request")
+        ended = mapping.cancelled_in(request, raw, datetime.now(UTC))
+        digest = hashlib.sha256(body).hexdigest()
+        type = "incident.cancelled.v1"
+        id = message_id(type, request.sys_code, id112, ended.kind, digest)
+        return [self._message(type, id, id112, ended)]
+
+    def _message(self, type: str, id: str, id112: str, body: schemas.Body) -> Message:
+        return Message.new(
+            type,
+            self.name,
+            body,
+            subject=PREFIX + id112,
+            id=id,
+            priority=Priority.EMERGENCY,
+        )
+
+
+def business_code(answer: Answer) -> str:
+    """Return the Code of a reply, or "" when the body is not a reply of the contract."""
+    try:
+        return msgspec.json.decode(answer.body, type=_Coded).Code
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+class _Coded(msgspec.Struct):
+    Code: str
+
+
+def _reply(status: int, id112: str, sentence: str) -> bytes:
+    return encode(contract.Reply(id112, str(status), sentence))

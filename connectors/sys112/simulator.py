@@ -1,0 +1,152 @@
+"""System-112 played by a program: pushes cards, takes reactions, keeps a ledger.
+
+PUT  /112/cards/{id112}            a card back
+POST /112/cards/{id112}/reactions  AddReaction
+POST /112/cards/{id112}/finish     FinishReaction
+GET  /ledger                       what was applied, once per idempotency key
+POST /drive                        {"cards": [{"operation", "id112", "body"}]}: push these
+POST /faults                       switches of connectors.runtime.faults
+"""
+
+import asyncio
+from collections import defaultdict
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.runtime.body import BadInput, convert, decode, read_body
+from connectors.runtime.faults import FaultyApp
+from connectors.runtime.ledger import Ledger
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.sys112 import contract
+
+BYTES_MAX: Final = 8 * 1024 * 1024
+OPERATIONS: Final = {
+    "update": ("PUT", ""),
+    "cancel": ("POST", "/cancel"),
+    "close": ("POST", "/close"),
+}
+
+Request112 = TypeVar("Request112")
+
+
+class Push(msgspec.Struct, frozen=True):
+    """One thing that 112 sends: `operation` is "update", "cancel" or "close"."""
+
+    operation: str
+    id112: str
+    body: Any
+
+
+class System112:
+    """The state of the simulated System-112."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self.settings = settings
+        self.ledger = Ledger(settings.ledger)
+        self.courier = Courier(settings)
+        self.answers: list[dict[str, Any]] = []
+        self.known = {entry["id112"] for entry in self.ledger.entries}
+        self._lanes: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def drive(self, pushes: list[Push]) -> None:
+        """Push in the background, in order per card."""
+        for push in pushes:
+            task = asyncio.create_task(self.push(push))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def push(self, push: Push) -> None:
+        """Push one card until the connector has taken or refused it."""
+        self.known.add(push.id112)
+        method, step = OPERATIONS[push.operation]
+        path = f"/112/cards/{quote(push.id112, safe='')}{step}"
+        async with self._lanes[push.id112]:
+            answer = await self.courier.bring(method, path, msgspec.json.encode(push.body))
+        reply = msgspec.json.decode(answer.body) if answer.body else {}
+        self.answers.append(
+            {"id112": push.id112, "operation": push.operation, "status": answer.status, **reply}
+        )
+
+    async def take(self, request: Request, operation: str, shape: type[Request112]) -> Response:
+        """Apply one operation of the ambulance, once per idempotency key."""
+        id112 = str(request.path_params["id112"])
+        key = request.headers.get("idempotency-key", "")
+        if not key:
+            return _reply(400, id112, "Idempotency-Key: is required")
+        if known := self.ledger.answer_of(key):
+            return _reply(known[0], id112, known[1])
+        try:
+            raw = decode(await read_body(request, BYTES_MAX), dict[str, Any])
+            typed = convert(raw, shape)
+            said = typed.card.id112 if isinstance(typed, contract.UpdateCard) else raw.get("Id112")
+            if said != id112:
+                raise BadInput("Id112", "differs from the address of the request")
+        except BadInput as bad:
+            return _reply(400, id112, bad.sentence)
+        if self.settings.strict and id112 not in self.known:
+            return _reply(404, id112, "there is no such card")
+        entry = {"operation": operation, "id112": id112, **_shown(raw)}
+        self.ledger.record(key, entry, 200, "")
+        return _reply(200, id112, "")
+
+    def report(self) -> dict[str, Any]:
+        """Return the ledger, what the connector answered to our pushes, and counters."""
+        return {
+            "entries": self.ledger.entries,
+            "repeats": self.ledger.repeats,
+            "answers": self.answers,
+            "pushing": len(self.tasks),
+            "pushes_repeated": self.courier.repeats,
+        }
+
+
+def _shown(raw: dict[str, Any]) -> dict[str, Any]:
+    names = {"ActionType": "action", "UnitName": "unit", "ActionTimeIsoStr": "at", "ExtId": "call"}
+    return {shown: raw[name] for name, shown in names.items() if name in raw}
+
+
+def _reply(status: int, id112: str, sentence: str) -> Response:
+    body = msgspec.json.encode(contract.Reply(id112, str(status), sentence))
+    return Response(body, status, media_type="application/json")
+
+
+def create_app(settings: SimulatorSettings) -> FaultyApp:
+    """Return the simulator's ASGI app."""
+    system = System112(settings)
+
+    async def card(request: Request) -> Response:
+        return await system.take(request, "UpdateCard", contract.UpdateCard)
+
+    async def reaction(request: Request) -> Response:
+        return await system.take(request, "AddReaction", contract.AddReaction)
+
+    async def finish(request: Request) -> Response:
+        return await system.take(request, "FinishReaction", contract.FinishReaction)
+
+    async def ledger(_: Request) -> Response:
+        return Response(msgspec.json.encode(system.report()), media_type="application/json")
+
+    async def drive(request: Request) -> Response:
+        try:
+            body = decode(await read_body(request, BYTES_MAX), dict[str, list[Push]])
+        except BadInput as bad:
+            return Response(bad.sentence, 400)
+        system.drive(body.get("cards", []))
+        return Response(status_code=202)
+
+    routes = [
+        Route("/112/cards/{id112}", card, methods=["PUT"]),
+        Route("/112/cards/{id112}/reactions", reaction, methods=["POST"]),
+        Route("/112/cards/{id112}/finish", finish, methods=["POST"]),
+        Route("/ledger", ledger),
+        Route("/drive", drive, methods=["POST"]),
+    ]
+    lifespan = closing(system.tasks, system.courier)
+    return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

@@ -1,0 +1,150 @@
+"""The ground of contract tests: a connector and a simulator talking real HTTP on loopback.
+
+The bus is one end of the real wire: a ROUTER socket that welcomes, accepts, refuses or keeps
+silent as the test says. The router itself is tested elsewhere; here it must be obedient.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from connectors.runtime.connector import Connector
+from connectors.runtime.http import HttpAnswer, HttpClient
+from connectors.runtime.serving import HttpServer, bind
+from connectors.runtime.settings import ConnectorSettings
+from proto import frames
+from proto.client import BusClient, Consumer, Delivery
+from proto.errors import Code
+from proto.message import Message
+
+
+class Bus:
+    """The obedient end of the wire. `silent`: accept nothing; `refuse`: with this code."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.silent = False
+        self.refuse: Code | None = None
+        self.accepted: list[Message] = []
+
+    async def serve(self) -> None:
+        with zmq.asyncio.Context() as context, context.socket(zmq.ROUTER) as wire:
+            wire.linger = 0
+            wire.bind(self.address)
+            while True:
+                peer, verb, payload = await wire.recv_multipart()
+                for answer in self._answers(verb, payload):
+                    await wire.send_multipart([peer, *answer])
+
+    def _answers(self, verb: bytes, payload: bytes) -> Iterator[list[bytes]]:
+        if verb == frames.HELLO:
+            hello = msgspec.msgpack.decode(payload, type=frames.Hello)
+            welcome = frames.Welcome(1, hello.name, "testbus", 1, 10**6, 4096, 1000)
+            yield [frames.WELCOME, frames.encode(welcome)]
+        elif verb == frames.PING:
+            yield [frames.PONG, payload]
+        elif verb == frames.PUBLISH and not self.silent:
+            publish = msgspec.msgpack.decode(payload, type=frames.Publish)
+            if self.refuse is not None:
+                refusals = [
+                    frames.Refusal(index, self.refuse, "no", 7000)
+                    for index in range(len(publish.messages))
+                ]
+                yield [frames.REFUSED, frames.encode(frames.RefusedBatch(publish.batch, refusals))]
+            else:
+                self.accepted += publish.messages
+                yield [frames.ACCEPTED, frames.encode(frames.Accepted([publish.batch]))]
+
+    def bodies(self, type: str) -> list[Any]:
+        """Return what was accepted of `type`, as plain JSON, in order, repeats too."""
+        return [message.json() for message in self.accepted if message.type == type]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Scene:
+    """One connector and its partner's simulator, both answering HTTP."""
+
+    def __init__(self, connector: Connector, http: HttpClient, simulator: HttpClient) -> None:
+        self.connector = connector
+        self.http = http
+        self.simulator = simulator
+
+    async def handle(self, message: Message, id: int = 1, attempt: int = 1) -> str | None:
+        """Bring `message` as the runtime does. Raises what the connector raises."""
+        consumer = Consumer(self.connector.bus, self.connector.destination, 1)
+        return await self.connector.handle(Delivery(consumer, id, attempt, message))
+
+    def reconnect(self) -> None:
+        """Do as the client does after a lost router: greet again, repeat what is unaccepted."""
+        self.connector.bus._reconnect()
+
+    async def wait(self, ready: Callable[[Any], object]) -> Any:
+        """Return the simulator's ledger as soon as `ready(ledger)` is true."""
+        for _ in range(1500):
+            ledger = await self.ledger()
+            if ready(ledger):
+                return ledger
+            await asyncio.sleep(0.02)
+        raise AssertionError("waited 30 s for the simulator")
+
+    async def ledger(self) -> Any:
+        return msgspec.json.decode((await self.simulator.request("GET", "/ledger")).body)
+
+    async def faults(self, **switches: Any) -> None:
+        answer = await self.simulator.request("POST", "/faults", msgspec.json.encode(switches))
+        assert answer.status == 200
+
+    async def send(self, method: str, path: str, body: Any) -> HttpAnswer:
+        """Speak to the connector as its partner does."""
+        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return await self.http.request(method, path, data)
+
+
+@contextlib.asynccontextmanager
+async def scene(
+    bus: Bus,
+    shape: type[Connector],
+    create_app: Any,
+    simulator_settings: Any,
+    **settings: Any,
+) -> AsyncIterator[Scene]:
+    """Set the stage: the bus, the connector's listener, the simulator."""
+    ports = [free_port(), free_port()]
+    partner = {"url": f"http://127.0.0.1:{ports[1]}"} | settings.pop("partner", {})
+    table = {"listen": f"127.0.0.1:{ports[0]}", "partner": partner, **settings}
+    typed: ConnectorSettings = msgspec.convert(table, shape.Settings)
+    client = BusClient(bus.address, name=shape.__name__.lower())
+    server = asyncio.create_task(bus.serve())
+    await client.start()
+    await client.wait_welcomed()
+    connector = shape(client.name, typed, client)
+    told = msgspec.structs.replace(simulator_settings, connector_url=f"http://127.0.0.1:{ports[0]}")
+    servers = [
+        HttpServer(connector.app(), bind(typed.listen, "test")),
+        HttpServer(create_app(told), bind(f"127.0.0.1:{ports[1]}", "test")),
+    ]
+    for one in servers:
+        await one.start()
+    http, simulator = (HttpClient(f"http://127.0.0.1:{port}") for port in ports)
+    try:
+        yield Scene(connector, http, simulator)
+    finally:
+        await http.close()
+        await simulator.close()
+        for one in reversed(servers):
+            await one.stop()
+        await connector.close()
+        await client.close()
+        server.cancel()
+        await asyncio.gather(server, return_exceptions=True)

@@ -1,0 +1,66 @@
+"""What simulators are made of: a ledger that outlives a restart, faults that repeat by seed."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from connectors.runtime.faults import Faults, FaultyApp
+from connectors.runtime.ledger import Ledger
+
+
+def test_a_key_is_applied_once_and_is_known_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    ledger = Ledger(file)
+    assert ledger.answer_of("k1") is None
+    ledger.record("k1", {"id112": "a"}, 201, {"call": 1})
+    assert ledger.answer_of("k1") == (201, {"call": 1})
+    again = Ledger(file)
+    assert again.entries == [{"key": "k1", "id112": "a"}]
+    assert again.answer_of("k1") == (201, {"call": 1})
+    assert (ledger.repeats, again.repeats) == (1, 1)
+
+
+def statuses(faults: Faults, count: int) -> tuple[list[int], int]:
+    """Return what `count` requests were answered, and how many of them did their work."""
+    worked = 0
+    seen: list[int] = []
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        nonlocal worked
+        worked += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            seen.append(message["status"])
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def whole() -> None:
+        faulty = FaultyApp(app, faults)
+        for _ in range(count):
+            await faulty({"type": "http", "path": "/x", "method": "POST"}, receive, send)
+
+    asyncio.run(whole())
+    return seen, worked
+
+
+def test_faults_repeat_by_seed_and_some_lose_only_the_answer() -> None:
+    seen, worked = statuses(Faults(fail=0.5, seed=3), 200)
+    assert (seen, worked) == statuses(Faults(fail=0.5, seed=3), 200)
+    good = seen.count(200)
+    assert 60 < good < 140
+    assert good < worked < 200
+
+
+@pytest.mark.parametrize("faults", [Faults(down=True), Faults(down_after_s=0.0)])
+def test_down_answers_nobody_and_works_for_nobody(faults: Faults) -> None:
+    assert statuses(faults, 5) == ([503] * 5, 0)
+
+
+def test_no_faults_is_no_difference() -> None:
+    assert statuses(Faults(), 5) == ([200] * 5, 5)
