@@ -79,6 +79,7 @@ class Core:
             ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
              "expired", "late_replies"), 0,
         )  # fmt: skip
+        self._writing: list[Batch] = []  # taken, and not yet known to be on disk
         self._random = random
         self._next_n = 1
         self._next_delivery = 1
@@ -306,14 +307,26 @@ class Core:
     def take_batch(self) -> Batch:
         """Hand the gathered transaction to the store; the next one gathers meanwhile."""
         batch, self.out.batch = self.out.batch, Batch()
-        first_fresh = batch.deliveries[0][0] if batch.deliveries else self._next_delivery
-        # Ids grow, and `open` keeps their order: its first is the oldest.
-        batch.open_from = next(iter(self.open), first_fresh)
+        self._writing.append(batch)
+        batch.open_from = self._oldest_open()
         return batch
+
+    def _oldest_open(self) -> int:
+        """Return the oldest delivery that is open or on its way to the disk.
+
+        Ids grow, and `open` keeps their order: what is in it came before what is being written.
+        """
+        for id in self.open:
+            return id
+        for batch in self._writing:
+            if batch.deliveries:
+                return batch.deliveries[0][0]
+        return self._next_delivery
 
     def persisted(self, batch: Batch, duplicates: dict[int, int], now: Now) -> None:
         """The batch is on disk. `duplicates` are the n of messages that were accepted before."""
         touched: dict[str, Queue] = {}
+        self._writing.remove(batch)
         self.open_from = batch.open_from
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
         self.counters["duplicates"] += len(duplicates)

@@ -21,7 +21,7 @@ OutcomeRow = tuple[int, int, str, int, int, int | None, int, str | None]
 AttemptRow = tuple[int, int, int, str, str | None, int | None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """One transaction, and what waits for its sync."""
 

@@ -43,12 +43,14 @@ from router.store.contract import Opened, Store, StoreError
 from router.store.sqlite import SqliteStore
 
 BURST_S: Final = 0.002
-GATHER_MAX: Final = 4096
+GATHER_MAX: Final = 2048
 BEAT_S: Final = 1.0
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 PRUNE_EVERY_S: Final = 60
 PRUNE_STEP: Final = 200
+DEPTH_MAX: Final = 2
+DEEP_LENGTH_MIN: Final = 512
 OUTCOMES_MAX: Final = 1024
 LINGER_S: Final = 0.02
 TIDY_STEP: Final = 200
@@ -239,20 +241,32 @@ class Daemon:
             for topic, event in events:
                 self._events.publish(topic, event)
             self._events.check()
-        if out.batch and not self.writer.writing:
-            if out.batch.hurries or len(out.batch.outcomes) >= OUTCOMES_MAX:
-                self._write()
-            elif self._lingering is None:
-                # Nobody waits for a settlement to be on disk: let it travel with what follows.
-                loop = asyncio.get_running_loop()
-                self._lingering = loop.call_later(LINGER_S, self._write)
+        if out.batch:
+            self._hand_over(out.batch)
         self._schedule()
+
+    def _hand_over(self, batch: Batch) -> None:
+        """Give the gathered batch to the writer when that serves the group commit.
+
+        An idle writer takes whatever a sender waits for. Behind a batch in hand a second one may
+        queue if it is large: then the disk never waits for the loop, and groups stay big.
+        """
+        depth = self.writer.depth
+        if batch.hurries:
+            if not depth or (depth < DEPTH_MAX and len(batch.messages) >= DEEP_LENGTH_MIN):
+                self._write()
+        elif not depth and len(batch.outcomes) >= OUTCOMES_MAX:
+            self._write()
+        elif not depth and self._lingering is None:
+            # Nobody waits for a settlement to be on disk: let it travel with what follows.
+            loop = asyncio.get_running_loop()
+            self._lingering = loop.call_later(LINGER_S, self._write)
 
     def _write(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
-        if self.core.out.batch and not self.writer.writing:
+        if self.core.out.batch and self.writer.depth < DEPTH_MAX:
             self.writer.write(self.core.take_batch())
 
     def _send(self, peer: bytes, parts: list[bytes]) -> None:
@@ -309,7 +323,7 @@ class Daemon:
         self._tidying = False
         if not left.cancelled() and left.exception() is None:
             behind = left.result()
-            if behind > TIDY_LAG_MAX or (behind and not self.writer.writing):
+            if behind > TIDY_LAG_MAX or (behind and not self.writer.depth):
                 self._tidy()
 
     def _refresh_keys(self, force: bool = False) -> None:
@@ -428,7 +442,7 @@ class Daemon:
         self.state = "stopping"
         self._bus.pause()
         log.info(text("router.stopping"))
-        while self.writer.writing or self.core.out.batch:
+        while self.writer.depth or self.core.out.batch:
             self._flush()
             self._write()
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The writer: the one thread that touches the store, one batch at a time.
+"""The writer: the one thread that touches the store, one transaction at a time.
 
 While a batch syncs, the next gathers in the core: that is the group commit. Queries of the
 history take their turn between batches. A failed write is not survived (RELIABILITY, F3): after
@@ -33,16 +33,17 @@ class Writer:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
-        self.writing = False
+        self.depth = 0  # batches handed over and not yet back
         self.commits = 0
         self.commit_s = 0.0
         self.commit_s_total = 0.0
         self.began_at = 0.0
 
     def write(self, batch: Batch) -> None:
-        """Make a batch durable; `on_written(batch, duplicates)` follows. One at a time."""
-        self.writing = True
-        self.began_at = time.monotonic()
+        """Make a batch durable; `on_written(batch, duplicates)` follows, in order."""
+        if not self.depth:
+            self.began_at = time.monotonic()
+        self.depth += 1
         self._work.put(lambda: self._write(batch))
 
     def query(self, work: Callable[[Store], Result]) -> "asyncio.Future[Result]":
@@ -62,7 +63,7 @@ class Writer:
 
     def stuck_s(self) -> float:
         """Return for how long the batch in hand has been in the store's hands."""
-        return time.monotonic() - self.began_at if self.writing else 0.0
+        return time.monotonic() - self.began_at if self.depth else 0.0
 
     async def close(self) -> None:
         """Finish what is queued, close the store, end the thread."""
@@ -88,7 +89,8 @@ class Writer:
         self._loop.call_soon_threadsafe(self._written, batch, duplicates)
 
     def _written(self, batch: Batch, duplicates: dict[int, int]) -> None:
-        self.writing = False
+        self.depth -= 1
+        self.began_at = time.monotonic()
         self._on_written(batch, duplicates)
 
 

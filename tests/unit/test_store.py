@@ -1,0 +1,182 @@
+"""The SQLite journal against its contract, on real files."""
+
+import shutil
+from pathlib import Path
+from zlib import crc32
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proto.message import Message, encode_message
+from router.core.delivery import State
+from router.core.output import Batch
+from router.store.contract import StoreError
+from router.store.sqlite import FILE, SqliteStore
+
+AT = 1_800_000_000_000
+
+
+def batch_of(first: int, ids: list[str], subject: str = "call-1", at: int = AT) -> Batch:
+    """A batch of messages numbered from `first`, each with one delivery of the same number."""
+    batch = Batch()
+    for n, id in enumerate(ids, first):
+        raw = encode_message(Message(id, "test.message.v1", "producer", subject, at, body=b"x"))
+        batch.messages.append(
+            (n, "producer", id, "test.message.v1", subject, 2, at, n, 1, crc32(raw), raw)
+        )
+        batch.deliveries.append((n, n, "sink", None))
+    return batch
+
+
+def outcome(delivery: int, state: State = State.SETTLED) -> Batch:
+    """A batch that ends one delivery."""
+    return Batch(outcomes=[(delivery, delivery, "sink", state, 1, AT + 1, AT + 2, "HTTP 200")])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    store = SqliteStore(tmp_path)
+    store.open()
+    return store
+
+
+def test_a_new_journal_names_itself_and_counts_its_starts(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    first = store.open()
+    store.close()
+    second = SqliteStore(tmp_path).open()
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert first.bus == second.bus
+    assert (second.next_n, second.next_delivery) == (1, 1)
+
+
+def test_repeated_ids_are_found_within_a_batch_and_across_batches(store: SqliteStore) -> None:
+    assert store.write(batch_of(1, ["a", "b", "a"])) == {3: 1}
+    assert store.write(batch_of(4, ["c", "b"])) == {5: 2}
+    assert [row.delivery for row in store.load_open()] == [1, 2, 4]
+
+
+@settings(max_examples=25, deadline=None)
+@given(ids=st.lists(st.integers(0, 40).map(str), min_size=1, max_size=300))
+def test_duplicates_agree_with_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[str]
+) -> None:
+    store = SqliteStore(tmp_path_factory.mktemp("journal"))
+    store.open()
+    known: dict[str, int] = {}
+    expected = {n: known[id] for n, id in enumerate(ids, 1) if known.setdefault(id, n) != n}
+    assert store.write(batch_of(1, ids)) == expected
+    assert [row.n for row in store.load_open()] == sorted(known.values())
+    store.close()
+
+
+def test_what_is_open_survives_a_kill_and_what_has_ended_does_not_return(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    store.write(batch_of(1, ["a", "b", "c"]))
+    store.write(outcome(2))
+    store.write(Batch(attempts=[(3, 1, AT, "retry", "HTTP 503", AT + 500)]))
+    image = tmp_path / "image"
+    image.mkdir()
+    for file in tmp_path.glob(f"{FILE}*"):  # what a killed process leaves: log and all
+        shutil.copy(file, image)
+    found = SqliteStore(image)
+    opened = found.open()
+    rows = list(found.load_open())
+    assert [(row.delivery, row.attempts, row.due) for row in rows] == [
+        (1, 0, None),
+        (3, 1, AT + 500),
+    ]
+    assert opened.totals == {"sink": {"accepted": 3, "settled": 1}}
+    assert (opened.next_n, opened.next_delivery) == (4, 4)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_trace_finds_a_subject_whether_indexed_yet_or_not(
+    store: SqliteStore, indexed: bool
+) -> None:
+    store.write(batch_of(1, ["a"], "call-1"))
+    store.write(batch_of(2, ["b"], "call-2"))
+    if indexed:
+        assert store.tidy(1, 10) == 0
+    store.write(batch_of(3, ["c"], "call-1"))
+    store.write(outcome(1))
+    messages = store.trace("call-1", 10)
+    assert [message["id"] for message in messages] == ["a", "c"]
+    deliveries = messages[0]["deliveries"]
+    assert isinstance(deliveries, list)
+    assert (deliveries[0]["state"], deliveries[0]["note"]) == (State.SETTLED, "HTTP 200")
+    assert store.trace("call-9", 10) == []
+
+
+def test_tidy_goes_in_steps_and_never_hides_an_open_delivery(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open()
+    store.write(batch_of(1, [str(n) for n in range(30)]))
+    for delivery in range(1, 11):
+        store.write(outcome(delivery))
+    assert store.tidy(11, 20) == 10
+    assert store.tidy(11, 20) == 0
+    store.close()
+    again = SqliteStore(tmp_path)
+    again.open()
+    assert [row.delivery for row in again.load_open()] == list(range(11, 31))
+    assert len(again.trace("call-1", 100)) == 30
+
+
+def test_pruning_forgets_what_ended_long_ago_but_no_dead_letter(store: SqliteStore) -> None:
+    store.write(batch_of(1, ["settled", "dead", "open"]))
+    store.write(outcome(1))
+    store.write(outcome(2, State.DEAD))
+    store.write(batch_of(4, ["young"], at=AT + 10_000))
+    store.tidy(3, 100)
+    assert store.prune(AT + 5_000, 100) == 3
+    assert [message["id"] for message in store.trace("call-1", 10)] == ["dead", "open", "young"]
+
+
+def test_numbers_are_not_given_twice_after_everything_was_pruned(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open()
+    store.write(batch_of(1, ["a", "b"]))
+    store.write(outcome(1))
+    store.write(outcome(2))
+    store.tidy(3, 100)
+    store.prune(AT + 1, 100)
+    store.close()
+    opened = SqliteStore(tmp_path).open()
+    assert (opened.next_n, opened.next_delivery) == (3, 3)
+
+
+def test_a_damaged_message_is_named_and_nothing_is_deleted(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open()
+    store.write(batch_of(1, ["a", "b"]))
+    store.close()
+    other = apsw.Connection(str(tmp_path / FILE))
+    other.execute("update message set raw = x'00' where n = 2")
+    other.close()
+    damaged = SqliteStore(tmp_path)
+    damaged.open()
+    with pytest.raises(StoreError, match="message 2 is damaged"):
+        list(damaged.load_open())
+    damaged.close()
+    assert SqliteStore(tmp_path).open().epoch == 3
+
+
+def test_a_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open()
+    store.close()
+    other = apsw.Connection(str(tmp_path / FILE))
+    other.execute("pragma user_version=99")
+    other.close()
+    with pytest.raises(StoreError, match="version 99"):
+        SqliteStore(tmp_path).open()
+
+
+def test_every_commit_is_synced(store: SqliteStore) -> None:
+    assert store._db.pragma("synchronous") == 2
+    assert store._db.pragma("journal_mode") == "wal"
+    assert store._db.pragma("locking_mode") == "exclusive"
