@@ -87,11 +87,13 @@ class Ambulance:
         if known := self.ledger.answer_of(key):
             return known
         given = decode(body, shape)
-        if isinstance(given, schemas.IncidentCard):
-            reply, id112 = self._take_card(given), given.id112
-        else:
-            assert isinstance(given, schemas.IncidentCancelled)
-            reply, id112 = self._end(given), given.id112
+        match given:
+            case schemas.IncidentCard(id112=id112):
+                reply = self._take_card(given)
+            case schemas.IncidentCancelled(id112=id112):
+                reply = self._end(given)
+            case _:
+                raise TypeError(f"not a card and not a cancellation: {shape.__name__}")
         entry = {"operation": shape.__name__, "id112": id112, "outcome": reply.outcome}
         status = 201 if reply.outcome == "created" else 200
         answer = msgspec.to_builtins(reply)

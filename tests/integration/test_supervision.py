@@ -207,6 +207,13 @@ class TestSystemd:
         )
         assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
+    @pytest.mark.parametrize("unit", ["smpbus-router.service", "smpbus-connector@.service"])
+    def test_libzmq_may_set_the_policy_of_its_threads(self, unit: str) -> None:
+        """Denied that call libzmq 4.3.5 aborts (thread.cpp), so the unit would never start."""
+        lines = (UNITS / unit).read_text(encoding="utf-8").splitlines()
+        filters = [line for line in lines if line.startswith("SystemCallFilter=")]
+        assert filters[-1] == "SystemCallFilter=sched_setscheduler"
+
     def test_a_connector_does_not_fall_with_the_router(self) -> None:
         text = (UNITS / "smpbus-connector@.service").read_text(encoding="utf-8")
         assert not re.search(r"^(Requires|BindsTo|Requisite)=", text, re.MULTILINE)

@@ -1,0 +1,99 @@
+# make run [ARGS=--once]   the whole bus at work on this machine, until Ctrl-C
+# make test                lint, types and every test
+# make lint                ruff and mypy only
+# make bench [ARGS=...]    measure throughput on this machine
+# make clean               remove what the others made
+#
+# Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
+# this runs as root, and named otherwise.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean packages
+
+VENV := .venv
+STAMP := $(VENV)/.installed-from-lock
+BIN := $(VENV)/bin
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+run: $(STAMP)
+	@exec $(BIN)/smpbus demo $(ARGS)
+
+bench: $(STAMP)
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+lint: $(STAMP)
+	@step=start
+	trap 'code=$$?; if [ $$code = 0 ]; then echo "make lint: OK"; \
+	      else echo "make lint: FAILED at: $$step"; fi' EXIT
+	step="ruff check"; echo "== $$step"; $(BIN)/ruff check .
+	step="ruff format"; echo "== $$step"; $(BIN)/ruff format --check .
+	step="mypy"; echo "== $$step"; $(BIN)/mypy
+
+test: packages $(STAMP)
+	@step=start; begun=$$SECONDS
+	trap 'code=$$?; if [ $$code = 0 ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
+	      else echo "make test: FAILED at: $$step"; fi' EXIT
+	step="lint"; $(MAKE) --no-print-directory lint
+	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest $(ARGS)
+
+clean:
+	@rm -rf $(VENV) demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	echo "make clean: OK"
+
+# Install the Debian packages in $$want, or name them and stop.
+define install_packages
+	if [ -n "$$want" ]; then
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+			echo "== Debian packages:$$want"
+			export DEBIAN_FRONTEND=noninteractive
+			apt-get -qq update
+			apt-get -qq install -y --no-install-recommends $$want >/dev/null
+		else
+			echo "make: these Debian packages are missing, install them as root:$$want" >&2
+			exit 1
+		fi
+	fi
+endef
+
+# What the tests run besides Python: a client in PHP, and the checker of the systemd units.
+packages:
+	@want=""
+	command -v php >/dev/null || want="$$want php-cli"
+	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
+	command -v systemd-analyze >/dev/null || want="$$want systemd"
+	$(install_packages)
+
+$(STAMP): requirements.lock pyproject.toml
+	@want=""
+	enough='import sys; sys.exit(sys.version_info < (3, 11))'
+	if ! command -v uv >/dev/null; then
+		command -v python3 >/dev/null || want="$$want python3"
+		{ command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null; } \
+			|| want="$$want python3-venv"
+		$(install_packages)
+		if ! python3 -c "$$enough"; then
+			echo "make: smpbus needs Python 3.11 or newer (Debian 12, Ubuntu 24.04); this is" \
+				"$$(python3 --version). Upgrade it, or install uv." >&2
+			exit 1
+		fi
+	fi
+	if ! $(BIN)/python -c "$$enough" 2>/dev/null; then
+		echo "== [1/3] virtual environment: $(VENV)"
+		rm -rf $(VENV)
+		if command -v uv >/dev/null; then uv venv -q --seed --python '>=3.11' $(VENV); \
+		else python3 -m venv $(VENV); fi
+	fi
+	pip="$(BIN)/python -m pip --disable-pip-version-check --no-input"
+	echo "== [2/3] packages of requirements.lock"
+	$$pip install --require-hashes -r requirements.lock \
+		| awk '/^Collecting/ { print "   " $$2; fflush() } \
+		       /^Installing/ { print "   installing"; fflush() }'
+	echo "== [3/3] smpbus itself"
+	$$pip install -q --no-deps --no-build-isolation -e .
+	touch $@

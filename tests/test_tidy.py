@@ -1,0 +1,249 @@
+"""The house rules that a program can check: layout, imports, names, sizes, forbidden words."""
+
+import ast
+import re
+import string
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("proto", "router", "connectors")
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "config",
+    "connectors",
+    "docs",
+    "proto",
+    "pyproject.toml",
+    "requirements.lock",
+    "router",
+    "systemd",
+    "tests",
+}
+NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
+# What each package may import besides the standard library and its allowed neighbours.
+THIRD_PARTY = {
+    "proto": {"msgspec", "zmq"},
+    "router": {
+        "apsw",
+        "click",
+        "msgspec",
+        "prometheus_client",
+        "starlette",
+        "uvicorn",
+        "uvloop",
+        "zmq",
+    },
+    "connectors": {"click", "httpx", "msgspec", "starlette", "uvicorn", "uvloop"},
+}
+NEIGHBOURS = {
+    "proto": {"proto"},
+    "router": {"router", "proto"},
+    "connectors": {"connectors", "proto"},
+}
+# The core is fed time and chance: it may not take them itself, nor touch the world.
+NOT_IN_CORE = {
+    "apsw",
+    "asyncio",
+    "datetime",
+    "logging",
+    "os",
+    "secrets",
+    "socket",
+    "sqlite3",
+    "threading",
+    "time",
+    "uuid",
+    "uvloop",
+    "zmq",
+}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_IMPORTS = {"pickle", "marshal", "shelve", "xml"}
+FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 550
+# The heart and the two ends of the wire: each is one thing, told in one place.
+LONG_FILES = {"router/core/core.py", "router/shell/daemon.py", "proto/client.py"}
+LONG_FILE_LINES_MAX = 900
+
+
+def modules() -> list[Path]:
+    """Return every module that is shipped."""
+    return sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+
+
+def named(paths: list[Path]) -> list[object]:
+    """Return the paths as pytest parameters that read well."""
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a module."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names of everything a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def ignored() -> set[str]:
+    """Return the names that .gitignore keeps out of the repository."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    return {line.strip("/") for line in lines} | {".git"}
+
+
+class TestLayout:
+    def test_top_level_is_as_the_readme_says(self) -> None:
+        assert {path.name for path in ROOT.iterdir()} - ignored() == TOP_LEVEL
+
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_a_module_is_named_by_what_it_owns(self, path: Path) -> None:
+        assert not {path.stem, path.parent.name} & NO_NOUNS
+
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_a_module_says_what_it_owns(self, path: Path) -> None:
+        assert ast.get_docstring(tree_of(path)), "no docstring"
+
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_sizes(self, path: Path) -> None:
+        name = str(path.relative_to(ROOT))
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= (LONG_FILE_LINES_MAX if name in LONG_FILES else FILE_LINES_MAX)
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < FUNCTION_LINES_MAX, node.name
+
+    def test_public_functions_say_what_they_do(self) -> None:
+        silent = [
+            f"{path.relative_to(ROOT)}: {node.name}"
+            for path in modules()
+            for node in tree_of(path).body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            and not node.name.startswith("_")
+            and not ast.get_docstring(node)
+        ]
+        assert silent == []
+
+
+class TestImports:
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_one_way_and_listed(self, path: Path) -> None:
+        package = path.relative_to(ROOT).parts[0]
+        foreign = imported(path) - set(sys.stdlib_module_names) - NEIGHBOURS[package]
+        assert foreign <= THIRD_PARTY[package]
+
+    def test_what_is_imported_is_declared(self) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+        used = set().union(*(imported(path) for path in modules()))
+        third_party = used - set(sys.stdlib_module_names) - set(PACKAGES)
+        as_declared = {"zmq": "pyzmq", "prometheus_client": "prometheus-client"}
+        # supervisor is a program that is run, never imported.
+        wanted = {as_declared.get(name, name) for name in third_party} | {"supervisor"}
+        assert wanted == declared
+
+    def test_the_core_is_pure(self) -> None:
+        core = sorted((ROOT / "router" / "core").glob("*.py"))
+        assert core
+        impure = {path.name: imported(path) & NOT_IN_CORE for path in core}
+        assert {name: found for name, found in impure.items() if found} == {}
+        # A generator that it is given is chance fed from outside; the module's own is not.
+        chance = {
+            f"{path.name}: {alias.name}"
+            for path in core
+            for node in ast.walk(tree_of(path))
+            if (isinstance(node, ast.ImportFrom) and node.module == "random")
+            or (isinstance(node, ast.Import) and node.names[0].name == "random")
+            for alias in node.names
+            if alias.name != "Random"
+        }
+        assert chance == set()
+
+    def test_one_module_knows_the_http_client(self) -> None:
+        knowing = [str(path.relative_to(ROOT)) for path in modules() if "httpx" in imported(path)]
+        assert knowing == ["connectors/runtime/http.py"]
+
+
+class TestCode:
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_nothing_forbidden(self, path: Path) -> None:
+        assert not imported(path) & FORBIDDEN_IMPORTS
+        for node in ast.walk(tree_of(path)):
+            # An assert vanishes under -O: what must hold is checked and named.
+            assert not isinstance(node, ast.Assert), f"line {node.lineno}: assert"
+            if isinstance(node, ast.Call):
+                called = node.func.id if isinstance(node.func, ast.Name) else ""
+                assert called not in FORBIDDEN_CALLS, f"line {node.lineno}: {called}"
+                shell = [one for one in node.keywords if one.arg == "shell"]
+                assert not shell, f"line {node.lineno}: a shell"
+
+    def test_no_test_is_switched_off(self) -> None:
+        off = re.compile(r"pytest\.(?:mark\.)?(?:skip|xfail|importorskip)")
+        tests = sorted((ROOT / "tests").rglob("*.py"))
+        found = [path.name for path in tests if path != Path(__file__) and off.search(read(path))]
+        assert found == []
+
+
+class TestTexts:
+    def test_both_languages_say_the_same_things(self) -> None:
+        russian, english = (flat(language) for language in ("ru", "en"))
+        assert russian.keys() == english.keys()
+        differing = {key for key in russian if fields_of(russian[key]) != fields_of(english[key])}
+        assert differing == set()
+
+    def test_every_text_named_in_the_code_exists(self) -> None:
+        known = flat("ru").keys()
+        named_in_code = {
+            node.args[0].value
+            for path in modules()
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "text"
+            and isinstance(node.args[0], ast.Constant)
+        }
+        assert len(named_in_code) > 50
+        assert named_in_code - known == set()
+
+
+def flat(language: str) -> dict[str, str]:
+    """Return the texts of one language by dotted key."""
+    texts = tomllib.loads(read(ROOT / "proto" / "texts" / f"{language}.toml"))
+    return dict(_flat("", texts))
+
+
+def _flat(prefix: str, table: dict[str, object]) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield prefix + key, str(value)
+
+
+def fields_of(text: str) -> set[str]:
+    """Return the {fields} of a text."""
+    return {field for _, field, _, _ in string.Formatter().parse(text) if field}
+
+
+def read(path: Path) -> str:
+    """Return a file's text."""
+    return path.read_text(encoding="utf-8")
