@@ -26,7 +26,7 @@ from proto.errors import TEMPORARY, Code
 from proto.frames import FrameError
 from proto.message import TYPE_GRAMMAR, Message, decode_message
 from router.core.delivery import Delivery, State
-from router.core.output import Batch, OpenDelivery, Output
+from router.core.output import BacklogRow, Batch, OpenDelivery, Output
 from router.core.permission import Rights
 from router.core.policy import given_up, next_delay_ms
 from router.core.queue import Holding, Queue
@@ -39,6 +39,8 @@ DELIVER_LENGTH_MAX: Final = 512
 DELIVER_BYTES_MAX: Final = 1024 * 1024
 TEMPORARY_RETRY_MS: Final = 1_000
 ROUTED_MAX: Final = 10_000
+FRONTIER_LAG_MAX: Final = 50_000
+FILE_STEP: Final = 2_000
 _NOTHING: Final = Permission()
 _WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 
@@ -70,10 +72,11 @@ class Core:
         self.out = Output()
         self.sessions: dict[bytes, Session] = {}
         self.queues: dict[str, Queue] = {}
-        self.open: dict[int, Delivery] = {}
+        self.open: dict[int, Delivery] = {}  # without those in the backlog, in order of acceptance
+        self.backlog: dict[int, Delivery] = {}
         self.names: dict[bytes, str] = {}  # public key -> name
         self.store_full = False
-        self.open_from = 1  # no delivery below is open, and the store knows how each ended
+        self.frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
         self.observed = False
         self.counters = dict.fromkeys(
             ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
@@ -120,10 +123,13 @@ class Core:
             queue = self.queues.get(row.destination)
             if queue is None:  # its destination was taken out of the configuration: keep it whole
                 queue = self.add_queue(row.destination, Destination())
+            message = decode_message(row.raw)
+            due = row.due if row.attempts else message.not_before
             delivery = Delivery(
-                row.delivery, row.n, queue, row.subject, row.priority, row.raw, row.accepted_at,
-                row.due, decode_message(row.raw).expires, row.attempts,
+                row.delivery, row.n, queue, message.subject, message.priority, row.raw,
+                row.accepted_at, due, message.expires, row.attempts,
             )  # fmt: skip
+            delivery.filed = row.filed
             queue.open += 1
             self._enqueue(delivery, now)
 
@@ -259,12 +265,11 @@ class Core:
         self._next_delivery = id + len(target.queues)
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.messages.append(
-            (n, message.source, message.id, message.type, message.subject, priority, wall_ms,
-             id, len(target.queues), crc32(data), data)
+            (n, message.source, message.id, message.subject, wall_ms, id, target.names,
+             crc32(data), data)
         )  # fmt: skip
         for queue in target.queues:
             queue.open += 1
-            batch.deliveries.append((id, n, queue.name, due))
             batch.fresh.append(
                 Delivery(
                     id, n, queue, message.subject, priority, data, wall_ms, due, message.expires
@@ -276,14 +281,15 @@ class Core:
     def _route(self, session: Session, type: str, priority: int) -> Target:
         names = self._routes.find(session.name, type, priority)
         if not TYPE_GRAMMAR.fullmatch(type):
-            target = Target((), (Code.BAD_MESSAGE, "the type is not dotted words"))
+            target = Target((), refusal=(Code.BAD_MESSAGE, "the type is not dotted words"))
         elif not session.rights.publish.match(type):
             refusal = (Code.NOT_PERMITTED, f"{session.name} may not publish this type")
-            target = Target((), refusal)
+            target = Target((), refusal=refusal)
         elif not names:
-            target = Target((), (Code.NO_ROUTE, "no route takes this type from this source"))
+            refusal = (Code.NO_ROUTE, "no route takes this type from this source")
+            target = Target((), refusal=refusal)
         else:
-            target = Target(tuple(self.queues[name] for name in names))
+            target = Target(tuple(self.queues[name] for name in names), " ".join(names))
         if len(session.routed) < ROUTED_MAX:  # a peer may invent types without end
             session.routed[type, priority] = target
         return target
@@ -308,26 +314,44 @@ class Core:
         """Hand the gathered transaction to the store; the next one gathers meanwhile."""
         batch, self.out.batch = self.out.batch, Batch()
         self._writing.append(batch)
-        batch.open_from = self._oldest_open()
+        self._file_stragglers(batch)
+        batch.frontier = self._frontier()
         return batch
 
-    def _oldest_open(self) -> int:
-        """Return the oldest delivery that is open or on its way to the disk.
+    def _file_stragglers(self, batch: Batch) -> None:
+        """Put what has been open for long into the backlog, so that the frontier moves on."""
+        before_n = self._next_n - self.frontier_lag_max
+        filed: list[Delivery] = []
+        for delivery in self.open.values():
+            if delivery.n >= before_n or len(filed) == FILE_STEP:
+                break
+            filed.append(delivery)
+        for delivery in filed:
+            del self.open[delivery.id]
+            self.backlog[delivery.id] = delivery
+            delivery.filed = delivery.priority
+            batch.filed.append(_backlog_row(delivery))
 
-        Ids grow, and `open` keeps their order: what is in it came before what is being written.
+    def _frontier(self) -> int:
+        """Return the oldest message that is open without being in the backlog, or not on disk yet.
+
+        Numbers grow, and `open` keeps their order: what is in it came before what is written.
         """
-        for id in self.open:
-            return id
+        for delivery in self.open.values():
+            return delivery.n
         for batch in self._writing:
-            if batch.deliveries:
-                return batch.deliveries[0][0]
-        return self._next_delivery
+            if batch.messages:
+                return batch.messages[0][0]
+        return self._next_n
+
+    def find(self, id: int) -> Delivery | None:
+        """Return an open delivery."""
+        return self.open.get(id) or self.backlog.get(id)
 
     def persisted(self, batch: Batch, duplicates: dict[int, int], now: Now) -> None:
         """The batch is on disk. `duplicates` are the n of messages that were accepted before."""
         touched: dict[str, Queue] = {}
         self._writing.remove(batch)
-        self.open_from = batch.open_from
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
         self.counters["duplicates"] += len(duplicates)
         for delivery in batch.fresh:
@@ -352,13 +376,15 @@ class Core:
             self._send(peer, frames.ACCEPTED, frames.Accepted(numbers))
 
     def _observe_accepted(self, batch: Batch, duplicates: dict[int, int]) -> None:
-        for n, source, id, type, subject, priority, *_ in batch.messages:
+        for n, source, id, subject, *_, raw in batch.messages:
             if n not in duplicates:
-                event = {"source": source, "id": id, "type": type, "priority": priority}
-                self._observe("accepted", {**event, "subject": subject})
+                message = decode_message(raw)
+                event: dict[str, object] = {"source": source, "id": id, "subject": subject}
+                event |= {"type": message.type, "priority": message.priority}
+                self._observe("accepted", event)
 
     def _enqueue(self, delivery: Delivery, now: Now) -> None:
-        self.open[delivery.id] = delivery
+        (self.open if delivery.filed is None else self.backlog)[delivery.id] = delivery
         if delivery.expires is not None:
             self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
         if delivery.due is not None and delivery.due > now.wall_ms:
@@ -421,7 +447,7 @@ class Core:
         touched: dict[str, Queue] = {}
         foreign = 0
         for settlement in settlements:
-            delivery = self.open.get(settlement.delivery)
+            delivery = self.open.get(settlement.delivery) or self.backlog.get(settlement.delivery)
             if delivery is None:
                 continue  # settled before: a repeat does no harm
             queue = delivery.queue
@@ -471,7 +497,11 @@ class Core:
         )  # fmt: skip
         if self.observed:
             self._observe_delivery(word, delivery, note)
-        del self.open[delivery.id]
+        if delivery.filed is None:
+            del self.open[delivery.id]
+        else:
+            del self.backlog[delivery.id]
+            self.out.batch.unfiled.append(_backlog_row(delivery))
         queue.finish(delivery)
 
     def _retry(self, delivery: Delivery, after_ms: int | None, note: str | None, now: Now) -> None:
@@ -571,7 +601,7 @@ class Core:
             if kind == "answer":
                 if question := self._questions.pop(id, None):
                     self._answer(question, Code.TIMEOUT, "no answer in time")
-            elif delivery := self.open.get(id):
+            elif delivery := self.find(id):
                 touched[delivery.queue.name] = delivery.queue
                 self._fire(delivery, kind, now)
         for queue in touched.values():
@@ -632,3 +662,9 @@ class Core:
             "subject": delivery.subject, "attempt": delivery.attempts, "note": note,
         }  # fmt: skip
         self._observe(topic, event)
+
+
+def _backlog_row(delivery: Delivery) -> BacklogRow:
+    if delivery.filed is None:
+        raise ValueError(f"delivery {delivery.id} is not in the backlog")
+    return delivery.queue.name, delivery.filed, delivery.id, delivery.n

@@ -29,6 +29,7 @@ class Delivery:
         "delivered_at",
         "due",
         "expires",
+        "filed",
         "holder",
         "id",
         "n",
@@ -65,3 +66,4 @@ class Delivery:
         self.state = State.READY
         self.holder: Holding | None = None
         self.delivered_at: int | None = None  # ms UTC, of the latest attempt
+        self.filed: int | None = None  # its priority in the store's backlog, if it is there

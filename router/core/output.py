@@ -11,10 +11,10 @@ from router.core.delivery import Delivery
 Frames = list[bytes]
 
 # Rows as the store writes them, in the order of its columns (plain tuples: the hot path).
-# n, source, id, type, subject, priority, accepted_at, first delivery, deliveries, checksum, raw
-MessageRow = tuple[int, str, str, str, str, int, int, int, int, int, bytes]
-# delivery, n, destination, due
-DeliveryRow = tuple[int, int, str, int | None]
+# n, source, id, subject, accepted_at, first delivery, destinations (space between), checksum, raw
+MessageRow = tuple[int, str, str, str, int, int, str, int, bytes]
+# destination, priority, delivery, n
+BacklogRow = tuple[str, int, int, int]
 # delivery, n, destination, state, attempts, delivered_at, ended_at, note
 OutcomeRow = tuple[int, int, str, int, int, int | None, int, str | None]
 # delivery, attempt, at, outcome, note, due
@@ -23,15 +23,21 @@ AttemptRow = tuple[int, int, int, str, str | None, int | None]
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One transaction, and what waits for its sync."""
+    """One transaction, and what waits for its sync.
+
+    A message's deliveries are numbered on from its first one, in the order of its destinations;
+    one is open until it has an outcome. `frontier` spares a start the search through all history:
+    no message below it has an open delivery that is not in the backlog.
+    """
 
     messages: list[MessageRow] = field(default_factory=list)
-    deliveries: list[DeliveryRow] = field(default_factory=list)
+    filed: list[BacklogRow] = field(default_factory=list)  # into the backlog
+    unfiled: list[BacklogRow] = field(default_factory=list)  # out of it
     outcomes: list[OutcomeRow] = field(default_factory=list)
     attempts: list[AttemptRow] = field(default_factory=list)
     fresh: list[Delivery] = field(default_factory=list)
     accepts: list[tuple[bytes, int]] = field(default_factory=list)  # (peer, its batch number)
-    open_from: int = 1  # once this batch is durable, no delivery below is open
+    frontier: int = 1  # message number
 
     @property
     def hurries(self) -> bool:
@@ -53,14 +59,17 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class OpenDelivery:
-    """A delivery that the store holds as open, read at the start."""
+    """A delivery that the store holds as open, read at the start.
+
+    `due` is when its next attempt is, if it was retried (ms UTC); `filed` is the priority under
+    which it is in the backlog, if it is.
+    """
 
     delivery: int
     n: int
     destination: str
-    due: int | None
-    attempts: int
-    subject: str
-    priority: int
     accepted_at: int
     raw: bytes
+    attempts: int = 0
+    due: int | None = None
+    filed: int | None = None

@@ -7,9 +7,13 @@ from router.core.queue import Holding, Queue
 
 
 class Target(NamedTuple):
-    """Where a session's messages of one type and priority go, or why (code, sentence) nowhere."""
+    """Where a session's messages of one type and priority go, or why (code, sentence) nowhere.
+
+    `names` are the queues' names with spaces between, as the journal keeps them.
+    """
 
     queues: tuple[Queue, ...]
+    names: str = ""
     refusal: tuple[str, str] | None = None
 
 

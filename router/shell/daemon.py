@@ -43,17 +43,16 @@ from router.store.contract import Opened, Store, StoreError
 from router.store.sqlite import SqliteStore
 
 BURST_S: Final = 0.002
-GATHER_MAX: Final = 2048
+GATHER_MAX: Final = 4096
 BEAT_S: Final = 1.0
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 PRUNE_EVERY_S: Final = 60
 PRUNE_STEP: Final = 200
 DEPTH_MAX: Final = 2
-DEEP_LENGTH_MIN: Final = 512
+DEEP_LENGTH_MIN: Final = 1024
 OUTCOMES_MAX: Final = 1024
 LINGER_S: Final = 0.02
-TIDY_STEP: Final = 200
 GC_THRESHOLD: Final = 200_000
 SWITCH_S: Final = 0.0002
 TIDY_LAG_MAX: Final = 200_000
@@ -315,9 +314,7 @@ class Daemon:
         """Let the store catch up with what it puts off, in steps that delay nobody."""
         if not self._tidying:
             self._tidying = True
-            open_from = self.core.open_from
-            step = self.writer.query(lambda s: s.tidy(open_from, TIDY_STEP))
-            step.add_done_callback(self._tidied)
+            self.writer.query(lambda s: s.tidy()).add_done_callback(self._tidied)
 
     def _tidied(self, left: "asyncio.Future[int]") -> None:
         self._tidying = False
@@ -394,18 +391,22 @@ class Daemon:
 
     def _hop(self, row: dict[str, Any]) -> dict[str, Any]:
         message: Message = decode_message(row.pop("raw"))
+        row["type"] = message.type
+        row["priority"] = message.priority
         row["time"] = message.time
         row["correlation_id"] = message.correlation_id
         row["size"] = len(message.body)
         for delivery in row["deliveries"]:
             state = delivery["state"]
             delivery["settled_at"] = delivery.pop("ended_at")
+            delivery["due"] = None
             if state is not None:
                 delivery["state"] = State(state).name.lower()
                 continue
-            held = self.core.open.get(delivery["delivery"])
+            held = self.core.find(delivery["delivery"])
             delivery["state"] = _OPEN_WORDS[held.state] if held else "pending"
             if held:
+                delivery["due"] = held.due
                 delivery["attempts"] = held.attempts
                 delivery["delivered_at"] = held.delivered_at
         return row

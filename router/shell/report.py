@@ -85,7 +85,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "uptime_s": round((daemon.now().wall_ms - daemon.started_at) / 1000, 1),
         "listen": daemon.addresses,
         "counters": dict(core.counters),
-        "open": len(core.open),
+        "open": len(core.open) + len(core.backlog),
         "sessions": len(core.sessions),
         "queues": queue_rows(daemon),
         "store": {

@@ -38,9 +38,8 @@ class Store(Protocol):
     def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
         """Return the messages of a subject with their deliveries, oldest first."""
 
-    def tidy(self, open_from: int, limit: int) -> int:
-        """Bring the subject index forward by up to `limit` messages, and note that no delivery
-        below `open_from` is open; returns how many messages are still to be indexed."""
+    def tidy(self) -> int:
+        """Bring the subject index forward by one step; returns how many whole steps are left."""
 
     def prune(self, before_ms: int, limit: int) -> int:
         """Forget up to `limit` messages accepted before a time whose deliveries have all settled

@@ -2,43 +2,52 @@
 -- `raw` is the message as it came over the wire, stored once however many destinations it has.
 create table meta (key text primary key, value text not null) without rowid;
 
+-- `destinations` are names with spaces between; the deliveries to them are numbered on from
+-- `first_delivery`. One that has no row in `outcome` is open.
 create table message (
     n integer primary key,
     source text not null,
     id text not null,
-    type text not null,
     subject text not null,
-    priority integer not null,
     accepted_at integer not null,
     first_delivery integer not null,
-    deliveries integer not null,
+    destinations text not null,
     checksum integer not null,
     raw blob not null
 );
 -- The deduplication window: a repeated (source, id) is not inserted.
 create unique index message_id on message (source, id);
 
--- subject -> messages, filled in steps when the writer has time: kept up to date at every commit
--- it would cost as much as all else together. meta.indexed_n says how far it has come.
-create table subject_message (
-    subject text not null,
-    n integer not null,
-    primary key (subject, n)
-) without rowid;
-
--- A message's deliveries have consecutive numbers from first_delivery. `state` is null while a
--- delivery is open; none below meta.open_from is.
-create table delivery (
+-- How deliveries ended.
+create table outcome (
     delivery integer primary key,
     n integer not null,
     destination text not null,
-    state integer,
-    attempts integer not null default 0,
+    state integer not null,
+    attempts integer not null,
     delivered_at integer,
-    ended_at integer,
-    note text,
-    due integer
+    ended_at integer not null,
+    note text
 );
+
+-- Deliveries that have been open for long. No message below meta.frontier has another open one, so
+-- a start needs to look through the messages from there only.
+create table backlog (
+    destination text not null,
+    priority integer not null,
+    delivery integer not null,
+    n integer not null,
+    primary key (destination, priority, delivery)
+) without rowid;
+
+-- subject -> messages, filled in by whole segments of n when the writer has time: one index over
+-- all would touch a page per message. meta.indexed_n says how far it has come.
+create table subject_message (
+    segment integer not null,
+    subject text not null,
+    n integer not null,
+    primary key (segment, subject, n)
+) without rowid;
 
 -- Attempts that did not end a delivery.
 create table attempt (

@@ -14,6 +14,7 @@ per statement instead of per row, which matters more than anything else here.
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -31,10 +32,14 @@ FILE: Final = "journal.db"
 SCHEMA_VERSION: Final = 1
 SQLITE_VERSION_MIN: Final = 3_051_003  # older ones can corrupt a WAL database when it is reset
 PAGE_BYTES: Final = 8192
-CHECKPOINT_PAGES: Final = 8192
+CHECKPOINT_PAGES: Final = 1024
 QUICK_CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 Row = TypeVar("Row")
 CHUNKS: Final = (512, 128, 32, 8, 1)
+ON_REPEAT: Final = " on conflict(source,id) do nothing"
+SEGMENT: Final = 1024
+SEGMENT_OF: Final = f"(({{}}) - 1) / {SEGMENT}"
+FRONTIER_STEP: Final = 10_000
 STATE_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 
 
@@ -45,7 +50,7 @@ class SqliteStore:
         self.path = folder / FILE
         self._pruned_n = 0
         self._indexed_n = 0
-        self._open_from = 1
+        self._frontier = 1
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -66,12 +71,13 @@ class SqliteStore:
         newborn = self.path.with_suffix(".new")
         newborn.unlink(missing_ok=True)
         db = apsw.Connection(str(newborn))
+        db.execute("pragma locking_mode=exclusive")  # no shared memory file at birth either
         db.execute(f"pragma page_size={PAGE_BYTES}; pragma synchronous=extra")
         db.execute("pragma journal_mode=wal")
         db.execute("begin immediate")
         db.execute(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"))
         db.execute(
-            "insert into meta values ('bus', ?), ('epoch', 0), ('indexed_n', 0), ('open_from', 1)",
+            "insert into meta values ('bus', ?), ('epoch', 0), ('indexed_n', 0), ('frontier', 1)",
             (uuid.uuid4().hex[:12],),
         )
         db.execute(f"pragma user_version={SCHEMA_VERSION}; commit")
@@ -102,13 +108,12 @@ class SqliteStore:
         totals: dict[str, dict[str, int]] = {}
         for destination, state, count in self._rows("select destination, state, count from total"):
             totals.setdefault(destination, {})[state] = count
-        next_n = self._one("select coalesce(max(n), 0) + 1 from message")
-        next_delivery = self._one("select coalesce(max(delivery), 0) + 1 from delivery")
         self._indexed_n = int(meta["indexed_n"])
-        self._open_from = int(meta["open_from"])
-        # Numbers are never given twice, even when the newest messages have been pruned.
-        next_n = max(next_n, self._indexed_n + 1)
-        next_delivery = max(next_delivery, self._open_from)
+        self._frontier = int(meta["frontier"])
+        next_n, next_delivery = 1, 1
+        newest = "select n, first_delivery, destinations from message order by n desc limit 1"
+        for n, first, destinations in self._rows(newest):
+            next_n, next_delivery = n + 1, first + _count_of(destinations)
         return Opened(meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals)
 
     def _is_small(self) -> bool:
@@ -117,17 +122,53 @@ class SqliteStore:
 
     def load_open(self) -> Iterator[OpenDelivery]:
         """See Store.load_open."""
-        rows = self._rows(
-            "select d.delivery, d.n, d.destination, d.due, d.attempts, m.subject, m.priority,"
-            " m.accepted_at, m.raw, m.checksum"
-            " from delivery d left join message m on m.n = d.n"
-            " where d.delivery >= ? and d.state is null order by d.delivery",
-            (self._open_from,),
+        yield from self._load_backlog()
+        first = self._one(
+            "select coalesce(min(first_delivery), 0) from message where n >= ?", (self._frontier,)
         )
-        for *row, checksum in rows:
-            if checksum is None or crc32(row[8]) != checksum:
-                raise StoreError(f"{self.path}: message {row[1]} is damaged (checksum)")
-            yield OpenDelivery(*row)
+        attempts = self._attempts("delivery >= ?", (first,))
+        ended = (row[0] for row in self._rows(
+            "select delivery from outcome where delivery >= ? order by delivery", (first,)
+        ))  # fmt: skip
+        end = next(ended, None)
+        rows = self._rows(
+            "select n, first_delivery, destinations, accepted_at, checksum, raw"
+            " from message where n >= ? order by n",
+            (self._frontier,),
+        )
+        for n, delivery, destinations, accepted_at, checksum, raw in rows:
+            for id, destination in enumerate(destinations.split(" "), delivery):
+                while end is not None and end < id:
+                    end = next(ended, None)
+                if end != id:
+                    self._check(n, checksum, raw)
+                    tried = attempts.get(id, (0, None))
+                    yield OpenDelivery(id, n, destination, accepted_at, raw, *tried)
+
+    def _load_backlog(self) -> Iterator[OpenDelivery]:
+        attempts = self._attempts("delivery in (select delivery from backlog)")
+        rows = self._rows(
+            "select delivery, n, destination, priority, accepted_at, checksum, raw"
+            " from backlog left join message using (n) order by delivery"
+        )
+        for delivery, n, destination, filed, accepted_at, checksum, raw in rows:
+            self._check(n, checksum, raw)
+            tried = attempts.get(delivery, (0, None))
+            yield OpenDelivery(delivery, n, destination, accepted_at, raw, *tried, filed)
+
+    def _attempts(
+        self, which: str, values: tuple[object, ...] = ()
+    ) -> dict[int, tuple[int, int | None]]:
+        """Return the number and the due time of the latest attempt of each delivery tried."""
+        order = "order by delivery, at, attempt"
+        rows = self._rows(
+            f"select delivery, attempt, due from attempt where {which} {order}", values
+        )
+        return {delivery: (attempt, due) for delivery, attempt, due in rows}
+
+    def _check(self, n: int, checksum: int | None, raw: bytes) -> None:
+        if checksum is None or crc32(raw) != checksum:
+            raise StoreError(f"{self.path}: message {n} is damaged (checksum)")
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -137,28 +178,31 @@ class SqliteStore:
         db.execute("begin immediate")
         duplicates: dict[int, int] = {}
         for part in _chunks(batch.messages):
-            db.execute(_insert_messages(len(part)), tuple(chain.from_iterable(part)))
+            db.execute(_insert("message", 9, len(part), ON_REPEAT), _flat(part))
             if db.changes() < len(part):
                 duplicates |= self._find_duplicates(part)
-        deliveries = batch.deliveries
-        if duplicates:
-            deliveries = [row for row in deliveries if row[1] not in duplicates]
-        for rows in _chunks(deliveries):
-            db.execute(_insert_deliveries(len(rows)), tuple(chain.from_iterable(rows)))
-        self._write_ends(batch)
-        self._count(deliveries, batch)
+        for ends in _chunks(batch.outcomes):
+            db.execute(_insert("outcome", 8, len(ends)), _flat(ends))
+        for attempt in batch.attempts:
+            db.execute(_insert("attempt", 6, 1, " on conflict do nothing"), attempt)
+        self._file(batch)
+        self._count(batch, duplicates)
         db.execute("commit")
         return duplicates
 
-    def _write_ends(self, batch: Batch) -> None:
+    def _file(self, batch: Batch) -> None:
+        """Keep the backlog, and the frontier when it matters that a start knows it."""
         db = self._db
-        for attempt in batch.attempts:
-            db.execute("insert or replace into attempt values (?, ?, ?, ?, ?, ?)", attempt)
-            delivery, number, _, _, _, due = attempt
-            update = "update delivery set attempts = ?, due = ? where delivery = ?"
-            db.execute(update, (number, due, delivery))
-        for rows in _chunks(batch.outcomes):
-            db.execute(_replace_deliveries(len(rows)), tuple(chain.from_iterable(rows)))
+        for rows in _chunks(batch.filed):
+            db.execute(_insert("backlog", 4, len(rows)), _flat(rows))
+        for destination, priority, delivery, _ in batch.unfiled:
+            db.execute(
+                "delete from backlog where destination = ? and priority = ? and delivery = ?",
+                (destination, priority, delivery),
+            )
+        if batch.filed or batch.frontier >= self._frontier + FRONTIER_STEP:
+            db.execute("update meta set value = ? where key = 'frontier'", (batch.frontier,))
+            self._frontier = batch.frontier
 
     def _find_duplicates(self, rows: Sequence[tuple[Any, ...]]) -> dict[int, int]:
         found: dict[int, int] = {}
@@ -168,106 +212,117 @@ class SqliteStore:
                 found[n] = stored
         return found
 
-    def _count(self, deliveries: Sequence[tuple[Any, ...]], batch: Batch) -> None:
-        counts: dict[tuple[str, str], int] = {}
-        for row in deliveries:
-            key = (row[2], "accepted")
-            counts[key] = counts.get(key, 0) + 1
-        for outcome in batch.outcomes:
-            key = (outcome[2], STATE_WORDS[State(outcome[3])])
-            counts[key] = counts.get(key, 0) + 1
+    def _count(self, batch: Batch, duplicates: dict[int, int]) -> None:
+        accepted = Counter(
+            row[6] for row in batch.messages if not duplicates or row[0] not in duplicates
+        )
+        counts: Counter[tuple[str, str]] = Counter()
+        for names, count in accepted.items():
+            counts.update({(name, "accepted"): count for name in names.split(" ")})
+        ended = Counter((row[2], row[3]) for row in batch.outcomes)
+        for (name, state), count in ended.items():
+            counts[name, STATE_WORDS[State(state)]] += count
         upsert = (
             "insert into total values (?, ?, ?)"
             " on conflict (destination, state) do update set count = count + excluded.count"
         )
-        for (destination, state), count in counts.items():
-            self._db.execute(upsert, (destination, state, count))
+        for (name, word), count in counts.items():
+            self._db.execute(upsert, (name, word, count))
 
     # -- history ----------------------------------------------------------------------------------
 
     def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
         """See Store.trace."""
-        columns = ("n", "id", "type", "source", "subject", "priority", "accepted_at",
-                   "first_delivery", "deliveries", "raw")  # fmt: skip
+        columns = ("n", "id", "source", "subject", "accepted_at", "first_delivery", "destinations",
+                   "raw")  # fmt: skip
         chosen = ", ".join(columns)
         rows = self._rows(
-            f"select {chosen} from message where n in"
-            " (select n from subject_message where subject = ?1)"
+            f"with recursive segments(number) as (select {SEGMENT_OF.format('min(n)')} from message"
+            f" union all select number + 1 from segments where number < ?2 / {SEGMENT})"
+            f" select {chosen} from message where n in (select m.n from segments join"
+            " subject_message m on m.segment = number and m.subject = ?1)"
             f" union all select {chosen} from message where n > ?2 and subject = ?1"
             " order by n limit ?3",
             (subject, self._indexed_n, limit),
         )
         messages = [dict(zip(columns, row, strict=True)) for row in rows]
         for message in messages:
-            first = message.pop("first_delivery")
-            message["deliveries"] = self._ends(first, first + message["deliveries"] - 1)
+            numbered = enumerate(
+                message.pop("destinations").split(" "), message.pop("first_delivery")
+            )
+            message["deliveries"] = [self._fate(id, destination) for id, destination in numbered]
         return messages
 
-    def _ends(self, first: int, last: int) -> list[dict[str, object]]:
-        columns = ("delivery", "destination", "state", "attempts", "delivered_at", "ended_at",
-                   "note", "due")  # fmt: skip
-        rows = self._rows(
-            f"select {', '.join(columns)} from delivery where delivery between ? and ?",
-            (first, last),
+    def _fate(self, delivery: int, destination: str) -> dict[str, object]:
+        fate: dict[str, object] = {"delivery": delivery, "destination": destination}
+        columns = ("state", "attempts", "delivered_at", "ended_at", "note")
+        ends = self._rows(
+            f"select {', '.join(columns)} from outcome where delivery = ?", (delivery,)
         )
-        deliveries = [dict(zip(columns, row, strict=True)) for row in rows]
-        for delivery in deliveries:
-            attempts = self._rows(
-                "select at, outcome, note from attempt where delivery = ? order by at",
-                (delivery["delivery"],),
-            )
-            keys = ("at", "outcome", "note")
-            delivery["history"] = [dict(zip(keys, row, strict=True)) for row in attempts]
-        return deliveries
+        fate |= dict(zip(columns, next(ends, (None, 0, None, None, None)), strict=True))
+        attempts = self._rows(
+            "select at, outcome, note, due from attempt where delivery = ? order by at, attempt",
+            (delivery,),
+        )
+        keys = ("at", "outcome", "note", "due")
+        fate["history"] = [dict(zip(keys, row, strict=True)) for row in attempts]
+        return fate
 
-    def tidy(self, open_from: int, limit: int) -> int:
-        """See Store.tidy."""
+    def tidy(self) -> int:
+        """See Store.tidy. A step is one segment, written in the order of its subjects."""
         db = self._db
         last: int = self._one("select coalesce(max(n), 0) from message")
-        if last <= self._indexed_n and open_from == self._open_from:
+        upto = self._indexed_n + SEGMENT
+        if last < upto:
             return 0
-        upto = min(last, self._indexed_n + limit)
         db.execute("begin immediate")
         db.execute(
-            "insert or ignore into subject_message select subject, n from message"
+            f"insert into subject_message select {SEGMENT_OF.format('n')}, subject, n from message"
             " where n > ? and n <= ? and subject <> '' order by subject, n",
             (self._indexed_n, upto),
         )
         db.execute("update meta set value = ? where key = 'indexed_n'", (upto,))
-        db.execute("update meta set value = ? where key = 'open_from'", (open_from,))
         db.execute("commit")
-        self._indexed_n, self._open_from = upto, open_from
-        return last - upto
+        self._indexed_n = upto
+        return (last - upto) // SEGMENT
 
     def prune(self, before_ms: int, limit: int) -> int:
         """See Store.prune. Dead letters stay: they may be replayed."""
         db = self._db
+        # The newest message stays, so that no number is given twice.
         rows = list(
             self._rows(
-                "select n, first_delivery, first_delivery + deliveries - 1 from message"
-                " where n > ? and n <= ? and accepted_at < ? order by n limit ?",
+                "select n, subject, first_delivery, destinations from message"
+                " where n > ? and n <= ? and n < (select max(n) from message)"
+                " and accepted_at < ? order by n limit ?",
                 (self._pruned_n, self._indexed_n, before_ms, limit),
             )
         )
         db.execute("begin immediate")
-        for n, first, last in rows:
+        for n, subject, first, destinations in rows:
             self._pruned_n = n
-            kept = self._one(
-                "select exists (select 1 from delivery where delivery between ? and ?"
-                " and (state is null or state = ?))",
-                (first, last, int(State.DEAD)),
-            )
-            if not kept:
-                db.execute(
-                    "delete from subject_message where n = ?1 and"
-                    " subject = (select subject from message where n = ?1)",
-                    (n,),
+            last = first + _count_of(destinations) - 1
+            ended, dead = next(
+                self._rows(
+                    "select count(*), total(state = ?) from outcome where delivery between ? and ?",
+                    (int(State.DEAD), first, last),
                 )
-                db.execute("delete from message where n = ?", (n,))
-                db.execute("delete from delivery where delivery between ? and ?", (first, last))
-                db.execute("delete from attempt where delivery between ? and ?", (first, last))
+            )
+            if ended == _count_of(destinations) and not dead:
+                self._forget(n, subject, first, last)
         db.execute("commit")
         return len(rows)
+
+    def _forget(self, n: int, subject: str, first: int, last: int) -> None:
+        db = self._db
+        db.execute(
+            f"delete from subject_message where segment = {SEGMENT_OF.format('?1')}"
+            " and subject = ?2 and n = ?1",
+            (n, subject),
+        )
+        db.execute("delete from message where n = ?", (n,))
+        db.execute("delete from outcome where delivery between ? and ?", (first, last))
+        db.execute("delete from attempt where delivery between ? and ?", (first, last))
 
     def size_bytes(self) -> int:
         """See Store.size_bytes."""
@@ -296,26 +351,18 @@ def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 
 @cache
-def _insert_messages(count: int) -> str:
-    values = _values(count, 11)
-    return f"insert into message values {values} on conflict (source, id) do nothing"
+def _insert(table: str, columns: int, rows: int, ending: str = "") -> str:
+    # No blanks: apsw keeps statements prepared up to 16 KiB of text, and parsing is dear.
+    row = f"({','.join('?' * columns)})"
+    return f"insert into {table} values{','.join([row] * rows)}{ending}"
 
 
-@cache
-def _insert_deliveries(count: int) -> str:
-    return f"insert into delivery (delivery, n, destination, due) values {_values(count, 4)}"
+def _flat(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(rows))
 
 
-@cache
-def _replace_deliveries(count: int) -> str:
-    # Overwrites the row in place, which an UPDATE ... FROM (VALUES ...) does at twice the price.
-    columns = "(delivery, n, destination, state, attempts, delivered_at, ended_at, note)"
-    return f"replace into delivery {columns} values {_values(count, 8)}"
-
-
-def _values(rows: int, columns: int) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return ", ".join([row] * rows)
+def _count_of(destinations: str) -> int:
+    return destinations.count(" ") + 1
 
 
 def _sync_folder(folder: Path) -> None:

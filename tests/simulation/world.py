@@ -32,42 +32,53 @@ PRODUCER = b"p"
 class Disk:
     """What would be found after a crash."""
 
-    messages: dict[int, tuple[str, bytes, str, int, int]] = field(default_factory=dict)
+    messages: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # accepted at, raw
     ids: dict[str, int] = field(default_factory=dict)
-    deliveries: dict[int, list[object]] = field(default_factory=dict)  # n, queue, due, attempts
+    deliveries: dict[int, tuple[int, str]] = field(default_factory=dict)  # n, destination
+    attempts: dict[int, tuple[int, int | None]] = field(default_factory=dict)  # number, due
+    backlog: dict[int, int] = field(default_factory=dict)  # delivery -> priority
+    frontier: int = 1
     ended: dict[int, State] = field(default_factory=dict)
     epoch: int = 0
 
     def write(self, batch: Batch) -> dict[int, int]:
         """The store's contract, in memory."""
         duplicates: dict[int, int] = {}
-        for n, _, id, _, subject, priority, at, *_, raw in batch.messages:
+        for n, _, id, _, at, first, destinations, _, raw in batch.messages:
             if id in self.ids:
                 duplicates[n] = self.ids[id]
-            else:
-                self.ids[id] = n
-                self.messages[n] = (id, raw, subject, priority, at)
-        for delivery, n, queue, due in batch.deliveries:
-            if n not in duplicates:
-                self.deliveries[delivery] = [n, queue, due, 0]
+                continue
+            self.ids[id] = n
+            self.messages[n] = (at, raw)
+            for delivery, name in enumerate(destinations.split(" "), first):
+                self.deliveries[delivery] = (n, name)
         for delivery, number, _, _, _, due in batch.attempts:
-            self.deliveries[delivery][2:] = [due, number]
+            self.attempts[delivery] = (number, due)
         for delivery, _, _, state, *_ in batch.outcomes:
             assert delivery not in self.ended, "a delivery ended twice"
             self.ended[delivery] = State(state)
-        for delivery in self.deliveries:
-            assert delivery >= batch.open_from or delivery in self.ended, "open_from is too high"
+        self._file(batch)
         return duplicates
+
+    def _file(self, batch: Batch) -> None:
+        for _, priority, delivery, _ in batch.filed:
+            self.backlog[delivery] = priority
+        for _, priority, delivery, _ in batch.unfiled:
+            assert self.backlog.pop(delivery) == priority
+        if batch.filed or batch.frontier > self.frontier + 40:
+            self.frontier = batch.frontier
+        for delivery, (n, _) in self.deliveries.items():
+            hidden = n < self.frontier and delivery not in self.backlog
+            assert not hidden or delivery in self.ended, "the frontier is too high"
 
     def open(self) -> list[OpenDelivery]:
         """What a start takes up."""
         rows = []
-        for delivery, (n, queue, due, attempts) in sorted(self.deliveries.items()):
+        for delivery, (n, queue) in sorted(self.deliveries.items()):
             if delivery not in self.ended:
-                _, raw, subject, priority, at = self.messages[n]  # type: ignore[index]
-                rows.append(
-                    OpenDelivery(delivery, n, queue, due, attempts, subject, priority, at, raw)  # type: ignore[arg-type]
-                )
+                number, due = self.attempts.get(delivery, (0, None))
+                filed = self.backlog.get(delivery)
+                rows.append(OpenDelivery(delivery, n, queue, *self.messages[n], number, due, filed))
         return rows
 
 
@@ -109,14 +120,16 @@ class World:
             self._settle(kind=frames.ACK)
             self._pass_time()
             self._carry_out()
-            if not self.core.open and not self.core.out.batch and not self.writing:
+            left = len(self.core.open) + len(self.core.backlog)
+            if not left and not self.core.out.batch and not self.writing:
                 return
-        raise AssertionError(f"{len(self.core.open)} deliveries never ended")
+        raise AssertionError(f"{left} deliveries never ended")
 
     def _start(self) -> None:
         self.disk.epoch += 1
         self.core = Core(SETTINGS, "bus", self.disk.epoch, Random(self.random.random()))
         self.core.names = dict(KEYS)
+        self.core.frontier_lag_max = 30
         next_n = max(self.disk.messages, default=0) + 1
         next_delivery = max(self.disk.deliveries, default=0) + 1
         self.core.restore(self.disk.open(), next_n, next_delivery, self.now)
@@ -253,7 +266,7 @@ class World:
         for (peer, queue), window in self.windows.items():
             assert self._held(peer, queue) <= window, "credit exceeded"
         heads: set[tuple[str, str]] = set()
-        for delivery in self.core.open.values():
+        for delivery in (*self.core.open.values(), *self.core.backlog.values()):
             if delivery.subject and delivery.state in (
                 State.IN_FLIGHT,
                 State.READY,
@@ -272,5 +285,5 @@ class World:
         assert len(self.disk.deliveries) == len(QUEUES) * len(self.disk.messages)
         for delivery, state in self.disk.ended.items():
             assert state is not State.EXPIRED, f"{delivery} had no deadline"
-        for _, raw, *_ in self.disk.messages.values():
+        for _, raw in self.disk.messages.values():
             assert decode_message(raw).source == "producer"

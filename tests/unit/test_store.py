@@ -13,7 +13,7 @@ from proto.message import Message, encode_message
 from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import StoreError
-from router.store.sqlite import FILE, SqliteStore
+from router.store.sqlite import FILE, SEGMENT, SqliteStore
 
 AT = 1_800_000_000_000
 
@@ -23,10 +23,7 @@ def batch_of(first: int, ids: list[str], subject: str = "call-1", at: int = AT) 
     batch = Batch()
     for n, id in enumerate(ids, first):
         raw = encode_message(Message(id, "test.message.v1", "producer", subject, at, body=b"x"))
-        batch.messages.append(
-            (n, "producer", id, "test.message.v1", subject, 2, at, n, 1, crc32(raw), raw)
-        )
-        batch.deliveries.append((n, n, "sink", None))
+        batch.messages.append((n, "producer", id, subject, at, n, "sink", crc32(raw), raw))
     return batch
 
 
@@ -93,16 +90,15 @@ def test_what_is_open_survives_a_kill_and_what_has_ended_does_not_return(
     assert (opened.next_n, opened.next_delivery) == (4, 4)
 
 
-@pytest.mark.parametrize("indexed", [True, False])
-def test_trace_finds_a_subject_whether_indexed_yet_or_not(
-    store: SqliteStore, indexed: bool
-) -> None:
-    store.write(batch_of(1, ["a"], "call-1"))
-    store.write(batch_of(2, ["b"], "call-2"))
-    if indexed:
-        assert store.tidy(1, 10) == 0
-    store.write(batch_of(3, ["c"], "call-1"))
-    store.write(outcome(1))
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_trace_finds_a_subject_whether_indexed_yet_or_not(store: SqliteStore, steps: int) -> None:
+    store.write(batch_of(1, [str(n) for n in range(SEGMENT - 1)], "call-2"))
+    store.write(batch_of(SEGMENT, ["a"], "call-1"))
+    store.write(batch_of(SEGMENT + 1, [str(n) for n in range(SEGMENT, 2 * SEGMENT)], "call-3"))
+    for left in reversed(range(2 - steps, 2)):
+        assert store.tidy() == left
+    store.write(batch_of(2 * SEGMENT + 1, ["c"], "call-1"))
+    store.write(outcome(SEGMENT))
     messages = store.trace("call-1", 10)
     assert [message["id"] for message in messages] == ["a", "c"]
     deliveries = messages[0]["deliveries"]
@@ -111,18 +107,31 @@ def test_trace_finds_a_subject_whether_indexed_yet_or_not(
     assert store.trace("call-9", 10) == []
 
 
-def test_tidy_goes_in_steps_and_never_hides_an_open_delivery(tmp_path: Path) -> None:
+def test_only_whole_segments_are_indexed(store: SqliteStore) -> None:
+    store.write(batch_of(1, [str(n) for n in range(SEGMENT + 7)]))
+    assert store.tidy() == 0
+    assert store.tidy() == 0
+    assert len(store.trace("call-1", 2 * SEGMENT)) == SEGMENT + 7
+
+
+def test_the_backlog_holds_what_lies_behind_the_frontier(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     store.open()
     store.write(batch_of(1, [str(n) for n in range(30)]))
-    for delivery in range(1, 11):
+    for delivery in range(3, 11):
         store.write(outcome(delivery))
-    assert store.tidy(11, 20) == 10
-    assert store.tidy(11, 20) == 0
+    store.write(Batch(attempts=[(1, 4, AT, "retry", "HTTP 503", AT + 9)]))
+    store.write(Batch(filed=[("sink", 2, 1, 1), ("sink", 0, 2, 2)], frontier=11))
+    ended = outcome(2)
+    ended.unfiled.append(("sink", 0, 2, 2))
+    store.write(ended)
     store.close()
     again = SqliteStore(tmp_path)
     again.open()
-    assert [row.delivery for row in again.load_open()] == list(range(11, 31))
+    rows = list(again.load_open())
+    assert [row.delivery for row in rows] == [1, *range(11, 31)]
+    assert (rows[0].attempts, rows[0].due, rows[0].filed) == (4, AT + 9, 2)
+    assert rows[1].filed is None
     assert len(again.trace("call-1", 100)) == 30
 
 
@@ -130,23 +139,25 @@ def test_pruning_forgets_what_ended_long_ago_but_no_dead_letter(store: SqliteSto
     store.write(batch_of(1, ["settled", "dead", "open"]))
     store.write(outcome(1))
     store.write(outcome(2, State.DEAD))
-    store.write(batch_of(4, ["young"], at=AT + 10_000))
-    store.tidy(3, 100)
+    store.write(batch_of(4, [f"young {n}" for n in range(SEGMENT)], "call-2", at=AT + 10_000))
+    store.tidy()
     assert store.prune(AT + 5_000, 100) == 3
-    assert [message["id"] for message in store.trace("call-1", 10)] == ["dead", "open", "young"]
+    assert [message["id"] for message in store.trace("call-1", 10)] == ["dead", "open"]
 
 
 def test_numbers_are_not_given_twice_after_everything_was_pruned(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     store.open()
-    store.write(batch_of(1, ["a", "b"]))
-    store.write(outcome(1))
-    store.write(outcome(2))
-    store.tidy(3, 100)
-    store.prune(AT + 1, 100)
+    store.write(batch_of(1, [str(n) for n in range(SEGMENT)]))
+    for delivery in range(1, SEGMENT + 1):
+        store.write(outcome(delivery))
+    store.tidy()
+    store.prune(AT + 1, 2 * SEGMENT)
     store.close()
-    opened = SqliteStore(tmp_path).open()
-    assert (opened.next_n, opened.next_delivery) == (3, 3)
+    again = SqliteStore(tmp_path)
+    opened = again.open()
+    assert (opened.next_n, opened.next_delivery) == (SEGMENT + 1, SEGMENT + 1)
+    assert len(again.trace("call-1", 10)) == 1
 
 
 def test_a_damaged_message_is_named_and_nothing_is_deleted(tmp_path: Path) -> None:
