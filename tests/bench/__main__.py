@@ -3,7 +3,8 @@
     python -m tests.bench [--seconds-at-rate 20] [--messages 200000] [--runs 3]
 
 Prints the settings, a line per run, the median of each measure, and as its last line one JSON
-object: msgs_per_s, p50_ms, p99_ms, p999_ms, router_cpu_us_per_msg, rss_mb.
+object: msgs_per_s, p50_ms, p99_ms, p999_ms, router_cpu_us_per_msg, rss_mb, status_ms (how long the
+ops socket took at worst to answer `status` while the router was under full load).
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,9 @@ class Bench:
 
     def __init__(self, folder: Path, transport: str, curve: bool) -> None:
         self.folder = folder
-        self.keys = folder / "keys"
+        self.keys = folder / "keys" if curve else None
         for name in ("router", "producer", "consumer"):
-            KeyPair.new().save(self.keys, name)
+            KeyPair.new().save(folder / "keys", name)
         address = {"ipc": f"ipc://{folder}/bus.sock", "tcp": "tcp://127.0.0.1:*"}[transport]
         self.ops = f"ipc://{folder}/ops.sock"
         config = (
@@ -74,7 +76,8 @@ class Bench:
         assert consumer.stdout is not None
         consumer.stdout.readline()
         producer = self._peer("produce", text)
-        made = _result(producer)
+        with Questioner(self.ops) as questioner:
+            made = _result(producer)
         taken = _result(consumer)
         cpu_s = _cpu_s(self.router.pid) - before
         status: dict[str, Any] = ops_request(self.ops, "status", 5.0)
@@ -88,17 +91,43 @@ class Bench:
             "producer_cpu_us_per_msg": made["cpu_s"] / plan["count"] * 1e6,
             "consumer_cpu_us_per_msg": taken["cpu_s"] / plan["count"] * 1e6,
             "rss_mb": status["rss_bytes"] / 1e6,
+            "status_ms": questioner.worst_s * 1000,
         }
 
     def _peer(self, role: str, plan: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "tests.bench.peers", role, self.address]
-        command += [str(self.keys), plan]
+        command += [str(self.keys or ""), plan]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def stop(self) -> None:
         """Stop the router."""
         self.router.terminate()
         self.router.wait(20)
+
+
+class Questioner(threading.Thread):
+    """Asks for `status` five times a second, as a dashboard would, and keeps the longest wait."""
+
+    def __init__(self, ops: str) -> None:
+        super().__init__()
+        self.worst_s = 0.0
+        self._ops = ops
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Ask until the run is over."""
+        while not self._over.wait(0.2):
+            began = time.perf_counter()
+            ops_request(self._ops, "status", 10.0)
+            self.worst_s = max(self.worst_s, time.perf_counter() - began)
+
+    def __enter__(self) -> "Questioner":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
 
 
 def _result(peer: "subprocess.Popen[str]") -> dict[str, float]:
@@ -123,7 +152,8 @@ def _print(label: str, run: dict[str, float]) -> None:
         f"{label:28s} {run['msgs_per_s']:9,.0f} msg/s  p50 {run['p50_ms']:7.2f}  "
         f"p99 {run['p99_ms']:7.2f}  p99.9 {run['p999_ms']:7.2f} ms  CPU us/msg: router "
         f"{run['router_cpu_us_per_msg']:.1f}, producer {run['producer_cpu_us_per_msg']:.1f}, "
-        f"consumer {run['consumer_cpu_us_per_msg']:.1f}  RSS {run['rss_mb']:.0f} MB",
+        f"consumer {run['consumer_cpu_us_per_msg']:.1f}  RSS {run['rss_mb']:.0f} MB  "
+        f"status {run['status_ms']:.0f} ms",
         flush=True,
     )
 
@@ -173,6 +203,7 @@ def main() -> None:
         **{key: round(steady[key], 3) for key in ("p50_ms", "p99_ms", "p999_ms")},
         "router_cpu_us_per_msg": round(best["router_cpu_us_per_msg"], 2),
         "rss_mb": round(best["rss_mb"], 1),
+        "status_ms": round(best["status_ms"], 1),
     }
     print(json.dumps(summary))
 

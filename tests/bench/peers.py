@@ -23,16 +23,22 @@ PAD = bytes(range(256)) * 64
 
 
 def _message(number: int, size: int) -> Message:
-    body = struct.pack("<d", time.monotonic()) + PAD[: size - 8]
+    body = struct.pack(f"<d{size - 8}s", time.monotonic(), PAD)
     subject = f"call-{number % SUBJECTS}"
     return Message(new_id(), "bench.message.v1", "producer", subject, now_ms(), body=body)
 
 
-async def produce(address: str, folder: Path, plan: dict[str, float]) -> dict[str, float]:
+def _keys(folder: str, name: str) -> dict[str, Path]:
+    """Return the client's keys; none for a router without CURVE."""
+    if not folder:
+        return {}
+    return {"key": Path(folder, f"{name}.key"), "server_key": Path(folder, "router.pub")}
+
+
+async def produce(address: str, folder: str, plan: dict[str, float]) -> dict[str, float]:
     """Publish as fast as the window allows, or at a steady rate when `rate` is not 0."""
     count, size = int(plan["count"]), int(plan["size"])
-    key, server_key = folder / "producer.key", folder / "router.pub"
-    async with BusClient(address, name="producer", key=key, server_key=server_key) as bus:
+    async with BusClient(address, name="producer", **_keys(folder, "producer")) as bus:
         stream = bus.stream(int(plan["window"]))
         began = time.monotonic()
         for number in range(count):
@@ -45,12 +51,11 @@ async def produce(address: str, folder: Path, plan: dict[str, float]) -> dict[st
         return {"began": began, "accepted_s": time.monotonic() - began}
 
 
-async def consume(address: str, folder: Path, plan: dict[str, float]) -> dict[str, float]:
+async def consume(address: str, folder: str, plan: dict[str, float]) -> dict[str, float]:
     """Take and acknowledge `count` messages; return the latencies and when the last one came."""
     count = int(plan["count"])
-    key, server_key = folder / "consumer.key", folder / "router.pub"
     latencies: list[float] = []
-    async with BusClient(address, name="consumer", key=key, server_key=server_key) as bus:
+    async with BusClient(address, name="consumer", **_keys(folder, "consumer")) as bus:
         consumer = bus.consume("sink", credit=int(plan["credit"]))
         print("ready", flush=True)
         async for batch in consumer.batches():
@@ -81,7 +86,7 @@ def main() -> None:
     role, address, folder, plan = sys.argv[1:5]
     work = produce if role == "produce" else consume
     gc.set_threshold(200_000, 20, 20)  # what is measured is the bus, not this process's collector
-    result = uvloop.run(work(address, Path(folder), json.loads(plan)))
+    result = uvloop.run(work(address, folder, json.loads(plan)))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     result["cpu_s"] = usage.ru_utime + usage.ru_stime
     print(json.dumps(result), flush=True)
