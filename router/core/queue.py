@@ -5,7 +5,8 @@ Invariants:
    WAITING in arrival order. An empty subject has no order.
 2. A consumer never holds more deliveries than its credit.
 3. The highest priority that has something ready goes first, except that a lane passed over
-   `PASSED_OVER_MAX` times in a row goes once, so that nothing starves.
+   `PASSED_OVER_MAX` times in a row goes once, so that nothing starves (`EMERGENCIES_MAX` times by
+   emergencies: a lone one is always next).
 4. Routine and bulk leave an eighth of each window free for what is urgent.
 
 `open` counts every delivery that is not final, including those not yet on disk.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PRIORITIES: Final = 4
 PASSED_OVER_MAX: Final = 64
+EMERGENCIES_MAX: Final = 1024
 URGENT_SHARE: Final = 8
 
 
@@ -103,18 +105,16 @@ class Queue:
         if not self.holdings:
             return
         given: dict[Holding, list[Delivery]] = {}
-        while (lane := self._next_lane()) is not None:
+        while (first := self._first_lane()) is not None:
+            lane = self._aged_lane(first)
             holding = self._roomiest(lane)
+            if holding is None and lane != first:
+                lane, holding = first, self._roomiest(first)
             if holding is None:
-                # No room for this priority: only something more urgent may still fit, and the
-                # lane picked was the most urgent unless it was picked by ageing.
-                lane = self._first_lane()
-                holding = None if lane is None else self._roomiest(lane)
-                if lane is None or holding is None:
-                    break
-            self._passed_over[lane] = 0
+                break
             count = self._run_length(lane, holding)
             given.setdefault(holding, []).extend(self._pick(lane, holding, count))
+            self._age(lane)
         yield from given.items()
 
     def _run_length(self, lane: int, holding: Holding) -> int:
@@ -177,16 +177,20 @@ class Queue:
                 return number
         return None
 
-    def _next_lane(self) -> int | None:
-        first = self._first_lane()
-        if first is None:
-            return None
+    def _aged_lane(self, first: int) -> int:
+        """Return the lane whose turn it is: the most urgent, or one passed over for too long."""
+        limit = PASSED_OVER_MAX if first else EMERGENCIES_MAX
         for number in range(first + 1, PRIORITIES):
-            if self._lanes[number] and self._trim(number):
-                self._passed_over[number] += 1
-                if self._passed_over[number] > PASSED_OVER_MAX:
-                    return number
+            if self._passed_over[number] >= limit and self._trim(number):
+                return number
         return first
+
+    def _age(self, taken: int) -> None:
+        """Note who was passed over. Only what really went counts, not what found no credit."""
+        self._passed_over[taken] = 0
+        for number in range(taken + 1, PRIORITIES):
+            if self._lanes[number]:
+                self._passed_over[number] += 1
 
     def _roomiest(self, priority: int) -> Holding | None:
         best: Holding | None = None

@@ -1,0 +1,571 @@
+"""The router's state machine, one behaviour a test; the clock and the disk are in our hands."""
+
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proto import frames
+from proto.message import Message, Priority
+from router.core.core import Core, Now
+from router.core.delivery import State
+from router.core.output import OpenDelivery
+from router.core.queue import PASSED_OVER_MAX
+from router.settings import Backoff, BusSettings, Destination, Permission, Route, Settings
+
+EMERGENCY, URGENT, ROUTINE, BULK = Priority
+BACKOFF = Backoff(attempts_max=3, first_ms=100, longest_ms=1000)
+SETTINGS = Settings(
+    bus=BusSettings(body_bytes_max=100, sessions_max=5),
+    destinations={
+        "sink": Destination(backoff=BACKOFF, open_max=200_000),
+        "small": Destination(open_max=2),
+        "other": Destination(),
+    },
+    routes=[
+        Route(type="test.*", to=["sink"]),
+        Route(type="small.*", to=["small"]),
+        Route(type="both.*", to=["sink", "other"]),
+    ],
+    permissions={
+        "producer": Permission(
+            publish=["test.*", "small.*", "both.*", "lost.*"], ask=["sink", "other"]
+        ),
+        "consumer": Permission(consume=["sink", "small", "other"]),
+    },
+)
+
+PATIENT = msgspec.structs.replace(
+    SETTINGS, destinations={**SETTINGS.destinations, "sink": Destination()}
+)
+
+
+class Bench:
+    """A core with a producer `p`; consumers are welcomed as needed."""
+
+    def __init__(self, config: Settings = SETTINGS) -> None:
+        self.now = Now(1_800_000_000_000, 1_000)
+        self.core = Core(config, "bus", 1, Random(1))
+        self.sequence = 0
+        self.said: list[tuple[bytes, Any]] = []
+        self.greet(b"p", "producer")
+
+    def greet(self, peer: bytes, name: str) -> list[Any]:
+        return self.hear(peer, frames.HELLO, frames.Hello([1], name))
+
+    def hear(self, peer: bytes, verb: bytes, payload: object) -> list[Any]:
+        """Say something to the core; return what it says to this peer."""
+        self.core.receive(peer, b"", [verb, frames.encode(payload)], self.now)
+        return self.answers(peer)
+
+    def answers(self, peer: bytes) -> list[Any]:
+        """Take what the core wants to say to a peer."""
+        sends, self.core.out.sends = self.core.out.sends, []
+        self.said += [(to, frames.read(parts, frames.PEER_READS)) for to, parts in sends]
+        answers = [payload for to, payload in self.said if to == peer]
+        self.said = [one for one in self.said if one[0] != peer]
+        return answers
+
+    def consumer(self, window: int, destination: str = "sink", peer: bytes = b"c") -> None:
+        if peer not in self.core.sessions:
+            self.greet(peer, "consumer")
+            self.answers(peer)
+        self.core.receive(
+            peer, b"", [frames.CREDIT, frames.encode(frames.Credit(destination, window))], self.now
+        )
+
+    def publish(self, *messages: Message) -> list[Any]:
+        self.sequence += 1
+        return self.hear(b"p", frames.PUBLISH, frames.Publish(self.sequence, list(messages)))
+
+    def sync(self, duplicates: dict[int, int] | None = None) -> list[Any]:
+        """Let the disk finish the gathered batch; return what the producer hears."""
+        batch = self.core.take_batch()
+        self.core.persisted(batch, duplicates or {}, self.now)
+        return self.answers(b"p")
+
+    def accept(self, *messages: Message) -> None:
+        """Publish and sync, whatever the number."""
+        for start in range(0, len(messages), 4000):
+            self.publish(*messages[start : start + 4000])
+        self.sync()
+
+    def taken(self, peer: bytes = b"c") -> list[tuple[str, int, int]]:
+        """Return what a consumer was delivered since last asked: (id, delivery, attempt)."""
+        return [
+            (item.message.id, item.delivery, item.attempt)
+            for answer in self.answers(peer)
+            if isinstance(answer, frames.Deliver)
+            for item in answer.deliveries
+        ]
+
+    def ids(self, peer: bytes = b"c") -> list[str]:
+        return [id for id, _, _ in self.taken(peer)]
+
+    def settle(
+        self, delivery: int, outcome: int = 0, after: int | None = None, peer: bytes = b"c"
+    ) -> None:
+        settle = frames.Settle([frames.Settlement(delivery, outcome, after, "why")])
+        self.core.receive(peer, b"", [frames.SETTLE, frames.encode(settle)], self.now)
+
+    def wait(self, ms: int) -> None:
+        self.now = Now(self.now.wall_ms + ms, self.now.mono_ms + ms)
+        self.core.tick(self.now)
+
+    def fate(self, delivery: int) -> str | None:
+        """Return how a delivery ended, by the batch that is gathering."""
+        for row in self.core.out.batch.outcomes:
+            if row[0] == delivery:
+                return f"{State(row[3]).name.lower()}: {row[7]}"
+        return None
+
+
+def message(id: str, priority: int = ROUTINE, subject: str = "", **rest: Any) -> Message:
+    type = rest.pop("type", "test.message.v1")
+    return Message(id, type, "producer", subject, 1, priority, **rest)
+
+
+def refusal(answers: list[Any]) -> frames.Refusal:
+    (answer,) = answers
+    assert isinstance(answer, frames.RefusedBatch)
+    return answer.refusals[0]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+class TestAcceptance:
+    def test_accepted_and_delivered_only_when_it_is_on_disk(self, bench: Bench) -> None:
+        bench.consumer(10)
+        assert bench.publish(message("a")) == []
+        assert bench.taken() == []
+        assert bench.sync() == [frames.Accepted([1])]
+        assert bench.ids() == ["a"]
+
+    def test_a_repeat_is_accepted_and_not_delivered_again(self, bench: Bench) -> None:
+        bench.consumer(10)
+        bench.accept(message("a"))
+        bench.publish(message("a"))
+        assert bench.sync(duplicates={2: 1}) == [frames.Accepted([2])]
+        assert bench.ids() == ["a"]
+        assert bench.core.counters["duplicates"] == 1
+        assert bench.core.queues["sink"].open == 1
+
+    def test_one_message_goes_to_all_its_destinations(self, bench: Bench) -> None:
+        bench.consumer(10)
+        bench.consumer(10, "other", b"d")
+        bench.accept(message("a", type="both.message.v1"))
+        assert (bench.ids(), bench.ids(b"d")) == (["a"], ["a"])
+
+    @pytest.mark.parametrize(
+        ("wrong", "code"),
+        [
+            (message("a", body=b"x" * 101), "body_too_large"),
+            (message("a", type="lost.message.v1"), "no_route"),
+            (message("a", type="secret.message.v1"), "not_permitted"),
+            (message("a", type="Test"), "bad_message"),
+            (message("a", expires=1), "expired"),
+            (Message("a", "test.message.v1", "consumer", "", 1), "source_mismatch"),
+        ],
+    )
+    def test_what_is_refused_for_good(self, bench: Bench, wrong: Message, code: str) -> None:
+        refused = refusal(bench.publish(wrong))
+        assert (refused.code, refused.retry_after_ms) == (code, None)
+        assert not bench.core.out.batch
+
+    def test_a_refused_message_does_not_take_its_batch_along(self, bench: Bench) -> None:
+        bench.consumer(10)
+        refused = refusal(bench.publish(message("a"), message("b", expires=1), message("c")))
+        assert (refused.index, refused.code) == (1, "expired")
+        assert bench.sync() == [frames.Accepted([1])]
+        assert bench.ids() == ["a", "c"]
+
+    def test_a_full_queue_refuses_for_now_and_takes_again(self, bench: Bench) -> None:
+        small = [message(str(n), type="small.message.v1") for n in range(4)]
+        refused = refusal(bench.publish(*small[:3]))
+        assert (refused.index, refused.code) == (2, "queue_full")
+        assert refused.retry_after_ms is not None
+        bench.sync()
+        bench.consumer(10, "small")
+        bench.settle(bench.taken()[0][1])
+        assert bench.publish(small[3]) == []
+
+    def test_a_full_disk_refuses_for_now_and_takes_again(self, bench: Bench) -> None:
+        bench.core.store_full = True
+        refused = refusal(bench.publish(message("a")))
+        assert refused.code == "store_full"
+        assert refused.retry_after_ms is not None
+        bench.core.store_full = False
+        assert bench.publish(message("a")) == []
+
+    def test_a_full_disk_still_settles(self, bench: Bench) -> None:
+        bench.accept(message("a"))
+        bench.core.store_full = True
+        bench.consumer(1)
+        ((_, delivery, _),) = bench.taken()
+        bench.settle(delivery)
+        assert bench.fate(delivery) == "settled: why"
+
+
+class TestPriority:
+    def test_the_more_urgent_goes_first(self, bench: Bench) -> None:
+        order = [BULK, ROUTINE, EMERGENCY, URGENT, EMERGENCY]
+        bench.accept(*(message(f"{n}", priority) for n, priority in enumerate(order)))
+        bench.consumer(10)
+        assert bench.ids() == ["2", "4", "3", "1", "0"]
+
+    def test_an_emergency_is_next_though_100_000_wait(self, bench: Bench) -> None:
+        bench.accept(*(message(f"b{n}", BULK, f"call-{n % 999}") for n in range(100_000)))
+        bench.consumer(1)
+        ((_, delivery, _),) = bench.taken()
+        bench.accept(message("e", EMERGENCY, "call-new"))
+        bench.settle(delivery)
+        assert bench.ids() == ["e"]
+
+    def test_nothing_starves(self, bench: Bench) -> None:
+        bench.accept(message("bulk", BULK))
+        bench.accept(*(message(f"{n}", URGENT) for n in range(3 * PASSED_OVER_MAX)))
+        bench.consumer(1)
+        seen: list[str] = []
+        while "bulk" not in seen:
+            taken = bench.taken()
+            assert taken, "bulk was never delivered"
+            for id, delivery, _ in taken:
+                seen.append(id)
+                bench.settle(delivery)
+        assert len(seen) == PASSED_OVER_MAX + 1
+
+    def test_a_lone_emergency_is_next_however_long_bulk_was_passed_over(self, bench: Bench) -> None:
+        bench.accept(message("bulk", BULK))
+        bench.accept(*(message(f"{n}", URGENT) for n in range(PASSED_OVER_MAX)))
+        bench.consumer(1)
+        for _ in range(PASSED_OVER_MAX - 1):
+            bench.settle(bench.taken()[0][1])
+        ((_, delivery, _),) = bench.taken()
+        bench.accept(message("e", EMERGENCY))
+        bench.settle(delivery)
+        assert bench.ids() == ["e"]
+
+    def test_waiting_for_credit_is_not_being_passed_over(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("first", URGENT))
+        ((_, delivery, _),) = bench.taken()
+        bench.accept(message("bulk", BULK))
+        for n in range(2 * PASSED_OVER_MAX):
+            bench.accept(message(f"{n}", URGENT))
+        bench.settle(delivery)
+        assert bench.ids() == ["0"]
+
+    def test_an_emergency_takes_its_whole_subject_forward(self, bench: Bench) -> None:
+        bench.accept(message("other", ROUTINE), message("first", BULK, "call"))
+        bench.accept(message("urgent", EMERGENCY, "call"))
+        bench.consumer(1)
+        ((first, delivery, _),) = bench.taken()
+        assert first == "first", "order of the subject holds, at the urgency of the last"
+        bench.settle(delivery)
+        assert bench.ids() == ["urgent"]
+
+    def test_a_full_consumer_has_room_for_an_emergency(self, bench: Bench) -> None:
+        bench.consumer(16)
+        bench.accept(*(message(f"{n}", BULK) for n in range(30)))
+        assert len(bench.ids()) == 14
+        bench.accept(message("e1", EMERGENCY), message("e2", URGENT), message("e3", URGENT))
+        assert bench.ids() == ["e1", "e2"], "two are an eighth of the window"
+
+
+class TestCredit:
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from("cd"), st.integers(0, 20)), max_size=8))
+    def test_is_never_exceeded(self, windows: list[tuple[str, int]]) -> None:
+        bench = Bench()
+        held: dict[bytes, int] = {b"c": 0, b"d": 0}
+        for number, (letter, window) in enumerate(windows):
+            peer = letter.encode()
+            bench.consumer(window, peer=peer)
+            for one in held:
+                held[one] += len(bench.taken(one))
+            bench.accept(*(message(f"{number}-{n}", n % 4) for n in range(6)))
+            before = held[peer]
+            for one in held:
+                held[one] += len(bench.taken(one))
+            assert held[peer] <= max(window, before)
+
+    def test_nothing_goes_without_it(self, bench: Bench) -> None:
+        bench.consumer(2)
+        bench.consumer(0)
+        bench.accept(message("a"))
+        assert bench.taken() == []
+        bench.consumer(1)
+        assert bench.ids() == ["a"]
+
+    def test_on_an_unknown_or_forbidden_destination_is_refused(self, bench: Bench) -> None:
+        bench.greet(b"c", "consumer")
+        (unknown,) = bench.hear(b"c", frames.CREDIT, frames.Credit("nowhere", 1))
+        (forbidden,) = bench.hear(b"p", frames.CREDIT, frames.Credit("sink", 1))
+        assert (unknown.code, forbidden.code) == ("unknown_destination", "not_permitted")
+
+
+class TestOrder:
+    def test_a_failing_subject_waits_alone(self, bench: Bench) -> None:
+        bench.consumer(10)
+        bench.accept(message("a1", subject="a"), message("a2", subject="a"), message("b1"))
+        (_, delivery, _), (other, _, _) = bench.taken()
+        assert other == "b1"
+        bench.settle(delivery, frames.RETRY, 500)
+        bench.accept(message("b2", subject="b"))
+        assert bench.ids() == ["b2"]
+        bench.wait(500)
+        assert [(id, attempt) for id, _, attempt in bench.taken()] == [("a1", 2)]
+        bench.settle(delivery)
+        assert bench.ids() == ["a2"]
+
+    def test_what_a_lost_consumer_held_comes_again_in_order(self, bench: Bench) -> None:
+        bench.consumer(4)
+        bench.accept(*(message(f"{n}", subject=f"s{n}") for n in range(3)))
+        held = bench.taken()
+        bench.core.gone(b"c", bench.now, "vanished")
+        bench.accept(message("3"))
+        bench.consumer(8, peer=b"d")
+        again = bench.taken(b"d")
+        assert [id for id, _, _ in again] == ["0", "1", "2", "3"]
+        assert [delivery for _, delivery, _ in again[:3]] == [delivery for _, delivery, _ in held]
+        assert [attempt for _, _, attempt in again] == [2, 2, 2, 1]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_holds_for_every_subject_whatever_happens(self, data: st.DataObject) -> None:
+        bench = Bench(PATIENT)
+        published: dict[str, list[str]] = {"a": [], "b": []}
+        held: dict[int, str] = {}
+        for step in range(data.draw(st.integers(5, 40))):
+            action = data.draw(st.sampled_from(["publish", "settle", "lose", "wait"]))
+            if action == "publish":
+                subject = data.draw(st.sampled_from("ab"))
+                published[subject].append(f"{subject}{step}")
+                bench.accept(message(f"{subject}{step}", data.draw(st.integers(0, 3)), subject))
+            elif action == "settle" and held:
+                delivery = data.draw(st.sampled_from(sorted(held)))
+                id = held.pop(delivery)
+                retry = data.draw(st.booleans())
+                bench.settle(delivery, frames.RETRY if retry else frames.ACK, 10)
+                if not retry:
+                    published[id[0]].remove(id)
+            elif action == "lose":
+                bench.core.gone(b"c", bench.now, "lost")
+                held.clear()
+            else:
+                bench.wait(20)
+            bench.consumer(3)
+            held.update({delivery: id for id, delivery, _ in bench.taken()})
+            for subject, open_ones in published.items():
+                out = [id for id in held.values() if id[0] == subject]
+                assert out == open_ones[: len(out)], "a later one overtook"
+                assert len(out) <= 1, "two of one subject are out"
+
+
+class TestSettling:
+    def test_retries_grow_and_end_in_a_dead_letter(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        pauses = []
+        for _ in range(BACKOFF.attempts_max - 1):
+            bench.settle(delivery, frames.RETRY)
+            due = bench.core.next_timer_ms()
+            assert due is not None
+            pauses.append(due - bench.now.mono_ms)
+            bench.wait(pauses[-1] - 1)
+            assert bench.taken() == []
+            bench.wait(1)
+            assert len(bench.taken()) == 1
+        bench.settle(delivery, frames.RETRY)
+        assert bench.fate(delivery) == "dead: given up after 3 attempts: why"
+        assert 80 <= pauses[0] <= 120
+        assert 160 <= pauses[1] <= 240
+
+    def test_a_rejected_message_is_dead_at_once_and_its_subject_goes_on(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a", subject="s"), message("b", subject="s"))
+        ((_, delivery, _),) = bench.taken()
+        bench.settle(delivery, frames.REJECT)
+        assert bench.fate(delivery) == "dead: why"
+        assert bench.ids() == ["b"]
+
+    def test_a_second_settlement_changes_nothing(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.settle(delivery)
+        bench.settle(delivery, frames.REJECT)
+        assert bench.fate(delivery) == "settled: why"
+        assert bench.core.counters["dead"] == 0
+
+    def test_anothers_delivery_is_not_touched(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.consumer(1, peer=b"d")
+        bench.settle(delivery, peer=b"d")
+        (answer,) = bench.answers(b"d")
+        assert answer.code == "not_yours"
+        assert bench.fate(delivery) is None
+
+    def test_a_late_ack_saves_the_repeat(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.core.gone(b"c", bench.now, "silent")
+        bench.greet(b"d", "consumer")
+        bench.settle(delivery, peer=b"d")
+        assert bench.fate(delivery) == "settled: why"
+        bench.consumer(1, peer=b"d")
+        assert bench.taken(b"d") == []
+
+
+class TestTime:
+    def test_not_before(self, bench: Bench) -> None:
+        bench.consumer(5)
+        bench.accept(message("later", not_before=bench.now.wall_ms + 1000), message("now"))
+        assert bench.ids() == ["now"]
+        bench.wait(999)
+        assert bench.taken() == []
+        bench.wait(1)
+        assert bench.ids() == ["later"]
+
+    def test_what_expires_while_it_waits_is_never_delivered(self, bench: Bench) -> None:
+        late = bench.now.wall_ms + 100
+        bench.accept(message("a", subject="s", expires=late), message("b", subject="s"))
+        bench.wait(100)
+        bench.consumer(5)
+        assert bench.ids() == ["b"]
+        assert bench.core.counters["expired"] == 1
+
+    def test_in_a_consumers_hands_the_settlement_decides(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a", expires=bench.now.wall_ms + 100))
+        ((_, delivery, _),) = bench.taken()
+        bench.wait(200)
+        bench.settle(delivery)
+        assert bench.fate(delivery) == "settled: why"
+
+
+class TestQuestions:
+    def ask(self, bench: Bench, destination: str = "sink", timeout: int = 1000) -> list[Any]:
+        question = frames.Request(7, destination, timeout, message("q"))
+        return bench.hear(b"p", frames.REQUEST, question)
+
+    def test_are_answered_once(self, bench: Bench) -> None:
+        bench.consumer(0)
+        assert self.ask(bench) == []
+        (asked,) = bench.answers(b"c")
+        reply = frames.Reply(asked.request, body=b"{}")
+        bench.hear(b"c", frames.REPLY, reply)
+        assert bench.answers(b"p") == [frames.Reply(7, body=b"{}")]
+        bench.hear(b"c", frames.REPLY, reply)
+        bench.wait(2000)
+        assert bench.answers(b"p") == []
+        assert bench.core.counters["late_replies"] == 1
+        assert not bench.core.out.batch, "a question never touches the disk"
+
+    def test_time_out(self, bench: Bench) -> None:
+        bench.consumer(0)
+        self.ask(bench, timeout=500)
+        bench.wait(500)
+        assert [answer.code for answer in bench.answers(b"p")] == ["timeout"]
+
+    def test_without_a_server_fail_at_once(self, bench: Bench) -> None:
+        assert [answer.code for answer in self.ask(bench)] == ["no_consumer"]
+
+    def test_fail_when_the_server_goes(self, bench: Bench) -> None:
+        bench.consumer(0)
+        self.ask(bench)
+        bench.core.gone(b"c", bench.now, "lost")
+        assert [answer.code for answer in bench.answers(b"p")] == ["no_consumer"]
+
+    def test_are_for_those_who_may_ask(self, bench: Bench) -> None:
+        bench.consumer(0, "small")
+        assert [answer.code for answer in self.ask(bench, "small")] == ["not_permitted"]
+
+    def test_only_the_one_asked_may_answer(self, bench: Bench) -> None:
+        bench.consumer(0)
+        self.ask(bench)
+        (asked,) = bench.answers(b"c")
+        bench.greet(b"d", "consumer")
+        bench.hear(b"d", frames.REPLY, frames.Reply(asked.request, body=b"forged"))
+        assert bench.answers(b"p") == []
+
+
+class TestSessions:
+    def test_are_limited(self, bench: Bench) -> None:
+        for number in range(4):
+            bench.greet(f"c{number}".encode(), "consumer")
+        (answer,) = bench.greet(b"one too many", "consumer")
+        assert answer.code == "too_many_sessions"
+
+    def test_greeting_again_begins_anew(self, bench: Bench) -> None:
+        bench.consumer(5)
+        bench.accept(message("a"))
+        assert len(bench.taken()) == 1
+        bench.greet(b"c", "consumer")
+        assert bench.core.queues["sink"].in_flight == 0
+        bench.consumer(5)
+        assert [attempt for _, _, attempt in bench.taken()] == [2]
+
+    def test_that_are_silent_are_pinged_and_then_ended(self, bench: Bench) -> None:
+        bench.consumer(5)
+        bench.accept(message("a"))
+        bench.taken()
+        bench.now = Now(bench.now.wall_ms, bench.now.mono_ms + 1000)
+        bench.core.beat(bench.now)
+        assert bench.answers(b"c") == [frames.Ping(0)]
+        bench.now = Now(bench.now.wall_ms, bench.now.mono_ms + 9000)
+        bench.core.beat(bench.now)
+        assert bench.core.sessions == {}
+        assert bench.core.queues["sink"].in_flight == 0
+
+    def test_end_when_their_key_is_revoked(self) -> None:
+        bench = Bench()
+        bench.core.know({b"key": "consumer"}, bench.now)
+        hello = [frames.HELLO, frames.encode(frames.Hello([1], "consumer"))]
+        bench.core.receive(b"k", b"key", hello, bench.now)
+        assert isinstance(bench.answers(b"k")[0], frames.Welcome)
+        bench.core.know({}, bench.now)
+        assert [answer.code for answer in bench.answers(b"k")] == ["revoked"]
+        assert b"k" not in bench.core.sessions
+
+    def test_a_reload_changes_rights_at_once(self, bench: Bench) -> None:
+        rights = {**SETTINGS.permissions, "producer": Permission()}
+        bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights))
+        assert refusal(bench.publish(message("a"))).code == "not_permitted"
+
+
+def test_a_restart_takes_up_what_was_open_in_order_with_its_attempts() -> None:
+    bench = Bench()
+    rows = [
+        OpenDelivery(n, n, "sink", bench.now.wall_ms, frames.encode(message(f"{n}", subject="s")))
+        for n in (1, 2)
+    ]
+    retried = OpenDelivery(
+        3, 3, "sink", bench.now.wall_ms, frames.encode(message("3")), 2, bench.now.wall_ms + 500, 2
+    )
+    bench.core.restore([*rows, retried], 4, 4, bench.now)
+    bench.consumer(10)
+    assert bench.taken() == [("1", 1, 1)]
+    bench.wait(500)
+    assert bench.taken() == [("3", 3, 3)]
+    bench.settle(3)
+    assert bench.core.out.batch.unfiled == [("sink", 2, 3, 3)]
+    bench.accept(message("4"))
+    assert bench.taken() == [("4", 4, 1)]
+
+
+def test_a_destination_that_left_the_configuration_keeps_its_deliveries() -> None:
+    bench = Bench()
+    row = OpenDelivery(1, 1, "gone", bench.now.wall_ms, frames.encode(message("a")))
+    bench.core.restore([row], 2, 2, bench.now)
+    assert bench.core.queues["gone"].open == 1
