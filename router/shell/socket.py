@@ -103,6 +103,7 @@ def self_test(context: "zmq.Context[Any]", address: str, server_key: bytes) -> N
                 )
         finally:
             socket.disable_monitor()
+            monitor.close(0)
             socket.close(0)
 
 
