@@ -84,10 +84,10 @@ class Partner:
                 answer = await self._http.request(method, path, body, {"idempotency-key": key})
         except Unreachable as error:
             self._failed()
-            raise Retry(f"no answer: {error.kind}") from None
+            raise Retry(text("connector.note_no_answer", why=error.kind)) from None
         except TimeoutError:
             self._failed()
-            raise Retry("no answer: timeout") from None
+            raise Retry(text("connector.note_no_answer", why="timeout")) from None
         if answer.status in AWAY:
             self._failed(f"HTTP {answer.status}")
         else:

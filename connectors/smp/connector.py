@@ -16,6 +16,7 @@ from connectors.smp import contract
 from proto import schemas
 from proto.client import Delivery, Reject, Retry
 from proto.message import Message, Priority
+from proto.wording import text
 
 encode: Final = msgspec.json.Encoder().encode
 PATHS: Final = {
@@ -46,14 +47,14 @@ class SmpConnector(Connector):
         message = delivery.message
         path = PATHS.get(message.type)
         if path is None:
-            raise Reject(f"the ambulance system takes no {message.type}")
+            raise Reject(text("connector.note_no_type", type=message.type))
         answer = await self.partner.send("POST", path, message.body, delivery.key)
         if answer.status >= 300:
             raise Reject(f"HTTP {answer.status}")
         try:
             reply = msgspec.json.decode(answer.body, type=contract.CallReply)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Retry(f"HTTP {answer.status}, but no reply of the contract") from None
+            raise Retry(text("connector.note_bad_reply", status=answer.status)) from None
         return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()
 
     # -- from the ambulance system --------------------------------------------------------------

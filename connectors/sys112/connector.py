@@ -19,6 +19,7 @@ from connectors.sys112 import contract, mapping
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import Message, Priority
+from proto.wording import text
 
 PREFIX: Final = "112-"
 encode: Final = msgspec.json.Encoder().encode
@@ -63,11 +64,11 @@ class Sys112Connector(Connector):
                 finish = isinstance(request, contract.FinishReaction)
                 step, method = "/finish" if finish else "/reactions", "POST"
             else:
-                raise Reject(f"System-112 takes no {message.type}")
+                raise Reject(text("connector.note_no_type", type=message.type))
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Reject("the body does not fit its schema") from None
+            raise Reject(text("connector.note_bad_body")) from None
         if request is None:
-            return "System-112 is not told of this status"
+            return text("connector.note_untold", system="112")
         path = f"/112/cards/{quote(id112, safe='')}{step}"
         return await self._send(method, path, encode(request), delivery)
 

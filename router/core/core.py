@@ -25,6 +25,7 @@ from proto import frames
 from proto.errors import TEMPORARY, Code
 from proto.frames import FrameError
 from proto.message import TYPE_GRAMMAR, Message, decode_message
+from proto.wording import text
 from router.core.delivery import Delivery, State
 from router.core.output import BacklogRow, Batch, OpenDelivery, Output
 from router.core.permission import Rights
@@ -464,7 +465,9 @@ class Core:
             elif settlement.outcome == frames.RETRY:
                 self._retry(delivery, settlement.after_ms, settlement.note, now)
             else:
-                self._end(delivery, State.DEAD, settlement.note or "rejected", now)
+                self._end(
+                    delivery, State.DEAD, settlement.note or text("router.dead_rejected"), now
+                )
         if foreign:
             sentence = f"{foreign} of these deliveries are in another session's hands"
             self._error(session.peer, Code.NOT_YOURS, sentence, "SETTLE")
@@ -539,7 +542,7 @@ class Core:
         delivery.queue.release(delivery)
         backoff = delivery.queue.settings.backoff
         if delivery.attempts >= backoff.attempts_max:
-            return self._end(delivery, State.DEAD, "its consumer vanished each time", now)
+            return self._end(delivery, State.DEAD, text("router.dead_vanished"), now)
         self.out.batch.attempts.append(
             (delivery.id, delivery.attempts, now.wall_ms, "vanished", None, None)
         )

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from proto.wording import text
 from router.settings import Backoff
 
 JITTER = 0.2
@@ -19,7 +20,7 @@ def next_delay_ms(backoff: Backoff, attempts: int, random: Random) -> int:
 def given_up(backoff: Backoff, attempts: int, age_ms: int) -> str | None:
     """Return why no further attempt is made, or None when one is."""
     if attempts >= backoff.attempts_max:
-        return f"given up after {attempts} attempts"
+        return text("router.dead_attempts", count=attempts)
     if age_ms >= backoff.age_max_ms:
-        return f"given up after {age_ms // 1000} s"
+        return text("router.dead_age", seconds=age_ms // 1000)
     return None

@@ -17,6 +17,7 @@ from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message
+from proto.wording import text
 
 CARD = next(one for one in day_of_cards(11, 5) if one.kind == "new")
 
@@ -137,7 +138,7 @@ def test_statuses_become_reactions_once_each_and_the_note_says_so(bus: Bus) -> N
                 note = await stage.handle(status(code), number, attempt)
                 assert note == "HTTP 200, Code 200"
         note = await stage.handle(status("returned"), 9)
-        assert note == "System-112 is not told of this status"
+        assert note == text("connector.note_untold", system="112")
         ledger = await stage.ledger()
         assert [(entry["operation"], entry.get("action")) for entry in ledger["entries"]] == [
             ("AddReaction", "Notification"),
@@ -222,13 +223,13 @@ def test_a_partner_too_slow_or_not_there_means_retry(bus: Bus) -> None:
     async def act(stage: Scene) -> None:
         await push(stage, [CARD])
         await stage.faults(delay_s=5)
-        with pytest.raises(Retry, match="no answer: timeout"):
+        with pytest.raises(Retry, match="нет ответа: timeout"):
             await stage.handle(status("departed"))
 
     play(bus, act, partner={"timeout_s": 0.2})
 
     async def absent(stage: Scene) -> None:
-        with pytest.raises(Retry, match="no answer: connect"):
+        with pytest.raises(Retry, match="нет ответа: connect"):
             await stage.handle(status("departed"))
 
     play(bus, absent, partner={"url": "http://127.0.0.1:9"})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proto import frames
 from proto.message import Message, Priority
+from proto.wording import text
 from router.core.core import Core, Now
 from router.core.delivery import State
 from router.core.output import OpenDelivery
@@ -384,7 +385,7 @@ class TestSettling:
             bench.wait(1)
             assert len(bench.taken()) == 1
         bench.settle(delivery, frames.RETRY)
-        assert bench.fate(delivery) == "dead: given up after 3 attempts: why"
+        assert bench.fate(delivery) == f"dead: {text('router.dead_attempts', count=3)}: why"
         assert 80 <= pauses[0] <= 120
         assert 160 <= pauses[1] <= 240
 
