@@ -465,9 +465,8 @@ class Core:
             elif settlement.outcome == frames.RETRY:
                 self._retry(delivery, settlement.after_ms, settlement.note, now)
             else:
-                self._end(
-                    delivery, State.DEAD, settlement.note or text("router.dead_rejected"), now
-                )
+                note = settlement.note or text("router.dead_rejected")
+                self._end(delivery, State.DEAD, note, now)
         if foreign:
             sentence = f"{foreign} of these deliveries are in another session's hands"
             self._error(session.peer, Code.NOT_YOURS, sentence, "SETTLE")

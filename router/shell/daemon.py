@@ -386,6 +386,7 @@ class Daemon:
         subject = request.get("subject")
         if not isinstance(subject, str) or not subject:
             raise OpsError("bad_request", "trace needs a subject")
+        self._write()  # what was settled a moment ago belongs to the story
         messages = await self.writer.query(lambda s: s.trace(subject, TRACE_LIMIT))
         return {"subject": subject, "messages": [self._hop(message) for message in messages]}
 
