@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from connectors.runtime.connector import Connector
-from connectors.runtime.errors import EX_USAGE, StartError
 from connectors.runtime.faults import Faults
 from connectors.runtime.log import LOG
 from connectors.runtime.process import run_connector, serve_until_stopped
 from connectors.runtime.serving import bind
 from connectors.runtime.simulation import SimulatorSettings
+from proto.exits import EX_USAGE, StartError
 from proto.logs import configure_logs
 from proto.wording import text
 

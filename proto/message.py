@@ -21,7 +21,7 @@ INT_MAX: Final = 2**63 - 1
 
 
 class Priority(IntEnum):
-    """How urgent a message is; the lower number goes first (DESIGN: four priorities)."""
+    """How urgent a message is; the lower number goes first."""
 
     EMERGENCY = 0
     URGENT = 1

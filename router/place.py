@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NoReturn
 
+from proto.exits import EX_CONFIG, StartError
 from proto.wording import text
-from router.errors import EX_CONFIG, StartError
 from router.tomlfile import KeyPath
 
 BUILT_IN: Final = "built-in"

@@ -19,14 +19,13 @@ from connectors.demo.proof import Proof, choose, prove
 from connectors.demo.readiness import wait_ready
 from connectors.demo.screen import Screen
 from connectors.demo.supervision import SMPBUS, Supervisor, environment, render, stop_leftover
-from connectors.runtime.errors import StartError
 from connectors.sys112.samples import day_of_cards
+from proto.exits import EX_REFUSED, StartError
 from proto.wording import LANGUAGES, text
 
 FILE: Final = click.Path(path_type=Path)
 PACE_S: Final = 0.3
 TRICKLE_S: Final = 5.0
-EX_INCOMPLETE: Final = 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ async def _show(folder: DemoFolder, screen: Screen, supervisor: Supervisor, plan
         _verdict(screen, proof)
         if not plan.once:
             await _stay(folder, screen, day)
-        return 0 if ended and not proof.missing else EX_INCOMPLETE
+        return 0 if ended and not proof.missing else EX_REFUSED
     finally:
         await day.close()
 

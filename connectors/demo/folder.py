@@ -18,12 +18,10 @@ from typing import IO, Final
 
 import msgspec
 
-from connectors.runtime.errors import StartError
+from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.keys import KeyPair
 from proto.wording import language, text
 
-EX_CANTCREAT: Final = 73
-EX_TEMPFAIL: Final = 75
 MARKER: Final = ".smpbus-demo"
 PORTS: Final = ("pages", "sys112", "smp", "sim-sys112", "sim-smp")
 PEERS: Final = ("router", "sys112", "smp", "admin")

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from connectors.demo.folder import DemoFolder
 from connectors.demo.screen import Screen
 from connectors.demo.supervision import Supervisor
-from connectors.runtime.errors import StartError
+from proto.exits import EX_UNAVAILABLE, StartError
 from proto.ops import OpsError, ops_request
 from proto.wording import text
 
-EX_UNAVAILABLE: Final = 69
 LOOK_S: Final = 0.1
 TAIL_LINES: Final = 5
 

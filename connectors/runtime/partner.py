@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from connectors.runtime.breaker import Breaker, BreakerSettings
-from connectors.runtime.errors import StartError
 from connectors.runtime.http import HttpAnswer as Answer
 from connectors.runtime.http import HttpClient, Unreachable
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.outage import Outage
 from proto.client import Reject, Retry
+from proto.exits import StartError
 from proto.wording import text
 
 __all__ = ["Answer", "Partner", "PartnerSettings"]

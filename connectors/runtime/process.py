@@ -17,13 +17,13 @@ from typing import Any, Final
 import uvloop
 
 from connectors.runtime.connector import Connector
-from connectors.runtime.errors import EX_NOPERM, StartError
 from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
 from connectors.runtime.serving import HttpServer, allow_only, bind
 from connectors.runtime.settings import Loaded, find_config, load
 from proto.client import BusClient
 from proto.errors import BusError
+from proto.exits import EX_NOPERM, StartError
 from proto.keys import KeyFileError
 from proto.logs import configure_logs
 from proto.notify import notify

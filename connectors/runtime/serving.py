@@ -11,8 +11,8 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from connectors.runtime.errors import StartError
 from connectors.runtime.log import LOG
+from proto.exits import StartError
 from proto.wording import text
 
 FORBIDDEN_BODY: Final = b'{"Code":"403","CodeDescr":"This address is not allowed to call here"}'

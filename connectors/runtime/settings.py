@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from connectors.runtime.errors import StartError
 from connectors.runtime.partner import PartnerSettings
+from proto.exits import StartError
 from proto.wording import text
 
 ENVIRONMENT_PREFIX: Final = "SMPBUS_"

@@ -11,12 +11,9 @@ from typing import Final
 
 import click
 
+from proto.exits import EX_INTERRUPTED, EX_USAGE, StartError
 from proto.wording import LANGUAGES, set_language, text
 from router.commands.group import CommandGroup, HelpFormatter
-from router.errors import StartError
-
-EX_USAGE: Final = 64
-EX_INTERRUPTED: Final = 130
 
 # name -> "module:object", imported only when the command is used.
 COMMANDS: Final = {

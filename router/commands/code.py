@@ -3,8 +3,9 @@
 import click
 
 from proto.errors import Code
+from proto.exits import EX_REFUSED
 from proto.wording import text
-from router.commands.option import EX_REFUSED, Failure, lang
+from router.commands.option import Failure, lang
 
 
 @click.command(help=text("help.explain"))

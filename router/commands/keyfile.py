@@ -6,14 +6,14 @@ from typing import Final
 
 import click
 
+from proto.exits import EX_CANTCREAT, EX_DATAERR, EX_REFUSED
 from proto.keys import KeyFileError, KeyPair, load_public
 from proto.wording import text
 from router.commands.group import CommandGroup
-from router.commands.option import EX_DATAERR, EX_REFUSED, Failure, common, echo_json, machine
+from router.commands.option import Failure, common, echo_json, machine
 from router.commands.table import print_table
 from router.config import load
 from router.configcheck import is_name
-from router.errors import EX_CANTCREAT
 
 keys: Final = CommandGroup(
     "keys",

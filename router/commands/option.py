@@ -3,17 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from proto.exits import EX_CONFIG, EX_NOPERM, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE
 from proto.ops import NO_ANSWER, NOT_PERMITTED, UNREACHABLE, OpsError, check_reachable, ops_request
 from proto.wording import LANGUAGES, text
 from router.config import LoadedSettings, load
-from router.errors import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE
-
-EX_REFUSED: Final = 1
-EX_DATAERR: Final = 65
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

@@ -2,8 +2,9 @@
 
 import click
 
+from proto.exits import EX_REFUSED
 from proto.wording import text
-from router.commands.option import EX_REFUSED, Failure, echo_json, lang, machine
+from router.commands.option import Failure, echo_json, lang, machine
 from router.commands.table import print_table
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from proto.client import BusClient
 from proto.errors import BusError, NotConnected, Refused
+from proto.exits import EX_DATAERR, EX_NOPERM, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE
 from proto.keys import KeyFileError
 from proto.message import (
     TYPE_GRAMMAR,
@@ -22,9 +23,8 @@ from proto.message import (
 )
 from proto.ops import connectable
 from proto.wording import text
-from router.commands.option import EX_DATAERR, EX_REFUSED, Failure, common, echo_json, machine
+from router.commands.option import Failure, common, echo_json, machine
 from router.config import LoadedSettings, load
-from router.errors import EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE
 
 NAME_BY_DEFAULT = "admin"
 

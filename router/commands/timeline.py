@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from proto.exits import EX_REFUSED
 from proto.wording import text
-from router.commands.option import EX_REFUSED, Failure, ask, common, echo_json, machine
+from router.commands.option import Failure, ask, common, echo_json, machine
 from router.commands.table import local_time, size, span, styled, width
 
 Hop = tuple[int, str]

@@ -21,6 +21,7 @@ import uvloop
 import zmq
 
 from proto.drain import DONTWAIT, DrainedSocket
+from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from proto.keys import KeyFileError, KeyPair
 from proto.logs import configure_logs
 from proto.message import Message, decode_message, now_ms
@@ -30,7 +31,6 @@ from router.config import ConfigError, LoadedSettings, load
 from router.core.core import Core, Now
 from router.core.delivery import State
 from router.core.output import Batch
-from router.errors import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from router.settings import Destination
 from router.shell import report
 from router.shell.keyring import Keyring, start_authenticator

@@ -4,8 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.wording import text
-from router.errors import EX_CANTCREAT, EX_TEMPFAIL, StartError
 
 FILE = "router.lock"
 

@@ -1,7 +1,6 @@
 """The bus socket: one ROUTER, bound to every configured address, set up so that it is safe.
 
-RELIABILITY 4.1 says why each option is as it is; `self_test` proves at every start that a
-stranger is refused.
+`self_test` proves at every start that a stranger is refused (docs/decisions/0002).
 """
 
 import contextlib
@@ -16,9 +15,9 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from proto.exits import EX_UNAVAILABLE, StartError
 from proto.keys import KeyPair
 from proto.wording import text
-from router.errors import EX_UNAVAILABLE, StartError
 from router.shell.keyring import ZAP_DOMAIN
 
 SELF_TEST_S = 5.0

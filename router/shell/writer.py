@@ -1,7 +1,7 @@
 """The writer: the one thread that touches the store, one transaction at a time.
 
 While a batch syncs, the next gathers in the core: that is the group commit. Queries of the
-history take their turn between batches. A failed write is not survived (RELIABILITY, F3): after
+history take their turn between batches. A failed write is not survived (docs/decisions/0003): after
 one failed sync nobody knows what the disk holds, so the process ends before it can promise more.
 """
 
@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from proto.exits import EX_IOERR
 from proto.wording import text
 from router.core.output import Batch
-from router.errors import EX_IOERR
 from router.store.contract import Store
 
 Result = TypeVar("Result")

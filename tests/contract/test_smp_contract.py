@@ -185,9 +185,9 @@ def test_what_the_ambulance_cannot_read_is_rejected_and_its_outage_is_a_retry(bu
 
 
 def test_nobody_from_elsewhere_may_call(bus: Bus) -> None:
-    from connectors.runtime.errors import StartError
     from connectors.runtime.http import HttpClient
     from connectors.runtime.serving import HttpServer, allow_only, bind
+    from proto.exits import StartError
 
     async def act(stage: Scene) -> None:
         app = stage.connector.app()

@@ -15,8 +15,8 @@ import pytest
 
 from connectors.demo.folder import DemoFolder, open_folder
 from connectors.demo.supervision import SMPBUS, Supervisor, render
-from connectors.runtime.errors import StartError
 from proto.catalogue import entry
+from proto.exits import StartError
 from proto.keys import KeyPair
 
 CARDS = "4"

@@ -18,8 +18,8 @@ from bus import SMPBUS, RouterProcess
 
 from proto import BusClient, BusError, KeyPair, Refused, frames
 from proto.errors import NotConnected
+from proto.exits import StartError
 from proto.frames import PEER_READS
-from router.errors import StartError
 from router.shell.socket import self_test
 
 PERMISSIONS = (

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from connectors.runtime.errors import StartError
 from connectors.runtime.settings import find_config, load
 from connectors.smp import SmpSettings
 from connectors.sys112 import Sys112Settings
+from proto.exits import StartError
 
 ROOT = Path(__file__).parents[3]
 GOOD = """
