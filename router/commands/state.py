@@ -102,6 +102,13 @@ def _word(kind: str, value: str) -> str:
         return value
 
 
+def _print_holds(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["hold"] is not None:
+            held = text("cli.held_row", destination=row["destination"], reason=row["hold"])
+            click.echo(styled(held, fg="yellow"))
+
+
 def _print_queues(rows: list[dict[str, Any]]) -> None:
     now = time.time() * 1000
     keys = ("destination", "pending", "in_flight", "retrying", "dead", "settled", "consumers")
@@ -111,3 +118,4 @@ def _print_queues(rows: list[dict[str, Any]]) -> None:
         age = "-" if oldest is None else span(max(0, now - oldest))
         cells.append([*(row[key] for key in keys), age])
     print_table([text(f"cli.queue_{key}") for key in (*keys, "oldest")], cells)
+    _print_holds(rows)

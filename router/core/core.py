@@ -14,6 +14,7 @@ Invariants:
 """
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
@@ -81,9 +82,10 @@ class Core:
         self.observed = False
         self.counters = dict.fromkeys(
             ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
-             "expired", "late_replies"), 0,
+             "expired", "replayed", "dropped", "late_replies"), 0,
         )  # fmt: skip
         self._writing: list[Batch] = []  # taken, and not yet known to be on disk
+        self._replaying: set[int] = set()  # dead letters on their way back
         self._random = random
         self._next_n = 1
         self._next_delivery = 1
@@ -124,15 +126,19 @@ class Core:
             queue = self.queues.get(row.destination)
             if queue is None:  # its destination was taken out of the configuration: keep it whole
                 queue = self.add_queue(row.destination, Destination())
-            message = decode_message(row.raw)
-            due = row.due if row.attempts else message.not_before
-            delivery = Delivery(
-                row.delivery, row.n, queue, message.subject, message.priority, row.raw,
-                row.accepted_at, due, message.expires, row.attempts,
-            )  # fmt: skip
-            delivery.filed = row.filed
             queue.open += 1
-            self._enqueue(delivery, now)
+            self._enqueue(self._delivery_of(row, queue), now)
+
+    @staticmethod
+    def _delivery_of(row: OpenDelivery, queue: Queue) -> Delivery:
+        message = decode_message(row.raw)
+        due = row.due if row.attempts else message.not_before
+        delivery = Delivery(
+            row.delivery, row.n, queue, message.subject, message.priority, row.raw,
+            row.accepted_at, due, message.expires, row.attempts,
+        )  # fmt: skip
+        delivery.filed = row.filed
+        return delivery
 
     # -- what peers say ---------------------------------------------------------------------------
 
@@ -345,6 +351,12 @@ class Core:
                 return batch.messages[0][0]
         return self._next_n
 
+    def unsynced(self) -> dict[str, int]:
+        """Return how many deliveries of each destination are on their way to the disk."""
+        batches = (*self._writing, self.out.batch)
+        fresh = (d for batch in batches for d in batch.fresh if d.filed is None)
+        return Counter(delivery.queue.name for delivery in fresh)
+
     def find(self, id: int) -> Delivery | None:
         """Return an open delivery."""
         return self.open.get(id) or self.backlog.get(id)
@@ -360,7 +372,10 @@ class Core:
             if duplicates and delivery.n in duplicates:
                 queue.open -= 1
                 continue
-            queue.totals["accepted"] += 1
+            if delivery.filed is None:
+                queue.totals["accepted"] += 1
+            else:
+                self._replaying.discard(delivery.id)
             touched[queue.name] = queue
             self._enqueue(delivery, now)
         self._send_accepted(batch.accepts)
@@ -546,6 +561,56 @@ class Core:
             (delivery.id, delivery.attempts, now.wall_ms, "vanished", None, None)
         )
         return delivery.queue.again(delivery)
+
+    # -- what an operator may do ------------------------------------------------------------------
+
+    def replay(self, dead: list[OpenDelivery], reason: str, now: Now) -> int:
+        """Open dead letters again, in the order given, under their old delivery ids and with all
+        attempts before them. Returns how many; those already on their way are passed over."""
+        batch = self.out.batch
+        count = 0
+        for row in dead:
+            queue = self.queues.get(row.destination)
+            if queue is None or row.delivery in self._replaying or self.find(row.delivery):
+                continue
+            delivery = self._delivery_of(row, queue)
+            delivery.filed = delivery.priority
+            delivery.attempts, delivery.accepted_at = 0, now.wall_ms  # both begin anew
+            batch.reopened.append((row.delivery, queue.name))
+            batch.filed.append(_backlog_row(delivery))
+            batch.attempts.append((row.delivery, 0, now.wall_ms, "replayed", reason, None))
+            batch.fresh.append(delivery)
+            self._replaying.add(row.delivery)
+            queue.open += 1
+            queue.totals["dead"] -= 1
+            count += 1
+        self.counters["replayed"] += count
+        return count
+
+    def drop(self, dead: list[tuple[int, str]], reason: str) -> int:
+        """Give dead letters (delivery, destination) up for good; the reason stays with them."""
+        count = 0
+        for delivery, destination in dead:
+            queue = self.queues.get(destination)
+            if queue is None or delivery in self._replaying or self.find(delivery):
+                continue
+            self.out.batch.dropped.append((delivery, destination, reason))
+            queue.totals["dead"] -= 1
+            queue.totals["dropped"] += 1
+            count += 1
+        self.counters["dropped"] += count
+        return count
+
+    def hold(self, destination: str, reason: str | None, now: Now) -> bool:
+        """Deliver nothing to a destination until it is released (`reason` None); it still
+        accepts. Returns False when there is no such destination."""
+        queue = self.queues.get(destination)
+        if queue is None:
+            return False
+        queue.hold = reason
+        self.out.batch.holds[destination] = reason
+        self._dispatch(queue, now)
+        return True
 
     # -- request and reply ------------------------------------------------------------------------
 

@@ -8,7 +8,10 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """Where an open delivery stands, and how it can end (the last three are final)."""
+    """Where an open delivery stands, and how it can end (from SETTLED on).
+
+    A dead one may be replayed, which opens it again, or dropped.
+    """
 
     DELAYED = 0  # its not_before has not come
     WAITING = 1  # an earlier message of its subject is open
@@ -18,6 +21,7 @@ class State(IntEnum):
     SETTLED = 5
     DEAD = 6
     EXPIRED = 7
+    DROPPED = 8  # a dead letter that an operator gave up
 
 
 class Delivery:

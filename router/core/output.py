@@ -34,6 +34,9 @@ class Batch:
     filed: list[BacklogRow] = field(default_factory=list)  # into the backlog
     unfiled: list[BacklogRow] = field(default_factory=list)  # out of it
     outcomes: list[OutcomeRow] = field(default_factory=list)
+    reopened: list[tuple[int, str]] = field(default_factory=list)  # dead deliveries, destination
+    dropped: list[tuple[int, str, str]] = field(default_factory=list)  # the same, and why
+    holds: dict[str, str | None] = field(default_factory=dict)  # destination -> reason or None
     attempts: list[AttemptRow] = field(default_factory=list)
     fresh: list[Delivery] = field(default_factory=list)
     accepts: list[tuple[bytes, int]] = field(default_factory=list)  # (peer, its batch number)
@@ -45,7 +48,15 @@ class Batch:
         return bool(self.accepts)
 
     def __bool__(self) -> bool:
-        return bool(self.messages or self.outcomes or self.attempts or self.accepts)
+        return bool(
+            self.messages
+            or self.outcomes
+            or self.attempts
+            or self.accepts
+            or self.reopened
+            or self.dropped
+            or self.holds
+        )
 
 
 @dataclass(slots=True)
@@ -73,3 +84,5 @@ class OpenDelivery:
     attempts: int = 0
     due: int | None = None
     filed: int | None = None
+    ended_at: int | None = None  # of a dead letter
+    note: str | None = None  # of a dead letter: why

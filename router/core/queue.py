@@ -56,7 +56,8 @@ class Queue:
         self.open = 0
         self.in_flight = 0
         self.retrying = 0
-        self.totals = dict.fromkeys(("accepted", "settled", "dead", "expired"), 0)
+        self.hold: str | None = None  # why an operator holds it back
+        self.totals = dict.fromkeys(("accepted", "settled", "dead", "expired", "dropped"), 0)
         self.holdings: list[Holding] = []
         self._lanes: tuple[deque[Delivery], ...] = tuple(deque() for _ in range(PRIORITIES))
         self._passed_over = [0] * PRIORITIES
@@ -102,7 +103,7 @@ class Queue:
 
     def take(self) -> Iterator[tuple[Holding, list[Delivery]]]:
         """Hand ready deliveries to consumers with credit, and yield what each one gets."""
-        if not self.holdings:
+        if not self.holdings or self.hold is not None:
             return
         given: dict[Holding, list[Delivery]] = {}
         while (first := self._first_lane()) is not None:

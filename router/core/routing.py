@@ -1,9 +1,18 @@
 """Routes: which destinations a message goes to, from its source, type and priority alone."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from router.core.permission import Patterns
 from router.settings import Route
+
+
+class Verdict(NamedTuple):
+    """Whether one route takes a message: `mismatch` names what speaks against it, or is ""."""
+
+    number: int  # in the order of the file, from 1
+    to: tuple[str, ...]
+    mismatch: str  # "type", "source", "priority" or ""
 
 
 class Routes:
@@ -18,11 +27,21 @@ class Routes:
     def find(self, source: str, type: str, priority: int) -> tuple[str, ...]:
         """Return the names of the destinations, in the order of the file; () when none."""
         found: dict[str, None] = {}
-        for sources, types, priorities, to in self._routes:
-            if (
-                types.match(type)
-                and sources.match(source)
-                and (priorities is None or priority in priorities)
-            ):
-                found.update(dict.fromkeys(to))
+        for verdict in self.explain(source, type, priority):
+            if not verdict.mismatch:
+                found.update(dict.fromkeys(verdict.to))
         return tuple(found)
+
+    def explain(self, source: str, type: str, priority: int) -> list[Verdict]:
+        """Return what each route says of such a message; `find` decides by the same."""
+        verdicts = []
+        for number, (sources, types, priorities, to) in enumerate(self._routes, 1):
+            mismatch = ""
+            if not types.match(type):
+                mismatch = "type"
+            elif not sources.match(source):
+                mismatch = "source"
+            elif priorities is not None and priority not in priorities:
+                mismatch = "priority"
+            verdicts.append(Verdict(number, to, mismatch))
+        return verdicts

@@ -35,6 +35,7 @@ from router.settings import Destination
 from router.shell import report
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
+from router.shell.operator import Operator
 from router.shell.ops import EventSocket, OpsError, OpsServer
 from router.shell.pages import Pages, listen
 from router.shell.socket import bind, open_router, self_test
@@ -161,6 +162,11 @@ class Daemon:
                 destination, Destination()
             )
             queue.totals.update(totals)
+        for destination, reason in opened.holds.items():
+            queue = self.core.queues.get(destination) or self.core.add_queue(
+                destination, Destination()
+            )
+            queue.hold = reason
         if rows:
             log.info(text("router.restored", count=len(rows)))
 
@@ -267,6 +273,15 @@ class Daemon:
             self._lingering = None
         if self.core.out.batch and self.writer.depth < DEPTH_MAX:
             self.writer.write(self.core.take_batch())
+
+    async def commit(self) -> None:
+        """Wait until all that the core has gathered so far is on disk."""
+        batch = self.core.out.batch
+        while batch is self.core.out.batch and batch:
+            self._write()
+            await asyncio.sleep(0)
+        await self.writer.query(lambda store: None)
+        self._flush()
 
     def _send(self, peer: bytes, parts: list[bytes]) -> None:
         try:
@@ -377,7 +392,7 @@ class Daemon:
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             return self._reload()
 
-        return {
+        return Operator(self).commands() | {
             "status": status, "queues": queues, "sessions": sessions, "metrics": metrics,
             "version": versions, "trace": self._trace, "reload": reload,
         }  # fmt: skip
@@ -386,7 +401,7 @@ class Daemon:
         subject = request.get("subject")
         if not isinstance(subject, str) or not subject:
             raise OpsError("bad_request", "trace needs a subject")
-        self._write()  # what was settled a moment ago belongs to the story
+        await self.commit()  # what was settled a moment ago belongs to the story
         messages = await self.writer.query(lambda s: s.trace(subject, TRACE_LIMIT))
         return {"subject": subject, "messages": [self._hop(message) for message in messages]}
 

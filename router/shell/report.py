@@ -49,6 +49,8 @@ def _queue_row(queue: Queue) -> dict[str, Any]:
         "settled": queue.totals["settled"],
         "dead": queue.totals["dead"],
         "expired": queue.totals["expired"],
+        "dropped": queue.totals["dropped"],
+        "hold": queue.hold,
         "consumers": sum(1 for holding in queue.holdings if holding.window),
         "oldest_ms": queue.oldest(),
     }

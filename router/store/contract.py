@@ -17,7 +17,8 @@ class Opened(NamedTuple):
     epoch: int
     next_n: int
     next_delivery: int
-    totals: dict[str, dict[str, int]]  # destination -> accepted/settled/dead/expired -> count
+    totals: dict[str, dict[str, int]]  # destination -> accepted/settled/dead/... -> count
+    holds: dict[str, str]  # destination -> why it is held back
 
 
 class Store(Protocol):
@@ -37,6 +38,14 @@ class Store(Protocol):
 
     def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
         """Return the messages of a subject with their deliveries, oldest first."""
+
+    def dead(
+        self, destination: str | None, subject: str | None, deliveries: list[int] | None, limit: int
+    ) -> list[OpenDelivery]:
+        """Return dead letters, oldest first, narrowed by what is not None."""
+
+    def verify(self) -> list[str]:
+        """Look through the whole journal at rest; return a sentence per thing that is wrong."""
 
     def tidy(self) -> int:
         """Bring the subject index forward by one step; returns how many whole steps are left."""

@@ -30,6 +30,12 @@ create table outcome (
     note text
 );
 
+-- Dead letters (State.DEAD is 6) are few, and looked for by destination.
+create index dead_letter on outcome (destination, delivery) where state = 6;
+
+-- Destinations that an operator holds back.
+create table hold (destination text primary key, reason text not null) without rowid;
+
 -- Deliveries that have been open for long. No message below meta.frontier has another open one, so
 -- a start needs to look through the messages from there only.
 create table backlog (

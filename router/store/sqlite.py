@@ -12,6 +12,7 @@ Rows go in by statements of 512 to 1 rows: one step of SQLite without the interp
 per statement instead of per row, which matters more than anything else here.
 """
 
+import dataclasses
 import os
 import uuid
 from collections import Counter
@@ -41,6 +42,7 @@ SEGMENT: Final = 1024
 SEGMENT_OF: Final = f"(({{}}) - 1) / {SEGMENT}"
 FRONTIER_STEP: Final = 10_000
 STATE_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
+DEAD: Final = int(State.DEAD)
 
 
 class SqliteStore:
@@ -114,7 +116,8 @@ class SqliteStore:
         newest = "select n, first_delivery, destinations from message order by n desc limit 1"
         for n, first, destinations in self._rows(newest):
             next_n, next_delivery = n + 1, first + _count_of(destinations)
-        return Opened(meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals)
+        holds = dict(self._rows("select destination, reason from hold"))
+        return Opened(meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals, holds)
 
     def _is_small(self) -> bool:
         """Whether the whole file can be checked without delaying the start."""
@@ -185,10 +188,28 @@ class SqliteStore:
             db.execute(_insert("outcome", 8, len(ends)), _flat(ends))
         for attempt in batch.attempts:
             db.execute(_insert("attempt", 6, 1, " on conflict do nothing"), attempt)
+        self._obey(batch)
         self._file(batch)
         self._count(batch, duplicates)
         db.execute("commit")
         return duplicates
+
+    def _obey(self, batch: Batch) -> None:
+        """Carry out what an operator wants."""
+        db = self._db
+        for delivery, _ in batch.reopened:
+            db.execute("delete from outcome where delivery = ?", (delivery,))
+        for delivery, _, reason in batch.dropped:
+            db.execute(
+                "update outcome set state = ?, note = coalesce(note || '; ', '') || ?"
+                " where delivery = ?",
+                (int(State.DROPPED), reason, delivery),
+            )
+        for destination, why in batch.holds.items():
+            if why is None:
+                db.execute("delete from hold where destination = ?", (destination,))
+            else:
+                db.execute("insert or replace into hold values (?, ?)", (destination, why))
 
     def _file(self, batch: Batch) -> None:
         """Keep the backlog, and the frontier when it matters that a start knows it."""
@@ -222,6 +243,11 @@ class SqliteStore:
         ended = Counter((row[2], row[3]) for row in batch.outcomes)
         for (name, state), count in ended.items():
             counts[name, STATE_WORDS[State(state)]] += count
+        for _, name in batch.reopened:
+            counts[name, "dead"] -= 1
+        for _, name, _ in batch.dropped:
+            counts[name, "dead"] -= 1
+            counts[name, "dropped"] += 1
         upsert = (
             "insert into total values (?, ?, ?)"
             " on conflict (destination, state) do update set count = count + excluded.count"
@@ -267,6 +293,69 @@ class SqliteStore:
         keys = ("at", "outcome", "note", "due")
         fate["history"] = [dict(zip(keys, row, strict=True)) for row in attempts]
         return fate
+
+    def dead(
+        self, destination: str | None, subject: str | None, deliveries: list[int] | None, limit: int
+    ) -> list[OpenDelivery]:
+        """See Store.dead."""
+        which, values = [f"state = {DEAD}"], list[object]()
+        if destination is not None:
+            which.append("destination = ?")
+            values.append(destination)
+        if subject is not None:
+            which.append("subject = ?")
+            values.append(subject)
+        if deliveries is not None:
+            which.append(f"delivery in ({','.join('?' * len(deliveries))})")
+            values.extend(deliveries)
+        rows = self._rows(
+            "select delivery, o.n, destination, accepted_at, raw, attempts, ended_at, note,"
+            " checksum"
+            f" from outcome o left join message m on m.n = o.n where {' and '.join(which)}"
+            " order by delivery limit ?",
+            (*values, limit),
+        )
+        found = []
+        for delivery, n, name, accepted_at, raw, attempts, ended_at, note, checksum in rows:
+            self._check(n, checksum, raw)
+            row = OpenDelivery(delivery, n, name, accepted_at, raw, attempts)
+            found.append(dataclasses.replace(row, ended_at=ended_at, note=note))
+        return found
+
+    def verify(self) -> list[str]:
+        """See Store.verify."""
+        wrong = [f"SQLite: {row[0]}" for row in self._rows("pragma integrity_check(10)")]
+        wrong = [] if wrong == ["SQLite: ok"] else wrong
+        for n, checksum, raw in self._rows("select n, checksum, raw from message order by n"):
+            if crc32(raw) != checksum:
+                wrong.append(f"message {n} is damaged (checksum)")
+        twice = self._one("select count(*) from backlog join outcome using (delivery)")
+        if twice:
+            wrong.append(f"{twice} deliveries are both open and ended")
+        return [*wrong, *self._find_imbalance()]
+
+    def _find_imbalance(self) -> list[str]:
+        """accepted = settled + dead + dropped + expired + open, at every destination."""
+        left: Counter[str] = Counter()
+        signs = {"accepted": 1}
+        for name, word, count in self._rows("select destination, state, count from total"):
+            left[name] += signs.get(word, -1) * count
+        for row in self.load_open():
+            left[row.destination] -= 1
+        (accepted_behind, ended_behind, filed_behind) = next(
+            self._rows(
+                "select (select coalesce(sum(1 + length(destinations)"
+                " - length(replace(destinations, ' ', ''))), 0) from message where n < ?1),"
+                " (select count(*) from outcome where n < ?1),"
+                " (select count(*) from backlog where n < ?1)",
+                (self._frontier,),
+            )
+        )
+        wrong = [f"{name}: {count} deliveries too many" for name, count in left.items() if count]
+        hidden = accepted_behind - ended_behind - filed_behind
+        if hidden:
+            wrong.append(f"{hidden} open deliveries are hidden behind the frontier")
+        return wrong
 
     def tidy(self) -> int:
         """See Store.tidy. A step is one segment, written in the order of its subjects."""
