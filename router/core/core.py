@@ -27,7 +27,17 @@ from proto.errors import TEMPORARY, Code
 from proto.frames import FrameError
 from proto.message import TYPE_GRAMMAR, Message, decode_message
 from proto.wording import text
-from router.core.delivery import Delivery, State
+from router.core.delivery import (
+    DEAD,
+    DELAYED,
+    EXPIRED,
+    IN_FLIGHT,
+    READY,
+    RETRYING,
+    SETTLED,
+    Delivery,
+    State,
+)
 from router.core.output import BacklogRow, Batch, OpenDelivery, Output
 from router.core.permission import Rights
 from router.core.policy import given_up, next_delay_ms
@@ -44,7 +54,7 @@ ROUTED_MAX: Final = 10_000
 FRONTIER_LAG_MAX: Final = 50_000
 FILE_STEP: Final = 2_000
 _NOTHING: Final = Permission()
-_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
+_WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
 
 class Now(NamedTuple):
@@ -377,7 +387,11 @@ class Core:
             else:
                 self._replaying.discard(delivery.id)
             touched[queue.name] = queue
-            self._enqueue(delivery, now)
+            if delivery.filed is None and delivery.due is None and delivery.expires is None:
+                self.open[delivery.id] = delivery
+                queue.add(delivery)
+            else:
+                self._enqueue(delivery, now)
         self._send_accepted(batch.accepts)
         if self.observed:
             self._observe_accepted(batch, duplicates)
@@ -406,10 +420,10 @@ class Core:
         if delivery.due is not None and delivery.due > now.wall_ms:
             if delivery.attempts:  # a retry: it is its subject's head already
                 delivery.queue.add(delivery)
-                if delivery.state is State.READY:
+                if delivery.state is READY:
                     self._retry_at(delivery, delivery.due - now.wall_ms, now)
             else:
-                delivery.state = State.DELAYED
+                delivery.state = DELAYED
                 self._set_timer(delivery.due - now.wall_ms, "due", delivery.id, now)
         else:
             delivery.queue.add(delivery)
@@ -476,12 +490,12 @@ class Core:
             touched[queue.name] = queue
             if settlement.outcome == frames.ACK:
                 session.acked += 1
-                self._end(delivery, State.SETTLED, settlement.note, now)
+                self._end(delivery, SETTLED, settlement.note, now)
             elif settlement.outcome == frames.RETRY:
                 self._retry(delivery, settlement.after_ms, settlement.note, now)
             else:
                 note = settlement.note or text("router.dead_rejected")
-                self._end(delivery, State.DEAD, note, now)
+                self._end(delivery, DEAD, note, now)
         if foreign:
             sentence = f"{foreign} of these deliveries are in another session's hands"
             self._error(session.peer, Code.NOT_YOURS, sentence, "SETTLE")
@@ -494,15 +508,15 @@ class Core:
         """An ack that comes after its session was lost saves the partner a repeat."""
         return (
             settlement.outcome == frames.ACK
-            and delivery.state in (State.READY, State.RETRYING)
+            and delivery.state in (READY, RETRYING)
             and session.rights.consume.match(delivery.queue.name)
         )
 
     def _end(self, delivery: Delivery, state: State, note: str | None, now: Now) -> None:
         queue = delivery.queue
-        if delivery.state is State.IN_FLIGHT:
+        if delivery.state is IN_FLIGHT:
             queue.release(delivery)
-        elif delivery.state is State.RETRYING:
+        elif delivery.state is RETRYING:
             queue.retrying -= 1
         delivery.state = state
         word = _WORDS[state]
@@ -526,13 +540,13 @@ class Core:
         backoff = queue.settings.backoff
         reason = given_up(backoff, delivery.attempts, now.wall_ms - delivery.accepted_at)
         if delivery.expires is not None and delivery.expires <= now.wall_ms:
-            self._end(delivery, State.EXPIRED, note, now)
+            self._end(delivery, EXPIRED, note, now)
         elif reason is not None:
-            self._end(delivery, State.DEAD, f"{reason}: {note}" if note else reason, now)
+            self._end(delivery, DEAD, f"{reason}: {note}" if note else reason, now)
         else:
             if after_ms is None:
                 after_ms = next_delay_ms(backoff, delivery.attempts, self._random)
-            if delivery.state is State.IN_FLIGHT:
+            if delivery.state is IN_FLIGHT:
                 queue.release(delivery)
             self.counters["retried"] += 1
             delivery.due = now.wall_ms + after_ms
@@ -547,7 +561,7 @@ class Core:
         if after_ms <= 0:
             delivery.queue.again(delivery)
             return
-        delivery.state = State.RETRYING
+        delivery.state = RETRYING
         delivery.queue.retrying += 1
         self._set_timer(after_ms, "due", delivery.id, now)
 
@@ -556,7 +570,7 @@ class Core:
         delivery.queue.release(delivery)
         backoff = delivery.queue.settings.backoff
         if delivery.attempts >= backoff.attempts_max:
-            return self._end(delivery, State.DEAD, text("router.dead_vanished"), now)
+            return self._end(delivery, DEAD, text("router.dead_vanished"), now)
         self.out.batch.attempts.append(
             (delivery.id, delivery.attempts, now.wall_ms, "vanished", None, None)
         )
@@ -677,11 +691,11 @@ class Core:
     def _fire(self, delivery: Delivery, kind: str, now: Now) -> None:
         if kind == "expire":
             # In a consumer's hands it may have had its effect: the settlement decides.
-            if delivery.state is not State.IN_FLIGHT:
-                self._end(delivery, State.EXPIRED, None, now)
-        elif delivery.state is State.DELAYED:
+            if delivery.state is not IN_FLIGHT:
+                self._end(delivery, EXPIRED, None, now)
+        elif delivery.state is DELAYED:
             delivery.queue.add(delivery)
-        elif delivery.state is State.RETRYING:
+        elif delivery.state is RETRYING:
             delivery.queue.retrying -= 1
             delivery.queue.again(delivery)
 

@@ -24,6 +24,10 @@ class State(IntEnum):
     DROPPED = 8  # a dead letter that an operator gave up
 
 
+# The same by short names: an enum's member costs a search in its class at each use.
+DELAYED, WAITING, READY, IN_FLIGHT, RETRYING, SETTLED, DEAD, EXPIRED, DROPPED = State
+
+
 class Delivery:
     """`id` is stable for ever; `raw` is the message as it came over the wire."""
 
@@ -67,7 +71,7 @@ class Delivery:
         self.due = due  # ms UTC; None is now
         self.expires = expires  # ms UTC
         self.attempts = attempts
-        self.state = State.READY
+        self.state = READY
         self.holder: Holding | None = None
         self.delivered_at: int | None = None  # ms UTC, of the latest attempt
         self.filed: int | None = None  # its priority in the store's backlog, if it is there

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from router.core.delivery import Delivery, State
+from router.core.delivery import IN_FLIGHT, READY, WAITING, Delivery
 from router.settings import Destination
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ class Queue:
             head = self._heads.get(subject)
             if head is not None:
                 self._waiting.setdefault(subject, deque()).append(delivery)
-                delivery.state = State.WAITING
+                delivery.state = WAITING
                 self._promote(head, delivery.priority)
                 return
             self._heads[subject] = delivery
-        delivery.state = State.READY
+        delivery.state = READY
         self._lanes[delivery.priority].append(delivery)
 
     def again(self, delivery: Delivery) -> None:
         """Put a subject's head back at the front of its lane."""
-        delivery.state = State.READY
+        delivery.state = READY
         self._lanes[delivery.priority].appendleft(delivery)
 
     def finish(self, delivery: Delivery) -> None:
@@ -95,7 +95,7 @@ class Queue:
             follower = waiting.popleft()
             if not waiting:
                 del self._waiting[subject]
-            if follower.state is State.WAITING:  # else it expired in the line
+            if follower.state is WAITING:  # else it expired in the line
                 self._heads[subject] = follower
                 self.again(follower)
                 return
@@ -128,13 +128,13 @@ class Queue:
         return holding.room(lane)
 
     def _pick(self, number: int, holding: Holding, count: int) -> Iterator[Delivery]:
-        lane, held, ready = self._lanes[number], holding.held, State.READY
+        lane, held = self._lanes[number], holding.held
         while count and lane:
             delivery = lane.popleft()
-            if delivery.state is not ready or delivery.priority != number:
+            if delivery.state is not READY or delivery.priority != number:
                 continue
             count -= 1
-            delivery.state = State.IN_FLIGHT
+            delivery.state = IN_FLIGHT
             delivery.holder = holding
             delivery.attempts += 1
             held[delivery.id] = delivery
@@ -162,13 +162,13 @@ class Queue:
         """
         if head.priority > priority:
             head.priority = priority
-            if head.state is State.READY:
+            if head.state is READY:
                 self._lanes[priority].append(head)
 
     def _trim(self, number: int) -> deque[Delivery]:
         """Drop from the front of a lane what was promoted, expired or acknowledged late."""
         lane = self._lanes[number]
-        while lane and (lane[0].state is not State.READY or lane[0].priority != number):
+        while lane and (lane[0].state is not READY or lane[0].priority != number):
             lane.popleft()
         return lane
 
