@@ -2,6 +2,7 @@
 # make test                lint, types and every test
 # make lint                ruff and mypy only
 # make bench [ARGS=...]    measure throughput on this machine
+# make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean packages
+.PHONY: help run test lint bench crash clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -25,6 +26,10 @@ run: $(STAMP)
 
 bench: $(STAMP)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+IMAGES ?= 100000
+crash: $(STAMP)
+	@exec $(BIN)/python -m tests.crash --images $(IMAGES) --jobs "$$(nproc)" $(ARGS)
 
 lint: $(STAMP)
 	@step=start

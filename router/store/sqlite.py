@@ -33,6 +33,7 @@ FILE: Final = "journal.db"
 SCHEMA_VERSION: Final = 1
 SQLITE_VERSION_MIN: Final = 3_051_003  # older ones can corrupt a WAL database when it is reset
 PAGE_BYTES: Final = 8192
+COPY_BYTES: Final = 1024 * 1024
 CHECKPOINT_PAGES: Final = 1024
 QUICK_CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 Row = TypeVar("Row")
@@ -50,6 +51,7 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
+        self._log = folder / f"{FILE}-wal"
         self._pruned_n = 0
         self._indexed_n = 0
         self._frontier = 1
@@ -62,10 +64,13 @@ class SqliteStore:
             raise StoreError(f"SQLite {apsw.sqlite_lib_version()} is too old, need 3.51.3")
         try:
             if not self.path.exists():
+                if self._log.exists():  # SQLite would replay it into a newborn database
+                    raise StoreError(f"{self.path} is missing, but its log {self._log.name} is not")
                 self._create()
+            self._settle_log()
             self._db = self._connect()
             return self._recover()
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}") from None
 
     def _create(self) -> None:
@@ -75,7 +80,7 @@ class SqliteStore:
         db = apsw.Connection(str(newborn))
         db.execute("pragma locking_mode=exclusive")  # no shared memory file at birth either
         db.execute(f"pragma page_size={PAGE_BYTES}; pragma synchronous=extra")
-        db.execute("pragma journal_mode=wal")
+        _use_log(db)
         db.execute("begin immediate")
         db.execute(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"))
         db.execute(
@@ -88,11 +93,35 @@ class SqliteStore:
         newborn.rename(self.path)
         _sync_folder(self.path.parent)
 
+    def _settle_log(self) -> None:
+        """Make what the kernel shows of a log that was left what the disk has.
+
+        After a failed sync it may show more. SQLite would copy that into the database, and power
+        lost meanwhile would leave half of a transaction whose log is gone (tests/crash).
+        """
+        copy = self.path.with_name(f"{FILE}-copy")
+        copy.unlink(missing_ok=True)
+        if not self._log.exists():
+            return
+        source = os.open(self._log, os.O_RDONLY)
+        target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            offset = 0
+            while piece := os.pread(source, COPY_BYTES, offset):
+                offset += os.pwrite(target, piece, offset)
+            os.fsync(target)
+        finally:
+            os.close(source)
+            os.close(target)
+        copy.rename(self._log)
+        _sync_folder(self.path.parent)
+
     def _connect(self) -> apsw.Connection:
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         db.execute("pragma locking_mode=exclusive")
-        db.execute("pragma journal_mode=wal; pragma synchronous=full")
-        db.execute(f"pragma wal_autocheckpoint={CHECKPOINT_PAGES}")
+        _use_log(db)
+        db.execute("pragma synchronous=full")
+        db.set_wal_hook(_checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
         return db
 
@@ -125,7 +154,10 @@ class SqliteStore:
 
     def load_open(self) -> Iterator[OpenDelivery]:
         """See Store.load_open."""
-        yield from self._load_backlog()
+        filed = set()  # may lie beyond the frontier: replayed, or of a message that is half filed
+        for row in self._load_backlog():
+            filed.add(row.delivery)
+            yield row
         first = self._one(
             "select coalesce(min(first_delivery), 0) from message where n >= ?", (self._frontier,)
         )
@@ -143,7 +175,7 @@ class SqliteStore:
             for id, destination in enumerate(destinations.split(" "), delivery):
                 while end is not None and end < id:
                     end = next(ended, None)
-                if end != id:
+                if end != id and id not in filed:
                     self._check(n, checksum, raw)
                     tried = attempts.get(id, (0, None))
                     yield OpenDelivery(id, n, destination, accepted_at, raw, *tried)
@@ -452,6 +484,19 @@ def _flat(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 def _count_of(destinations: str) -> int:
     return destinations.count(" ") + 1
+
+
+def _use_log(db: apsw.Connection) -> None:
+    # When it cannot, SQLite says so in its answer only, and goes on without a log.
+    if (mode := db.pragma("journal_mode", "wal")) != "wal":
+        raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
+
+
+def _checkpoint(db: apsw.Connection, name: str, pages: int) -> int:
+    # SQLite's own automatic checkpoint keeps its errors to itself.
+    if pages >= CHECKPOINT_PAGES:
+        db.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_PASSIVE)
+    return apsw.SQLITE_OK
 
 
 def _sync_folder(folder: Path) -> None:

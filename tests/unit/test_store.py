@@ -191,3 +191,22 @@ def test_every_commit_is_synced(store: SqliteStore) -> None:
     assert store._db.pragma("synchronous") == 2
     assert store._db.pragma("journal_mode") == "wal"
     assert store._db.pragma("locking_mode") == "exclusive"
+
+
+def test_a_log_without_its_journal_is_refused_and_kept(tmp_path: Path) -> None:
+    log = tmp_path / f"{FILE}-wal"
+    log.write_bytes(b"what is left")
+    with pytest.raises(StoreError, match="is missing, but its log"):
+        SqliteStore(tmp_path).open()
+    assert [file.name for file in tmp_path.iterdir()] == [log.name]
+
+
+def test_a_delivery_in_the_backlog_before_the_frontier_has_come_is_open_once(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path)
+    store.open()
+    store.write(batch_of(1, ["a", "b"]))
+    store.write(Batch(filed=[("sink", 2, 2, 2)], frontier=1))
+    assert [(row.delivery, row.filed) for row in store.load_open()] == [(2, 2), (1, None)]
+    store.close()
