@@ -129,10 +129,10 @@ class Core:
 
     def restore(self, open_deliveries: list[OpenDelivery], next_n: int, next_delivery: int,
                 now: Now) -> None:  # fmt: skip
-        """Take up every delivery that the store holds as open, in the order of acceptance."""
+        """Take up every delivery that the store holds as open, by their numbers."""
         self._next_n = max(self._next_n, next_n)
         self._next_delivery = max(self._next_delivery, next_delivery)
-        for row in open_deliveries:
+        for row in sorted(open_deliveries, key=lambda row: row.delivery):
             queue = self.queues.get(row.destination)
             if queue is None:  # its destination was taken out of the configuration: keep it whole
                 queue = self.add_queue(row.destination, Destination())

@@ -28,7 +28,7 @@ class Store(Protocol):
         """Recover, make the new epoch durable, and only then return. Raises StoreError."""
 
     def load_open(self) -> Iterator[OpenDelivery]:
-        """Yield every open delivery in order of acceptance. Raises StoreError on corruption."""
+        """Yield every open delivery once. Raises StoreError on corruption."""
 
     def write(self, batch: Batch) -> dict[int, int]:
         """Make a batch durable. Returns {n: n accepted before} for repeated (source, id).

@@ -26,7 +26,7 @@ from proto.frames import PEER_READS
 ROUTES = (
     "[destinations.sink]\n[destinations.trap]\nopen_max = 500\n"
     '[[routes]]\ntype = "test.*"\nto = ["sink"]\n'
-    '[[routes]]\ntype = "trap.*"\nto = ["trap"]\n'
+    '[[routes]]\ntype = "trap.message.*"\nto = ["trap"]\n'
 )
 PERMISSIONS = (
     '[peers.producer]\npublish = ["test.*"]\n[peers.consumer]\nconsume = ["sink"]\n'
@@ -87,7 +87,11 @@ def trap(id: str, body: bytes = b"") -> list[object]:
 async def consume(router: RouterProcess, taken: list[int], wanted: asyncio.Event) -> None:
     async with router.client("consumer") as bus:
         async for delivery in bus.consume("sink"):
-            taken.append(int(delivery.message.body))
+            number = int(delivery.message.body)
+            if number % 40 == 3 and delivery.attempt == 1:
+                delivery.retry("not yet", 0.02)  # those behind it must not overtake
+                continue
+            taken.append(number)
             delivery.ack()
             wanted.set()
 
@@ -127,11 +131,15 @@ async def honest_pair(router: RouterProcess) -> AsyncIterator[list[int]]:
 
 
 def balance(router: RouterProcess) -> dict[str, Any]:
-    """accepted = settled + dead + expired + open, at every destination."""
+    """accepted = settled + dead + expired + dropped + open, at every destination and in all."""
     status = router.ask("status")
     for row in status["queues"]:
         open_ones = row["pending"] + row["in_flight"] + row["retrying"]
-        assert row["accepted"] == row["settled"] + row["dead"] + row["expired"] + open_ones, row
+        ended = row["settled"] + row["dead"] + row["expired"] + row["dropped"]
+        assert row["accepted"] == ended + open_ones, row
+    # each route of this test has one destination: messages and deliveries are as many
+    assert status["counters"]["accepted"] == sum(row["accepted"] for row in status["queues"])
+    assert router.ask("check")["wrong"] == []
     return status
 
 
@@ -145,6 +153,8 @@ def beside_an_honest_pair(
             villain = Villain(router)
             try:
                 await work(router, villain)
+                asked = await asyncio.to_thread(router.ask, "status")
+                assert asked["state"] == "running", "the operator is answered meanwhile"
             finally:
                 villain.close()
 
@@ -157,7 +167,7 @@ def beside_an_honest_pair(
 def test_every_broken_frame_has_its_code_and_the_session_goes_on() -> None:
     broken = [
         ((b"HELLO",), "bad_frame"),
-        ((b"PUBLISH", b"\x93", b"third"), "bad_frame"),
+        ((frames.PING, frames.encode(frames.Ping(1)), b"third"), "bad_frame"),
         ((b"NONSENSE", b"\x90"), "unknown_verb"),
         ((b"PUBLISH", b"\xc1"), "bad_frame"),
         ((b"PUBLISH", publish(1, trap("a"))[1][:-3]), "bad_frame"),
@@ -170,14 +180,20 @@ def test_every_broken_frame_has_its_code_and_the_session_goes_on() -> None:
         assert villain.hear().code == "hello_required"
         villain.say(frames.HELLO, frames.encode(frames.Hello([99], "villain")))
         assert villain.hear().code == "bad_version"
+        villain.say(frames.HELLO, frames.encode(frames.Hello([1], "producer")))
+        assert villain.hear().code == "name_mismatch"
+        villain.say(frames.HELLO, b"\x92\x91\x01\xa9<script>\n")
+        assert villain.hear().code == "bad_frame", "not a name"
         villain.say(*HELLO)
         assert isinstance(villain.hear(), frames.Welcome)
         for parts, code in broken:
             villain.say(*parts)
             assert villain.hear().code == code, parts
-        villain.say(*publish(2, trap("late", b"x" * 65537), ["u", "other.v1", *trap("")[2:]]))
+        wrong = [["id", type, *trap("")[2:]] for type in ("other.v1", "trap.lost.v1", "trap.!")]
+        villain.say(*publish(2, trap("late", b"x" * 65537), *wrong))
         refused = villain.hear()
-        assert [one.code for one in refused.refusals] == ["body_too_large", "not_permitted"]
+        codes = [one.code for one in refused.refusals]
+        assert codes == ["body_too_large", "not_permitted", "no_route", "bad_message"]
         villain.say(*publish(3, trap("fine")))
         assert villain.hear() == frames.Accepted([3])
 
@@ -273,6 +289,34 @@ def test_one_that_vanishes_without_a_word_gives_back_what_it_held() -> None:
         assert isinstance(villain.hear(), frames.Welcome)
         villain.say(frames.CREDIT, frames.encode(frames.Credit("trap", 1)))
         again = await asyncio.to_thread(villain.hear, 10_000)
+        assert again.deliveries[0].delivery == first.deliveries[0].delivery
+        assert again.deliveries[0].attempt == 2
+
+    beside_an_honest_pair(work, LIMITS + "session_timeout_ms = 2000\n")
+
+
+def test_one_that_stays_and_says_nothing_gives_back_what_it_held() -> None:
+    """Its connection is as good as ever, so only its silence tells."""
+
+    async def work(router: RouterProcess, villain: Villain) -> None:
+        villain.say(*HELLO)
+        assert isinstance(villain.hear(), frames.Welcome)
+        villain.say(*publish(1, trap("held")))
+        assert villain.hear() == frames.Accepted([1])
+        villain.say(frames.CREDIT, frames.encode(frames.Credit("trap", 1)))
+        first = villain.hear()
+        names = [row["name"] for row in router.ask("sessions")["sessions"]]
+        assert "villain" in names
+        await asyncio.to_thread(
+            router.wait_until,
+            "sessions",
+            lambda answer: "villain" not in [row["name"] for row in answer["sessions"]],
+        )
+        villain.socket = villain.connect()
+        villain.say(*HELLO)
+        assert isinstance(villain.hear(), frames.Welcome)
+        villain.say(frames.CREDIT, frames.encode(frames.Credit("trap", 1)))
+        again = villain.hear()
         assert again.deliveries[0].delivery == first.deliveries[0].delivery
         assert again.deliveries[0].attempt == 2
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,7 +22,8 @@ from proto import BusClient, BusError, KeyPair, Refused, frames
 from proto.errors import NotConnected
 from proto.exits import StartError
 from proto.frames import PEER_READS
-from router.shell.socket import self_test
+from router.shell.keyring import ZAP_DOMAIN
+from router.shell.socket import open_router, self_test
 
 PERMISSIONS = (
     '[peers.producer]\npublish = ["test.*"]\n'
@@ -176,24 +179,42 @@ class TestForHowLong:
         command = [SMPBUS, *arguments, "--config", str(router.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
-    def test_a_secret_key_is_its_owners_alone_and_never_replaced(
-        self, router: RouterProcess
-    ) -> None:
-        before = (router.keys / "spare.key").read_bytes()
-        again = self.smpbus(router, "keys", "new", "spare")
+    def test_a_secret_key_is_its_owners_alone_and_never_replaced(self, tmp_path: Path) -> None:
+        """Even under a umask that keeps nothing from anybody."""
+        config = tmp_path / "smpbus.toml"
+        config.write_text('[bus]\nkeys_dir = "keys"\nkey = "keys/router.key"\n')
+        for name in ("routes", "permissions"):
+            (tmp_path / f"{name}.toml").write_text("")
+        command = [SMPBUS, "keys", "new", "fresh", "--config", str(config)]
+        made = subprocess.run(command, capture_output=True, text=True, timeout=30, umask=0)
+        assert made.returncode == 0, made.stderr
+        secret = tmp_path / "keys" / "fresh.key"
+        before = secret.read_text()
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        assert stat.S_IMODE(secret.parent.stat().st_mode) & 0o022 == 0
+        assert before.strip() not in made.stdout + made.stderr
+        again = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert again.returncode == 73
-        assert (router.keys / "spare.key").read_bytes() == before
-        assert stat.S_IMODE((router.keys / "spare.key").stat().st_mode) == 0o600
+        with pytest.raises(FileExistsError):  # two at the same moment: one of them loses
+            KeyPair.new().save(secret.parent, "fresh")
+        assert secret.read_text() == before
 
 
 class TestTheRouter:
     def test_tells_no_secret(self, router: RouterProcess) -> None:
+        stranger = KeyPair.new()
+        refused = Raw(router.address, stranger, server_key(router))
+        password = Raw(router.address)
+        password.socket.plain_username, password.socket.plain_password = b"producer", b"S3same"
+        for raw in (refused, password):
+            with raw:
+                assert raw.greet("producer") is None
         secrets = [file.read_text().strip() for file in router.keys.glob("*.key")]
         log = router.log.read_text()
         command = Path(f"/proc/{router.pid}/cmdline").read_text()
         environment = Path(f"/proc/{router.pid}/environ").read_text()
         assert len(secrets) == 5
-        for secret in secrets:
+        for secret in (*secrets, stranger.secret.decode(), "S3same"):
             assert secret not in log
             assert secret not in command
             assert secret not in environment
@@ -205,19 +226,27 @@ class TestTheRouter:
         }
         assert modes == {"bus": 0o660, "ops": 0o600, "events": 0o600}
 
-    def test_refuses_to_run_if_it_lets_a_stranger_in(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("door", ["no handler", "a handler that nods", "no curve"])
+    def test_refuses_to_run_if_it_lets_a_stranger_in(self, tmp_path: Path, door: str) -> None:
         """CURVE without a ZAP handler admits every key: the self-test must notice."""
         context: zmq.Context[Any] = zmq.Context()
-        server: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         pair = KeyPair.new()
-        server.curve_server = True
-        server.curve_secretkey = pair.secret
+        authenticator = None
+        if door == "a handler that nods":
+            authenticator = ThreadAuthenticator(context)
+            authenticator.start()
+            authenticator.configure_curve(domain=ZAP_DOMAIN, location=zmq.auth.CURVE_ALLOW_ANY)
+        server = open_router(context, None if door == "no curve" else pair, 1024)
+        if door == "no handler":  # as libzmq is when nobody asks for more
+            server.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 0)
         address = f"ipc://{tmp_path}/open.sock"
         server.bind(address)
         try:
-            with pytest.raises(StartError):
+            with pytest.raises(StartError, match="NULL" if door == "no curve" else "CURVE"):
                 self_test(context, address, pair.public)
         finally:
+            if authenticator is not None:
+                authenticator.stop()
             context.destroy(0)
 
     @pytest.mark.parametrize("address", ["tcp://0.0.0.0:*", "tcp://*:7100"])

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from proto import frames
 from proto.message import Message, Priority
 from proto.wording import text
-from router.core.core import Core, Now
+from router.core.core import DELIVER_LENGTH_MAX, Core, Now
 from router.core.delivery import State
 from router.core.output import OpenDelivery
-from router.core.queue import PASSED_OVER_MAX
+from router.core.queue import EMERGENCIES_MAX, PASSED_OVER_MAX
+from router.core.routing import Routes
 from router.settings import Backoff, BusSettings, Destination, Permission, Route, Settings
 
 EMERGENCY, URGENT, ROUTINE, BULK = Priority
@@ -179,6 +180,36 @@ class TestAcceptance:
         assert (refused.code, refused.retry_after_ms) == (code, None)
         assert not bench.core.out.batch
 
+    @pytest.mark.parametrize(
+        ("wrong", "where"),
+        [
+            (["Иванов" * 30, "test.message.v1", "producer", "", 1], "$[0]"),
+            (["id", "test.message.v1", "producer", 5, 1], "$[3]"),
+            (["id", "test.message.v1", "producer", "", "Иванов"], "$[4]"),
+            (["id", "test.message.v1", "producer", "", 1, 9], "$[5]"),
+            (["Иванов"], "at least length 5"),
+            ({"id": "Иванов"}, "array"),
+        ],
+    )
+    def test_a_message_out_of_shape_is_told_where_and_not_quoted(
+        self, bench: Bench, wrong: object, where: str
+    ) -> None:
+        bench.core.receive(
+            b"p", b"", [frames.PUBLISH, msgspec.msgpack.encode([1, [wrong]])], bench.now
+        )
+        refused = refusal([a for a in bench.answers(b"p") if isinstance(a, frames.RefusedBatch)])
+        assert refused.code == "bad_message"
+        assert where in refused.sentence
+        assert "Иванов" not in refused.sentence
+
+    def test_text_that_is_no_text_is_refused(self, bench: Bench) -> None:
+        bench.answers(b"p")
+        raw = frames.encode(message("id-1")).replace(b"id-1", b"\xff\xfe-1")
+        payload = b"\x92\x01\x91" + raw
+        bench.core.receive(b"p", b"", [frames.PUBLISH, payload], bench.now)
+        refused = refusal(bench.answers(b"p"))
+        assert (refused.code, refused.sentence) == ("bad_message", "text is not UTF-8")
+
     def test_a_refused_message_does_not_take_its_batch_along(self, bench: Bench) -> None:
         bench.consumer(10)
         refused = refusal(bench.publish(message("a"), message("b", expires=1), message("c")))
@@ -241,6 +272,18 @@ class TestPriority:
                 bench.settle(delivery)
         assert len(seen) == PASSED_OVER_MAX + 1
 
+    def test_nor_in_one_large_hand(self, bench: Bench) -> None:
+        bench.accept(message("bulk", BULK))
+        bench.accept(*(message(f"{n}", URGENT) for n in range(3 * PASSED_OVER_MAX)))
+        bench.consumer(4 * PASSED_OVER_MAX)
+        assert bench.ids().index("bulk") == PASSED_OVER_MAX
+
+    def test_nor_by_emergencies(self, bench: Bench) -> None:
+        bench.accept(message("bulk", BULK))
+        bench.accept(*(message(f"{n}", EMERGENCY) for n in range(EMERGENCIES_MAX + 50)))
+        bench.consumer(2 * EMERGENCIES_MAX)
+        assert bench.ids().index("bulk") == EMERGENCIES_MAX
+
     def test_a_lone_emergency_is_next_however_long_bulk_was_passed_over(self, bench: Bench) -> None:
         bench.accept(message("bulk", BULK))
         bench.accept(*(message(f"{n}", URGENT) for n in range(PASSED_OVER_MAX)))
@@ -271,9 +314,12 @@ class TestPriority:
         bench.settle(delivery)
         assert bench.ids() == ["urgent"]
 
-    def test_a_full_consumer_has_room_for_an_emergency(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("patient", [ROUTINE, BULK])
+    def test_a_full_consumer_has_room_for_an_emergency(
+        self, bench: Bench, patient: Priority
+    ) -> None:
         bench.consumer(16)
-        bench.accept(*(message(f"{n}", BULK) for n in range(30)))
+        bench.accept(*(message(f"{n}", patient) for n in range(30)))
         assert len(bench.ids()) == 14
         bench.accept(message("e1", EMERGENCY), message("e2", URGENT), message("e3", URGENT))
         assert bench.ids() == ["e1", "e2"], "two are an eighth of the window"
@@ -304,6 +350,18 @@ class TestCredit:
         bench.consumer(1)
         assert bench.ids() == ["a"]
 
+    def test_two_consumers_share_the_work(self, bench: Bench) -> None:
+        bench.consumer(10)
+        bench.consumer(10, peer=b"d")
+        bench.accept(*(message(f"{n}") for n in range(10)))
+        assert (len(bench.ids()), len(bench.ids(b"d"))) == (5, 5)
+
+    def test_much_of_it_is_filled_in_frames_of_bounded_length(self, bench: Bench) -> None:
+        bench.accept(*(message(f"{n}", URGENT) for n in range(2 * DELIVER_LENGTH_MAX + 1)))
+        bench.consumer(10_000)
+        lengths = [len(a.deliveries) for a in bench.answers(b"c")]
+        assert lengths == [DELIVER_LENGTH_MAX, DELIVER_LENGTH_MAX, 1]
+
     def test_on_an_unknown_or_forbidden_destination_is_refused(self, bench: Bench) -> None:
         bench.greet(b"c", "consumer")
         (unknown,) = bench.hear(b"c", frames.CREDIT, frames.Credit("nowhere", 1))
@@ -324,6 +382,21 @@ class TestOrder:
         assert [(id, attempt) for id, _, attempt in bench.taken()] == [("a1", 2)]
         bench.settle(delivery)
         assert bench.ids() == ["a2"]
+
+    def test_one_that_expires_in_the_line_is_stepped_over(self, bench: Bench) -> None:
+        bench.consumer(1)
+        late = bench.now.wall_ms + 100
+        bench.accept(message("1", subject="s"), message("2", subject="s", expires=late))
+        bench.accept(message("3", subject="s"))
+        ((_, delivery, _),) = bench.taken()
+        bench.wait(100)
+        bench.settle(delivery)
+        assert bench.ids() == ["3"]
+
+    def test_without_a_subject_nothing_waits(self, bench: Bench) -> None:
+        bench.consumer(10)
+        bench.accept(message("1"), message("2"))
+        assert bench.ids() == ["1", "2"]
 
     def test_what_a_lost_consumer_held_comes_again_in_order(self, bench: Bench) -> None:
         bench.consumer(4)
@@ -389,6 +462,42 @@ class TestSettling:
         assert 80 <= pauses[0] <= 120
         assert 160 <= pauses[1] <= 240
 
+    def test_the_pause_has_a_longest(self) -> None:
+        backoff = Backoff(first_ms=100, factor=10, longest_ms=1000)
+        destinations = {**SETTINGS.destinations, "sink": Destination(backoff=backoff)}
+        bench = Bench(msgspec.structs.replace(SETTINGS, destinations=destinations))
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        for _ in range(5):
+            bench.settle(delivery, frames.RETRY)
+            due = bench.core.next_timer_ms()
+            assert due is not None
+            assert due - bench.now.mono_ms <= 1200, "the longest and its spread"
+            bench.wait(1200)
+
+    def test_one_that_is_too_old_is_not_tried_again(self) -> None:
+        backoff = Backoff(age_max_ms=5_000)
+        destinations = {**SETTINGS.destinations, "sink": Destination(backoff=backoff)}
+        bench = Bench(msgspec.structs.replace(SETTINGS, destinations=destinations))
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.wait(5_000)
+        bench.settle(delivery, frames.RETRY)
+        assert bench.fate(delivery) == f"dead: {text('router.dead_age', seconds=5)}: why"
+
+    def test_one_that_takes_its_consumer_along_each_time_is_dead(self, bench: Bench) -> None:
+        bench.accept(message("a"), message("b"))
+        for attempt in range(1, BACKOFF.attempts_max + 1):
+            bench.consumer(1)
+            ((id, delivery, number),) = bench.taken()
+            assert (id, number) == ("a", attempt)
+            bench.core.gone(b"c", bench.now, "crashed")
+        assert bench.fate(delivery) == f"dead: {text('router.dead_vanished')}"
+        bench.consumer(1)
+        assert bench.ids() == ["b"]
+
     def test_a_rejected_message_is_dead_at_once_and_its_subject_goes_on(self, bench: Bench) -> None:
         bench.consumer(1)
         bench.accept(message("a", subject="s"), message("b", subject="s"))
@@ -427,6 +536,38 @@ class TestSettling:
         bench.consumer(1, peer=b"d")
         assert bench.taken(b"d") == []
 
+    @pytest.mark.parametrize("outcome", [frames.RETRY, frames.REJECT])
+    def test_only_an_ack_may_come_late(self, bench: Bench, outcome: int) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.core.gone(b"c", bench.now, "silent")
+        bench.greet(b"d", "consumer")
+        bench.settle(delivery, outcome, peer=b"d")
+        assert bench.fate(delivery) is None
+        bench.consumer(1, peer=b"d")
+        assert [attempt for _, _, attempt in bench.taken(b"d")] == [2]
+
+    def test_nor_from_one_who_may_not_consume(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.core.gone(b"c", bench.now, "silent")
+        bench.settle(delivery, peer=b"p")
+        assert bench.fate(delivery) is None
+
+    def test_a_late_ack_ends_the_wait_for_a_retry(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a"))
+        ((_, delivery, _),) = bench.taken()
+        bench.settle(delivery, frames.RETRY, 500)
+        assert bench.core.queues["sink"].retrying == 1
+        bench.settle(delivery)
+        assert bench.fate(delivery) == "settled: why"
+        assert bench.core.queues["sink"].retrying == 0
+        bench.wait(500)
+        assert bench.taken() == []
+
 
 class TestTime:
     def test_not_before(self, bench: Bench) -> None:
@@ -454,6 +595,14 @@ class TestTime:
         bench.settle(delivery)
         assert bench.fate(delivery) == "settled: why"
 
+    def test_that_is_over_spares_the_retry(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.accept(message("a", expires=bench.now.wall_ms + 100))
+        ((_, delivery, _),) = bench.taken()
+        bench.wait(200)
+        bench.settle(delivery, frames.RETRY)
+        assert bench.fate(delivery) == "expired: why"
+
 
 class TestQuestions:
     def ask(self, bench: Bench, destination: str = "sink", timeout: int = 1000) -> list[Any]:
@@ -476,8 +625,12 @@ class TestQuestions:
     def test_time_out(self, bench: Bench) -> None:
         bench.consumer(0)
         self.ask(bench, timeout=500)
+        (asked,) = bench.answers(b"c")
         bench.wait(500)
         assert [answer.code for answer in bench.answers(b"p")] == ["timeout"]
+        bench.hear(b"c", frames.REPLY, frames.Reply(asked.request, body=b"late"))
+        assert bench.answers(b"p") == [], "it was answered already"
+        assert bench.core.counters["late_replies"] == 1
 
     def test_without_a_server_fail_at_once(self, bench: Bench) -> None:
         assert [answer.code for answer in self.ask(bench)] == ["no_consumer"]
@@ -492,6 +645,15 @@ class TestQuestions:
         bench.consumer(0, "small")
         assert [answer.code for answer in self.ask(bench, "small")] == ["not_permitted"]
 
+    def test_are_asked_in_the_askers_own_name(self, bench: Bench) -> None:
+        bench.consumer(0)
+        forged = Message("q", "test.message.v1", "consumer", "", 1)
+        answers = bench.hear(b"p", frames.REQUEST, frames.Request(7, "sink", 1000, forged))
+        assert [answer.code for answer in answers if isinstance(answer, frames.Reply)] == [
+            "source_mismatch"
+        ]
+        assert bench.answers(b"c") == []
+
     def test_only_the_one_asked_may_answer(self, bench: Bench) -> None:
         bench.consumer(0)
         self.ask(bench)
@@ -502,6 +664,77 @@ class TestQuestions:
 
 
 class TestSessions:
+    @pytest.mark.parametrize(
+        ("hello", "code"),
+        [
+            (frames.Hello([2, 3], "consumer"), "bad_version"),
+            (frames.Hello([1], "stranger"), "unknown_name"),
+        ],
+    )
+    def test_begin_with_a_version_and_a_name_we_know(
+        self, bench: Bench, hello: frames.Hello, code: str
+    ) -> None:
+        (answer,) = bench.hear(b"c", frames.HELLO, hello)
+        assert answer.code == code
+        assert b"c" not in bench.core.sessions
+
+    def test_begin_with_hello(self, bench: Bench) -> None:
+        (answer,) = bench.hear(b"c", frames.PUBLISH, frames.Publish(1, [message("a")]))
+        assert (answer.code, answer.verb) == ("hello_required", "PUBLISH")
+        assert not bench.core.out.batch
+
+    def test_take_their_name_from_the_key(self, bench: Bench) -> None:
+        bench.core.know({b"key": "consumer"}, bench.now)
+        for name, key, code in (("producer", b"key", "name_mismatch"), ("x", b"?", "revoked")):
+            hello = [frames.HELLO, frames.encode(frames.Hello([1], name))]
+            bench.core.receive(b"k", key, hello, bench.now)
+            assert [answer.code for answer in bench.answers(b"k")] == [code]
+        assert b"k" not in bench.core.sessions
+
+    @pytest.mark.parametrize("other", [b"two", b""])
+    def test_are_not_taken_over_by_a_frame_with_another_key(
+        self, bench: Bench, other: bytes
+    ) -> None:
+        """A routing id proves nothing: libzmq gives it to whoever asks for it next."""
+        bench.core.know({b"one": "consumer", b"two": "producer"}, bench.now)
+        hello = [frames.HELLO, frames.encode(frames.Hello([1], "consumer"))]
+        bench.core.receive(b"k", b"one", hello, bench.now)
+        assert isinstance(bench.answers(b"k")[0], frames.Welcome)
+        credit = [frames.CREDIT, frames.encode(frames.Credit("sink", 1))]
+        bench.core.receive(b"k", other, credit, bench.now)
+        assert [answer.code for answer in bench.answers(b"k")] == ["revoked"]
+        assert b"k" not in bench.core.sessions
+
+    def test_live_while_they_speak_even_nonsense(self, bench: Bench) -> None:
+        bench.greet(b"c", "consumer")
+        for number in range(8):
+            bench.now = Now(bench.now.wall_ms, bench.now.mono_ms + 6_000)
+            bench.hear(b"c", frames.PING, frames.Ping(number))
+            bench.core.receive(b"p", b"", [b"NONSENSE", b""], bench.now)
+            bench.core.beat(bench.now)
+        assert set(bench.core.sessions) == {b"p", b"c"}
+
+    def test_answer_a_ping_with_its_number(self, bench: Bench) -> None:
+        bench.answers(b"p")
+        assert bench.hear(b"p", frames.PING, frames.Ping(77)) == [frames.Ping(77)]
+        assert bench.hear(b"p", frames.PONG, frames.Ping(78)) == []
+
+    def test_that_say_bye_give_back_what_they_held_at_once(self, bench: Bench) -> None:
+        bench.consumer(1)
+        bench.consumer(1, peer=b"d")
+        bench.accept(message("a"))
+        (first, second) = (b"c", b"d") if bench.core.sessions[b"c"].held() else (b"d", b"c")
+        assert bench.ids(first) == ["a"]
+        bench.hear(first, frames.BYE, frames.Bye("restart"))
+        assert [(id, attempt) for id, _, attempt in bench.taken(second)] == [("a", 2)]
+
+    def test_are_told_when_the_router_stops(self, bench: Bench) -> None:
+        bench.greet(b"c", "consumer")
+        bench.answers(b"p")
+        bench.core.farewell()
+        assert [type(answer) for answer in bench.answers(b"c")] == [frames.Bye]
+        assert [type(answer) for answer in bench.answers(b"p")] == [frames.Bye]
+
     def test_are_limited(self, bench: Bench) -> None:
         for number in range(4):
             bench.greet(f"c{number}".encode(), "consumer")
@@ -540,9 +773,43 @@ class TestSessions:
         assert b"k" not in bench.core.sessions
 
     def test_a_reload_changes_rights_at_once(self, bench: Bench) -> None:
+        bench.accept(message("before"))
         rights = {**SETTINGS.permissions, "producer": Permission()}
         bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights))
         assert refusal(bench.publish(message("a"))).code == "not_permitted"
+
+    def test_a_reload_changes_routes_at_once(self, bench: Bench) -> None:
+        bench.consumer(5)
+        bench.consumer(5, "other", b"d")
+        bench.accept(message("a"))
+        routes = [Route(type="test.*", to=["other"])]
+        bench.core.configure(msgspec.structs.replace(SETTINGS, routes=routes))
+        bench.accept(message("b"))
+        assert (bench.ids(), bench.ids(b"d")) == (["a"], ["b"])
+
+
+class TestRoutes:
+    @pytest.mark.parametrize(
+        ("source", "type", "priority", "to"),
+        [
+            ("smp", "call.status.v1", ROUTINE, ("sys112", "archive")),
+            ("tfoms", "call.status.v1", ROUTINE, ("archive",)),
+            ("smp", "call.ticket.v1", ROUTINE, ()),
+            ("smp", "call.ticket.v1", EMERGENCY, ("sys112",)),
+            ("smp", "caller.v1", ROUTINE, ()),
+        ],
+    )
+    def test_every_one_that_matches_adds_its_destinations_once(
+        self, source: str, type: str, priority: int, to: tuple[str, ...]
+    ) -> None:
+        routes = Routes(
+            [
+                Route(type="call.status.v1", source="smp", to=["sys112"]),
+                Route(type="call.*", priorities=[0, 1], to=["sys112"]),
+                Route(type="call.status.*", to=["archive", "archive"]),
+            ]
+        )
+        assert routes.find(source, type, priority) == to
 
 
 def test_a_restart_takes_up_what_was_open_in_order_with_its_attempts() -> None:
