@@ -262,3 +262,6 @@ def read(frames: list[bytes], readers: Readers) -> object:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         sentence = error.args[0] if isinstance(error, msgspec.DecodeError) else "text is not UTF-8"
         raise FrameError(Code.BAD_FRAME, str(sentence), frames[0].decode("ascii")) from None
+    except RecursionError:
+        sentence = "nested too deeply"
+        raise FrameError(Code.BAD_FRAME, sentence, frames[0].decode("ascii")) from None

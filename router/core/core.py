@@ -44,16 +44,18 @@ from router.core.policy import given_up, next_delay_ms
 from router.core.queue import Holding, Queue
 from router.core.routing import Routes
 from router.core.session import Session, Target
-from router.settings import Destination, Permission, Settings
+from router.settings import Destination, Settings
 
 HEARTBEAT_MS: Final = 1_000
 DELIVER_LENGTH_MAX: Final = 512
 DELIVER_BYTES_MAX: Final = 1024 * 1024
 TEMPORARY_RETRY_MS: Final = 1_000
 ROUTED_MAX: Final = 10_000
+NAME_SHARE: Final = 4  # of all sessions one name may have a quarter: a crowd shuts nobody out
+QUESTIONS_MAX: Final = 1024  # open ones of one session
+STALE_TIMERS_MIN: Final = 4096
 FRONTIER_LAG_MAX: Final = 50_000
 FILE_STEP: Final = 2_000
-_NOTHING: Final = Permission()
 _WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
 
@@ -103,12 +105,36 @@ class Core:
         self._timer_order = 0
         self._questions: dict[int, _Question] = {}
         self._question_number = 0
-        self.configure(settings)
+        self._put_in_force(settings)
 
     # -- configuration and start ----------------------------------------------------------------
 
-    def configure(self, settings: Settings) -> None:
+    def configure(self, settings: Settings, now: Now) -> None:
         """Put routes, permissions, policies and limits in force, at once and for all."""
+        self._put_in_force(settings)
+        for session in list(self.sessions.values()):
+            session.routed.clear()
+            rights = self._rights.get(session.name)
+            if rights is None:
+                self._error(
+                    session.peer, Code.UNKNOWN_NAME, "this name has no permissions any more"
+                )
+                self.gone(session.peer, now, "no permissions any more")
+            else:
+                session.rights = rights
+                self._withdraw(session, now)
+
+    def _withdraw(self, session: Session, now: Now) -> None:
+        """Take back what a session holds of the destinations it may consume no more."""
+        for destination, holding in list(session.holdings.items()):
+            if not session.rights.consume.match(destination):
+                del session.holdings[destination]
+                sentence = f"{session.name} may not consume {destination} any more"
+                self._error(session.peer, Code.NOT_PERMITTED, sentence, "CREDIT")
+                self._let_go(holding, now)
+                self._dispatch(holding.queue, now)
+
+    def _put_in_force(self, settings: Settings) -> None:
         self.settings = settings
         self.body_bytes_max = settings.bus.body_bytes_max
         self._routes = Routes(settings.routes)
@@ -118,9 +144,6 @@ class Core:
                 queue.settings = destination
             else:
                 self.add_queue(name, destination)
-        for session in self.sessions.values():
-            session.routed.clear()
-            session.rights = self._rights.get(session.name, Rights(_NOTHING))
 
     def add_queue(self, name: str, destination: Destination) -> Queue:
         """Make a destination known."""
@@ -208,6 +231,10 @@ class Core:
             self.gone(peer, now, "greeted again")
         if len(self.sessions) >= self.settings.bus.sessions_max:
             return self._error(peer, Code.TOO_MANY_SESSIONS, "no more sessions now", "HELLO")
+        own = sum(1 for session in self.sessions.values() if session.name == name)
+        if own >= max(1, self.settings.bus.sessions_max // NAME_SHARE):
+            sentence = f"{name} has {own} sessions, and may have no more"
+            return self._error(peer, Code.TOO_MANY_SESSIONS, sentence, "HELLO")
         session = Session(peer, key, name, hello.software, rights, now.wall_ms)
         session.heard_ms = now.mono_ms
         self.sessions[peer] = session
@@ -225,16 +252,21 @@ class Core:
         if session is None:
             return
         for holding in session.holdings.values():
-            holding.queue.holdings.remove(holding)
-            for delivery in reversed(list(holding.held.values())):
-                self._vanished(delivery, now)
+            self._let_go(holding, now)
         for holding in session.holdings.values():
             self._dispatch(holding.queue, now)
         for number, question in list(self._questions.items()):
-            if question.server == peer:
+            if question.asker == peer:
                 del self._questions[number]
+            elif question.server == peer:
+                self._close_question(number)
                 self._answer(question, Code.NO_CONSUMER, "who was asked went away")
         self._observe("session", {"name": session.name, "state": "down", "reason": reason})
+
+    def _let_go(self, holding: Holding, now: Now) -> None:
+        holding.queue.holdings.remove(holding)
+        for delivery in reversed(list(holding.held.values())):
+            self._vanished(delivery, now)
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -264,6 +296,8 @@ class Core:
         """Put one message into the batch, or return the code and sentence of its refusal."""
         try:
             message = decode_message(raw)
+        except RecursionError:
+            return Code.BAD_MESSAGE, "nested too deeply"
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             is_text = isinstance(error, msgspec.DecodeError)
             return Code.BAD_MESSAGE, str(error) if is_text else "text is not UTF-8"
@@ -569,6 +603,8 @@ class Core:
         """Its consumer is gone: it may or may not have reached the partner, so it goes again."""
         delivery.queue.release(delivery)
         backoff = delivery.queue.settings.backoff
+        if delivery.expires is not None and delivery.expires <= now.wall_ms:
+            return self._end(delivery, EXPIRED, None, now)  # its timer has fired in vain
         if delivery.attempts >= backoff.attempts_max:
             return self._end(delivery, DEAD, text("router.dead_vanished"), now)
         self.out.batch.attempts.append(
@@ -636,12 +672,18 @@ class Core:
             return self._answer(question, Code.NOT_PERMITTED, sentence)
         try:
             message = decode_message(request.message)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._answer(question, Code.BAD_MESSAGE, "the question is not a message")
         if message.source != session.name:
             return self._answer(question, Code.SOURCE_MISMATCH, "the source is not your name")
         if queue is None or not queue.holdings:
             return self._answer(question, Code.NO_CONSUMER, "nobody serves this destination now")
+        if len(message.body) > self.body_bytes_max:
+            sentence = f"the body is over {self.body_bytes_max} bytes"
+            return self._answer(question, Code.BODY_TOO_LARGE, sentence)
+        if session.asking >= QUESTIONS_MAX:
+            return self._answer(question, Code.QUEUE_FULL, f"{session.asking} questions are open")
+        session.asking += 1
         self._question_number += 1
         number = self._question_number
         server = queue.holdings[number % len(queue.holdings)].session
@@ -659,11 +701,17 @@ class Core:
         if question is None or question.server != session.peer:
             self.counters["late_replies"] += 1
             return
-        del self._questions[reply.request]
+        self._close_question(reply.request)
         answer = frames.Reply(
             question.number, reply.code, reply.sentence, reply.content_type, reply.body
         )
         self._send(question.asker, frames.REPLY, answer)
+
+    def _close_question(self, number: int) -> _Question | None:
+        question = self._questions.pop(number, None)
+        if question is not None and (asker := self.sessions.get(question.asker)):
+            asker.asking -= 1
+        return question
 
     def _answer(self, question: _Question, code: str, sentence: str) -> None:
         self._send(question.asker, frames.REPLY, frames.Reply(question.number, code, sentence))
@@ -680,7 +728,7 @@ class Core:
         while self._timers and self._timers[0][0] <= now.mono_ms:
             _, _, kind, id = heapq.heappop(self._timers)
             if kind == "answer":
-                if question := self._questions.pop(id, None):
+                if question := self._close_question(id):
                     self._answer(question, Code.TIMEOUT, "no answer in time")
             elif delivery := self.find(id):
                 touched[delivery.queue.name] = delivery.queue
@@ -724,6 +772,18 @@ class Core:
     def _set_timer(self, after_ms: int, kind: str, id: int, now: Now) -> None:
         self._timer_order += 1
         heapq.heappush(self._timers, (now.mono_ms + after_ms, self._timer_order, kind, id))
+        live = len(self.open) + len(self.backlog) + len(self._questions)
+        if len(self._timers) > 4 * live + STALE_TIMERS_MIN:
+            self._forget_stale_timers()
+
+    def _forget_stale_timers(self) -> None:
+        """What ended before its time leaves its timer behind: a deadline may be years away."""
+        self._timers = [
+            timer
+            for timer in self._timers
+            if (timer[3] in self._questions if timer[2] == "answer" else self.find(timer[3]))
+        ]
+        heapq.heapify(self._timers)
 
     # -- output -----------------------------------------------------------------------------------
 

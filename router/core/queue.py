@@ -14,6 +14,7 @@ Invariants:
 
 from collections import deque
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from router.core.delivery import IN_FLIGHT, READY, WAITING, Delivery
@@ -60,6 +61,10 @@ class Queue:
         self.totals = dict.fromkeys(("accepted", "settled", "dead", "expired", "dropped"), 0)
         self.holdings: list[Holding] = []
         self._lanes: tuple[deque[Delivery], ...] = tuple(deque() for _ in range(PRIORITIES))
+        # by arrival: at the front of its lane, a busy subject would keep out all others
+        self._followers: tuple[list[tuple[int, int, Delivery]], ...] = tuple(
+            [] for _ in range(PRIORITIES)
+        )
         self._passed_over = [0] * PRIORITIES
         self._heads: dict[str, Delivery] = {}
         self._waiting: dict[str, deque[Delivery]] = {}
@@ -70,7 +75,9 @@ class Queue:
         if subject:
             head = self._heads.get(subject)
             if head is not None:
-                self._waiting.setdefault(subject, deque()).append(delivery)
+                waiting = self._waiting.setdefault(subject, deque())
+                self._promote_waiting(waiting, delivery.priority)
+                waiting.append(delivery)
                 delivery.state = WAITING
                 self._promote(head, delivery.priority)
                 return
@@ -97,7 +104,9 @@ class Queue:
                 del self._waiting[subject]
             if follower.state is WAITING:  # else it expired in the line
                 self._heads[subject] = follower
-                self.again(follower)
+                follower.state = READY
+                heappush(self._followers[follower.priority], (follower.n, follower.id, follower))
+                self._trim(follower.priority)
                 return
         del self._heads[subject]
 
@@ -107,13 +116,13 @@ class Queue:
             return
         given: dict[Holding, list[Delivery]] = {}
         while (first := self._first_lane()) is not None:
-            lane = self._aged_lane(first)
-            holding = self._roomiest(lane)
-            if holding is None and lane != first:
-                lane, holding = first, self._roomiest(first)
+            # The credit is that of the most urgent: what was passed over for long may use the part
+            # that is kept for the urgent, else they would starve it by filling the rest.
+            holding = self._roomiest(first)
             if holding is None:
                 break
-            count = self._run_length(lane, holding)
+            lane = self._aged_lane(first)
+            count = self._run_length(lane, holding) if lane == first else 1
             given.setdefault(holding, []).extend(self._pick(lane, holding, count))
             self._age(lane)
         yield from given.items()
@@ -128,8 +137,12 @@ class Queue:
         return holding.room(lane)
 
     def _pick(self, number: int, holding: Holding, count: int) -> Iterator[Delivery]:
-        lane, held = self._lanes[number], holding.held
-        while count and lane:
+        lane, held, followers = self._lanes[number], holding.held, self._followers[number]
+        while count:
+            if followers:
+                self._trim(number)
+            if not lane:
+                break
             delivery = lane.popleft()
             if delivery.state is not READY or delivery.priority != number:
                 continue
@@ -140,6 +153,8 @@ class Queue:
             held[delivery.id] = delivery
             self.in_flight += 1
             yield delivery
+        if followers:
+            self._trim(number)
 
     def release(self, delivery: Delivery) -> None:
         """Take an in-flight delivery out of its consumer's hands."""
@@ -165,12 +180,28 @@ class Queue:
             if head.state is READY:
                 self._lanes[priority].append(head)
 
+    def _promote_waiting(self, waiting: deque[Delivery], priority: int) -> None:
+        """Those between the head and an urgent one must not hold it up in their turn."""
+        for earlier in reversed(waiting):
+            if earlier.priority <= priority:
+                break  # all before it are as urgent already
+            earlier.priority = priority
+
     def _trim(self, number: int) -> deque[Delivery]:
-        """Drop from the front of a lane what was promoted, expired or acknowledged late."""
-        lane = self._lanes[number]
+        """Drop from the front of a lane what was promoted, expired or acknowledged late, and
+        move the oldest follower there if its turn has come."""
+        lane, followers = self._lanes[number], self._followers[number]
+        self._drop_stale(lane, number)
+        while followers and (not lane or followers[0][0] < lane[0].n):
+            follower = heappop(followers)[2]
+            if follower.state is READY and follower.priority == number:
+                lane.appendleft(follower)
+        return lane
+
+    @staticmethod
+    def _drop_stale(lane: deque[Delivery], number: int) -> None:
         while lane and (lane[0].state is not READY or lane[0].priority != number):
             lane.popleft()
-        return lane
 
     def _first_lane(self) -> int | None:
         for number in range(PRIORITIES):

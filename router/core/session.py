@@ -35,6 +35,7 @@ class Session:
         self.routed: dict[tuple[str, int], Target] = {}
         self.published = 0
         self.acked = 0
+        self.asking = 0  # questions that wait for their reply
 
     def held(self) -> int:
         """Return how many deliveries are in this session's hands."""

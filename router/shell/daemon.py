@@ -20,7 +20,9 @@ from typing import Any, Final
 import uvloop
 import zmq
 
+from proto import frames
 from proto.drain import DONTWAIT, DrainedSocket
+from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from proto.keys import KeyFileError, KeyPair
 from proto.logs import configure_logs
@@ -46,6 +48,10 @@ from router.store.sqlite import SqliteStore
 BURST_S: Final = 0.002
 GATHER_MAX: Final = 4096
 BEAT_S: Final = 1.0
+CHOSEN_ID: Final = [
+    frames.ERROR,
+    frames.encode(frames.Error(Code.BAD_FRAME, "leave the routing id to libzmq")),
+]
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 PRUNE_EVERY_S: Final = 60
@@ -223,6 +229,10 @@ class Daemon:
             # The key is read off the very frame in hand: a routing id proves nothing.
             key = received[-1].get("User-Id") if self._keyring is not None else ""
             parts = [frame.bytes for frame in received]
+            if parts[0][:1] != b"\0":
+                # Chosen by the peer: whoever chose the same next would get what is sent to it.
+                self._send(parts[0], CHOSEN_ID)
+                continue
             core.receive(parts[0], str(key).encode(), parts[1:], now)
             if len(core.out.batch.messages) >= GATHER_MAX:
                 self._bus.pause()  # the disk is behind: let senders wait in their own queues
@@ -439,7 +449,7 @@ class Daemon:
         self._refresh_keys(force=True)
         self.loaded = loaded
         self.settings = loaded.settings
-        self.core.configure(loaded.settings)
+        self.core.configure(loaded.settings, self.now())
         self._flush()
         log.info(text("router.reloaded", file=loaded.path))
         return {"digest": loaded.digest}

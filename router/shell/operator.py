@@ -3,6 +3,7 @@
 Every change is on disk before it is answered, with the operator's reason beside it.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -35,6 +36,7 @@ class Operator:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
+        self._changing = asyncio.Lock()  # of two who drop the same letter one comes first
 
     def commands(self) -> dict[str, Command]:
         """Return the commands by name, as the ops socket takes them."""
@@ -52,17 +54,19 @@ class Operator:
 
     async def _replay(self, request: dict[str, Any]) -> dict[str, Any]:
         reason = _reason_of(request)
-        found = await self._find(request)
-        count = self._daemon.core.replay(found, reason, self._daemon.now())
-        await self._daemon.commit()
+        async with self._changing:
+            found = await self._find(request)
+            count = self._daemon.core.replay(found, reason, self._daemon.now())
+            await self._daemon.commit()
         return {"replayed": count, "passed_over": len(found) - count}
 
     async def _drop(self, request: dict[str, Any]) -> dict[str, Any]:
         reason = _reason_of(request)
-        found = await self._find(request)
-        letters = [(row.delivery, row.destination) for row in found]
-        count = self._daemon.core.drop(letters, reason)
-        await self._daemon.commit()
+        async with self._changing:
+            found = await self._find(request)
+            letters = [(row.delivery, row.destination) for row in found]
+            count = self._daemon.core.drop(letters, reason)
+            await self._daemon.commit()
         return {"dropped": count, "passed_over": len(found) - count}
 
     async def _find(self, request: dict[str, Any]) -> list[OpenDelivery]:

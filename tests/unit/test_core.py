@@ -21,7 +21,7 @@ from router.settings import Backoff, BusSettings, Destination, Permission, Route
 EMERGENCY, URGENT, ROUTINE, BULK = Priority
 BACKOFF = Backoff(attempts_max=3, first_ms=100, longest_ms=1000)
 SETTINGS = Settings(
-    bus=BusSettings(body_bytes_max=100, sessions_max=5),
+    bus=BusSettings(body_bytes_max=100, sessions_max=20),
     destinations={
         "sink": Destination(backoff=BACKOFF, open_max=200_000),
         "small": Destination(open_max=2),
@@ -735,11 +735,22 @@ class TestSessions:
         assert [type(answer) for answer in bench.answers(b"c")] == [frames.Bye]
         assert [type(answer) for answer in bench.answers(b"p")] == [frames.Bye]
 
-    def test_are_limited(self, bench: Bench) -> None:
-        for number in range(4):
+    def test_of_one_name_are_limited_so_that_others_find_room(self, bench: Bench) -> None:
+        for number in range(5):
             bench.greet(f"c{number}".encode(), "consumer")
         (answer,) = bench.greet(b"one too many", "consumer")
         assert answer.code == "too_many_sessions"
+        assert isinstance(bench.greet(b"q", "producer")[0], frames.Welcome)
+
+    def test_are_limited_altogether(self) -> None:
+        names = {f"peer{number}": Permission() for number in range(21)}
+        bench = Bench(
+            msgspec.structs.replace(SETTINGS, permissions={**SETTINGS.permissions, **names})
+        )
+        answers = [bench.greet(name.encode(), name)[0] for name in names]
+        assert [isinstance(answer, frames.Welcome) for answer in answers] == [True] * 19 + [
+            False
+        ] * 2
 
     def test_greeting_again_begins_anew(self, bench: Bench) -> None:
         bench.consumer(5)
@@ -775,7 +786,7 @@ class TestSessions:
     def test_a_reload_changes_rights_at_once(self, bench: Bench) -> None:
         bench.accept(message("before"))
         rights = {**SETTINGS.permissions, "producer": Permission()}
-        bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights))
+        bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights), bench.now)
         assert refusal(bench.publish(message("a"))).code == "not_permitted"
 
     def test_a_reload_changes_routes_at_once(self, bench: Bench) -> None:
@@ -783,7 +794,7 @@ class TestSessions:
         bench.consumer(5, "other", b"d")
         bench.accept(message("a"))
         routes = [Route(type="test.*", to=["other"])]
-        bench.core.configure(msgspec.structs.replace(SETTINGS, routes=routes))
+        bench.core.configure(msgspec.structs.replace(SETTINGS, routes=routes), bench.now)
         bench.accept(message("b"))
         assert (bench.ids(), bench.ids(b"d")) == (["a"], ["b"])
 
@@ -837,3 +848,130 @@ def test_a_destination_that_left_the_configuration_keeps_its_deliveries() -> Non
     row = OpenDelivery(1, 1, "gone", bench.now.wall_ms, frames.encode(message("a")))
     bench.core.restore([row], 2, 2, bench.now)
     assert bench.core.queues["gone"].open == 1
+
+
+# -- what a hostile or busy peer once could do ---------------------------------------------------
+
+
+def test_deep_nesting_is_a_bad_frame(bench: Bench) -> None:
+    bench.answers(b"p")
+    deep = b"\x91" * 20_000 + b"\xc0"
+    for parts in ([frames.PING, b"\x92\x00" + deep], [frames.PUBLISH, b"\x92\x01\x91" + deep]):
+        bench.core.receive(b"p", b"", parts, bench.now)
+        assert [a.code for a in bench.answers(b"p")] == ["bad_frame"]
+
+
+def test_a_reload_takes_the_right_to_consume_at_once(bench: Bench) -> None:
+    bench.consumer(1)
+    bench.accept(message("held"), message("next"))
+    ((_, _delivery, _),) = bench.taken()
+    rights = {**SETTINGS.permissions, "consumer": Permission(consume=["other"])}
+    bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights), bench.now)
+    assert [a.code for a in bench.answers(b"c")] == ["not_permitted"]
+    bench.accept(message("secret"))
+    assert bench.taken() == []
+    assert bench.core.queues["sink"].in_flight == 0
+
+
+def test_a_reload_ends_the_session_of_a_name_that_left(bench: Bench) -> None:
+    bench.consumer(1)
+    rights = {"producer": SETTINGS.permissions["producer"]}
+    bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights), bench.now)
+    assert [a.code for a in bench.answers(b"c")] == ["unknown_name"]
+    assert b"c" not in bench.core.sessions
+
+
+def test_a_passed_over_lane_goes_once_not_a_whole_window(bench: Bench) -> None:
+    bench.accept(*(message(f"u{n}", URGENT) for n in range(300)))
+    bench.accept(*(message(f"b{n}", BULK) for n in range(100)))
+    bench.consumer(16)
+    seen = []
+    for _ in range(12):
+        taken = bench.taken()
+        seen += [id for id, _, _ in taken]
+        settle = frames.Settle([frames.Settlement(d) for _, d, _ in taken])
+        bench.core.receive(b"c", b"", [frames.SETTLE, frames.encode(settle)], bench.now)
+    assert "bb" not in "".join(id[0] for id in seen)
+
+
+def test_the_reserve_starves_nobody(bench: Bench) -> None:
+    bench.accept(message("bulk", BULK), *(message(f"{n}", URGENT) for n in range(1000)))
+    bench.consumer(16)
+    held, seen = [], []
+    while "bulk" not in seen:
+        taken = bench.taken()
+        seen += [id for id, _, _ in taken]
+        held += [delivery for _, delivery, _ in taken]
+        bench.settle(held.pop(0))
+    assert len(seen) <= PASSED_OVER_MAX + 16
+
+
+def test_what_expired_in_lost_hands_does_not_come_again(bench: Bench) -> None:
+    bench.consumer(1)
+    bench.accept(message("a", expires=bench.now.wall_ms + 100))
+    ((_, delivery, _),) = bench.taken()
+    bench.wait(1000)
+    bench.core.gone(b"c", bench.now, "lost")
+    assert bench.fate(delivery).startswith("expired")
+
+
+def test_a_busy_subject_starves_nobody(bench: Bench) -> None:
+    bench.consumer(1)
+    bench.accept(message("a0", subject="a"), message("b0", subject="b"), message("a1", subject="a"))
+    seen = []
+    for n in range(2, 10):
+        ((id, delivery, _),) = bench.taken()
+        seen.append(id)
+        bench.accept(message(f"a{n}", subject="a"))
+        bench.settle(delivery)
+    assert seen[:3] == ["a0", "b0", "a1"]
+
+
+def test_timers_do_not_outlive_their_deliveries_without_bound(bench: Bench) -> None:
+    bench.consumer(100)
+    for r in range(200):
+        bench.accept(*(message(f"{r}-{n}", expires=bench.now.wall_ms + 10**10) for n in range(50)))
+        for _, delivery, _ in bench.taken():
+            bench.settle(delivery)
+    assert not bench.core.open
+    assert len(bench.core._timers) < 5_000
+
+
+def test_open_questions_are_bounded(bench: Bench) -> None:
+    bench.consumer(0)
+    codes = []
+    for n in range(3000):
+        codes += [
+            a.code
+            for a in bench.hear(
+                b"p", frames.REQUEST, frames.Request(n, "sink", 600_000, message("q"))
+            )
+            if isinstance(a, frames.Reply)
+        ]
+    assert len(bench.core._questions) <= 1024
+    assert "queue_full" in codes
+
+
+def test_a_question_has_the_limit_of_a_body(bench: Bench) -> None:
+    bench.consumer(0)
+    (answer,) = [
+        a
+        for a in bench.hear(
+            b"p", frames.REQUEST, frames.Request(1, "sink", 1000, message("q", body=b"x" * 101))
+        )
+        if isinstance(a, frames.Reply)
+    ]
+    assert answer.code == "body_too_large"
+
+
+def test_an_emergency_takes_all_before_it_in_its_subject_forward(bench: Bench) -> None:
+    bench.accept(*(message(f"o{n}", ROUTINE) for n in range(300)))
+    bench.accept(message("a1", BULK, "call"), message("a2", BULK, "call"))
+    bench.accept(message("a3", EMERGENCY, "call"))
+    bench.consumer(1)
+    seen = []
+    for _ in range(3):
+        ((id, delivery, _),) = bench.taken()
+        seen.append(id)
+        bench.settle(delivery)
+    assert seen == ["a1", "a2", "a3"]
