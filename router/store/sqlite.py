@@ -28,6 +28,7 @@ import apsw
 from router.core.delivery import State
 from router.core.output import Batch, OpenDelivery
 from router.store.contract import Opened, StoreError
+from router.store.pagecache import PageCache
 
 FILE: Final = "journal.db"
 SCHEMA_VERSION: Final = 1
@@ -52,6 +53,7 @@ class SqliteStore:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._log = folder / f"{FILE}-wal"
+        self._cache = PageCache(self.path)
         self._pruned_n = 0
         self._indexed_n = 0
         self._frontier = 1
@@ -121,7 +123,7 @@ class SqliteStore:
         db.execute("pragma locking_mode=exclusive")
         _use_log(db)
         db.execute("pragma synchronous=full")
-        db.set_wal_hook(_checkpoint)
+        db.set_wal_hook(self._checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
         return db
 
@@ -454,6 +456,14 @@ class SqliteStore:
     def close(self) -> None:
         """See Store.close."""
         self._db.close()
+        self._cache.close()
+
+    def _checkpoint(self, db: apsw.Connection, name: str, pages: int) -> int:
+        # SQLite's own automatic checkpoint keeps its errors to itself.
+        if pages >= CHECKPOINT_PAGES:
+            db.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._cache.trim()
+        return apsw.SQLITE_OK
 
     def _rows(self, sql: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
         return iter(self._db.execute(sql, values))
@@ -490,13 +500,6 @@ def _use_log(db: apsw.Connection) -> None:
     # When it cannot, SQLite says so in its answer only, and goes on without a log.
     if (mode := db.pragma("journal_mode", "wal")) != "wal":
         raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
-
-
-def _checkpoint(db: apsw.Connection, name: str, pages: int) -> int:
-    # SQLite's own automatic checkpoint keeps its errors to itself.
-    if pages >= CHECKPOINT_PAGES:
-        db.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_PASSIVE)
-    return apsw.SQLITE_OK
 
 
 def _sync_folder(folder: Path) -> None:
