@@ -36,6 +36,8 @@ SQLITE_VERSION_MIN: Final = 3_051_003  # older ones can corrupt a WAL database w
 PAGE_BYTES: Final = 8192
 COPY_BYTES: Final = 1024 * 1024
 CHECKPOINT_PAGES: Final = 1024
+CHECKPOINT_PAGES_MAX: Final = 8192
+LARGE_COMMIT_PAGES: Final = 32
 QUICK_CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 Row = TypeVar("Row")
 CHUNKS: Final = (512, 128, 32, 8, 1)
@@ -54,6 +56,7 @@ class SqliteStore:
         self.path = folder / FILE
         self._log = folder / f"{FILE}-wal"
         self._cache = PageCache(self.path)
+        self._commits = 0  # since the last checkpoint
         self._pruned_n = 0
         self._indexed_n = 0
         self._frontier = 1
@@ -459,10 +462,14 @@ class SqliteStore:
         self._cache.close()
 
     def _checkpoint(self, db: apsw.Connection, name: str, pages: int) -> int:
-        # SQLite's own automatic checkpoint keeps its errors to itself.
-        if pages >= CHECKPOINT_PAGES:
+        # SQLite's own automatic checkpoint keeps its errors to itself. Small commits write the same
+        # pages again and again: the longer one waits, the less there is to copy.
+        self._commits += 1
+        large = pages >= self._commits * LARGE_COMMIT_PAGES
+        if pages >= (CHECKPOINT_PAGES if large else CHECKPOINT_PAGES_MAX):
             db.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._cache.trim()
+            self._commits = 0
         return apsw.SQLITE_OK
 
     def _rows(self, sql: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
