@@ -26,7 +26,7 @@ SMALL: Final = {
     "SEGMENT_OF": sqlite.SEGMENT_OF.replace(str(sqlite.SEGMENT), str(SEGMENT)),
     "FRONTIER_STEP": 4,
 }
-OFTEN: Final = {**SMALL, "CHECKPOINT_PAGES": 12}
+OFTEN: Final = {**SMALL, "CHECKPOINT_PAGES": 12, "CHECKPOINT_PAGES_MAX": 12}
 
 
 class Scenario(NamedTuple):
