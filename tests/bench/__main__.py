@@ -71,7 +71,7 @@ class Bench:
     def run(self, **plan: float) -> dict[str, float]:
         """One producer, one consumer, `count` messages."""
         text = json.dumps({"size": 1024, "rate": 0, "credit": CREDIT, **plan})
-        before = _cpu_s(self.router.pid)
+        before, host = _cpu_s(self.router.pid), _stolen()
         consumer = self._peer("consume", text)
         assert consumer.stdout is not None
         consumer.stdout.readline()
@@ -92,6 +92,7 @@ class Bench:
             "consumer_cpu_us_per_msg": taken["cpu_s"] / plan["count"] * 1e6,
             "rss_mb": status["rss_bytes"] / 1e6,
             "status_ms": questioner.worst_s * 1000,
+            "stolen": _share(host, _stolen()),
         }
 
     def _peer(self, role: str, plan: str) -> "subprocess.Popen[str]":
@@ -143,6 +144,16 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _stolen() -> tuple[int, int]:
+    """Return the machine's ticks that its host gave to others, and all its ticks."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
+def _share(before: tuple[int, int], after: tuple[int, int]) -> float:
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
+
+
 def _median(runs: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
@@ -153,7 +164,7 @@ def _print(label: str, run: dict[str, float]) -> None:
         f"p99 {run['p99_ms']:7.2f}  p99.9 {run['p999_ms']:7.2f} ms  CPU us/msg: router "
         f"{run['router_cpu_us_per_msg']:.1f}, producer {run['producer_cpu_us_per_msg']:.1f}, "
         f"consumer {run['consumer_cpu_us_per_msg']:.1f}  RSS {run['rss_mb']:.0f} MB  "
-        f"status {run['status_ms']:.0f} ms",
+        f"status {run['status_ms']:.0f} ms  stolen by the host {run['stolen']:.0%}",
         flush=True,
     )
 
