@@ -1,1 +1,0 @@
-"""The router's pure core in a seeded world of peers, disks, clocks and crashes."""
