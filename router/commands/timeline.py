@@ -75,7 +75,7 @@ def hops(message: dict[str, Any]) -> list[Hop]:
     for delivery in message["deliveries"]:
         to = delivery["destination"]
         for attempt in delivery["history"]:
-            what = text("cli.hop_retry", destination=to)
+            what = text(f"cli.hop_{attempt['outcome']}", destination=to)
             found.append((attempt["at"], _with_note(what, attempt["note"])))
         if delivery["delivered_at"] is not None:
             what = text("cli.hop_delivered", destination=to, attempt=delivery["attempts"])

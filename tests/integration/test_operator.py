@@ -91,6 +91,8 @@ def test_dead_letters_are_shown_replayed_in_order_and_dropped(router: RouterProc
     assert [(one["outcome"], one["note"]) for one in delivery["history"]] == [("replayed", "ok")]
     (dropped,) = router.ask("trace", subject="call-2")["messages"]
     assert dropped["deliveries"][0]["note"] == "HTTP 422; дубль"
+    assert "→ sink: списано: HTTP 422; дубль" in smpbus(router, "trace", "call-2").stdout
+    assert "→ sink: возвращено в очередь: ok" in smpbus(router, "trace", "call-1").stdout
 
 
 def test_what_was_replayed_survives_a_kill(router: RouterProcess) -> None:
