@@ -3,6 +3,7 @@
 # make lint                ruff and mypy only
 # make bench [ARGS=...]    measure throughput on this machine
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
+# make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench crash clean packages
+.PHONY: help run test lint bench crash simulate clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -30,6 +31,10 @@ bench: $(STAMP)
 IMAGES ?= 100000
 crash: $(STAMP)
 	@exec $(BIN)/python -m tests.crash --images $(IMAGES) --jobs "$$(nproc)" $(ARGS)
+
+SEEDS ?= 2000
+simulate: $(STAMP)
+	@exec $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs "$$(nproc)" $(ARGS)
 
 lint: $(STAMP)
 	@step=start

@@ -1,289 +1,664 @@
-"""A world around the real core: peers, a disk, a clock and crashes, all decided by one seed.
+"""A world around the real core: peers, a disk, clocks, operators and crashes.
 
-The disk is a model of the store's contract: what `write` was given is there after a crash if the
-core was told so, and may or may not be there if it was not yet. The checks are the promises.
+`World.step` carries out one action of a plan; everything the core says meanwhile is held against
+the model. `World.finish` ends all faults and lets everything drain.
 """
 
-from dataclasses import dataclass, field
 from random import Random
+from typing import Any, Final
+
+import msgspec
 
 from proto import frames
-from proto.message import Message, decode_message
+from proto.message import Message, decode_message, encode_message
 from router.core.core import Core, Now
-from router.core.delivery import State
-from router.core.output import Batch, OpenDelivery
-from router.settings import Backoff, Destination, Permission, Route, Settings
+from router.core.output import Batch
+from router.settings import Destination
+from tests.simulation import plan, scene
+from tests.simulation.disk import Disk, DiskError
+from tests.simulation.item import Item
+from tests.simulation.model import Model
+from tests.simulation.plan import Action, Setup
+from tests.simulation.promise import AT_ONCE, FINER, NOT_YET_KEPT, OPERATORS, broken
+from tests.simulation.questions import FORGED, HONEST, Questions
 
-QUEUES = ("first", "second")
-BACKOFF = Backoff(attempts_max=6, first_ms=50, longest_ms=400)
-SETTINGS = Settings(
-    destinations={name: Destination(backoff=BACKOFF) for name in QUEUES},
-    routes=[Route(type="test.*", to=list(QUEUES))],
-    permissions={
-        "producer": Permission(publish=["test.*"]),
-        "consumer": Permission(consume=["*"]),
-    },
-)
-KEYS = {b"producer-key": "producer", b"consumer-key": "consumer"}
-PRODUCER = b"p"
-
-
-@dataclass
-class Disk:
-    """What would be found after a crash."""
-
-    messages: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # accepted at, raw
-    ids: dict[str, int] = field(default_factory=dict)
-    deliveries: dict[int, tuple[int, str]] = field(default_factory=dict)  # n, destination
-    attempts: dict[int, tuple[int, int | None]] = field(default_factory=dict)  # number, due
-    backlog: dict[int, int] = field(default_factory=dict)  # delivery -> priority
-    frontier: int = 1
-    ended: dict[int, State] = field(default_factory=dict)
-    epoch: int = 0
-
-    def write(self, batch: Batch) -> dict[int, int]:
-        """The store's contract, in memory."""
-        duplicates: dict[int, int] = {}
-        for n, _, id, _, at, first, destinations, _, raw in batch.messages:
-            if id in self.ids:
-                duplicates[n] = self.ids[id]
-                continue
-            self.ids[id] = n
-            self.messages[n] = (at, raw)
-            for delivery, name in enumerate(destinations.split(" "), first):
-                self.deliveries[delivery] = (n, name)
-        for delivery, number, _, _, _, due in batch.attempts:
-            self.attempts[delivery] = (number, due)
-        for delivery, _, _, state, *_ in batch.outcomes:
-            assert delivery not in self.ended, "a delivery ended twice"
-            self.ended[delivery] = State(state)
-        self._file(batch)
-        return duplicates
-
-    def _file(self, batch: Batch) -> None:
-        for _, priority, delivery, _ in batch.filed:
-            self.backlog[delivery] = priority
-        for _, priority, delivery, _ in batch.unfiled:
-            assert self.backlog.pop(delivery) == priority
-        if batch.filed or batch.frontier > self.frontier + 40:
-            self.frontier = batch.frontier
-        for delivery, (n, _) in self.deliveries.items():
-            hidden = n < self.frontier and delivery not in self.backlog
-            assert not hidden or delivery in self.ended, "the frontier is too high"
-
-    def open(self) -> list[OpenDelivery]:
-        """What a start takes up."""
-        rows = []
-        for delivery, (n, queue) in sorted(self.deliveries.items()):
-            if delivery not in self.ended:
-                number, due = self.attempts.get(delivery, (0, None))
-                filed = self.backlog.get(delivery)
-                rows.append(OpenDelivery(delivery, n, queue, *self.messages[n], number, due, filed))
-        return rows
+DEPTH_MAX: Final = 2  # batches in the store's hands, as in the daemon
+FINISH_ROUNDS: Final = 400
+REFUSED_MAX: Final = 8
+TYPES: Final = ("test.a.v1", "solo.a.v1", "alarm.a.v1", "lost.a.v1", "deny.a.v1", "undotted")
+TEMPORARY: Final = ("queue_full", "store_full")
+WALL_MS: Final = 1_800_000_000_000
+_read_deliver = msgspec.msgpack.Decoder(frames.DeliverRaw).decode
+_read_request = msgspec.msgpack.Decoder(frames.RequestRaw).decode
 
 
 class World:
-    """One seed's life of a router."""
+    """One life of a router and all who deal with it."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
+    def __init__(self, setup: Setup, core: type[Core] = Core,
+                 kept: frozenset[str] = FINER - NOT_YET_KEPT) -> None:  # fmt: skip
+        self.setup = setup
         self.disk = Disk()
-        self.wall_ms, self.mono_ms = 1_800_000_000_000, 1_000
-        self.batch_number = 0
-        self.sequence = 0
-        self.unaccepted: dict[int, list[Message]] = {}
-        self.accepted: dict[str, str] = {}  # message id -> subject
-        self.effects: dict[tuple[str, str], list[int]] = {}
-        self.seen: dict[tuple[str, str], int] = {}  # (queue, message id) -> delivery id
-        self.crashes = 0
-        self.steps = 0
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.kept = kept
+        self.model = Model(self.disk, self.messages, kept)
+        self.wall_ms, self.mono_ms = WALL_MS, 1_000
+        self.variant = 0
+        self.names = {key: name for name, key in scene.KEYS.items()}
+        self.full = False
+        self.sequence = self.batch_number = self.question_number = 0
+        self.crashes = self.steps = self.lives = 0
+        self.history: dict[str, list[Message]] = {"north": [], "south": []}
+        self.unaccepted: dict[bytes, dict[int, list[Message]]] = {p: {} for p in scene.PRODUCERS}
+        self.refused: dict[bytes, list[Message]] = {p: [] for p in scene.PRODUCERS}
+        self._core = core
+        self.replies: list[tuple[bytes, Any]] = []  # the last call's, without what has a check
         self._start()
-
-    # -- what can happen --------------------------------------------------------------------------
-
-    def step(self) -> None:
-        """Let one thing happen, then check the promises."""
-        self.steps += 1
-        actions = (
-            (self._publish, 6), (self._write, 8), (self._settle, 10), (self._pass_time, 4),
-            (self._change_credit, 2), (self._lose_consumer, 1), (self._repeat, 1), (self._crash, 1),
-        )  # fmt: skip
-        action = self.random.choices([a for a, _ in actions], [w for _, w in actions])[0]
-        action()
-        self._carry_out()
-        self._check()
-
-    def settle_all(self) -> None:
-        """Faults stop: everything accepted must end."""
-        for _ in range(4000):
-            self._write()
-            self._settle(kind=frames.ACK)
-            self._pass_time()
-            self._carry_out()
-            left = len(self.core.open) + len(self.core.backlog)
-            if not left and not self.core.out.batch and not self.writing:
-                return
-        raise AssertionError(f"{left} deliveries never ended")
-
-    def _start(self) -> None:
-        self.disk.epoch += 1
-        self.core = Core(SETTINGS, "bus", self.disk.epoch, Random(self.random.random()))
-        self.core.names = dict(KEYS)
-        self.core.frontier_lag_max = 30
-        next_n = max(self.disk.messages, default=0) + 1
-        next_delivery = max(self.disk.deliveries, default=0) + 1
-        self.core.restore(self.disk.open(), next_n, next_delivery, self.now)
-        self.writing: list[Batch] = []
-        self.holding: dict[bytes, dict[int, str]] = {}
-        self.windows: dict[tuple[bytes, str], int] = {}
-        self._say(PRODUCER, b"producer-key", frames.HELLO, frames.Hello([1], "producer"))
-        for batch, messages in self.unaccepted.items():
-            self._send_batch(batch, messages)
 
     @property
     def now(self) -> Now:
+        """The time."""
         return Now(self.wall_ms, self.mono_ms)
 
-    def _publish(self) -> None:
-        messages = []
-        for _ in range(self.random.randint(1, 4)):
-            self.sequence += 1
-            subject = self.random.choice(("", "a", "b", "c"))
-            messages.append(
-                Message.new(
-                    "test.message.v1", "producer", str(self.sequence).encode(),
-                    id=f"m{self.sequence}", subject=subject, priority=self.random.randint(0, 3),
-                    not_before=None if subject or self.sequence % 9 else self.wall_ms + 300,
-                )
-            )  # fmt: skip
-        self.batch_number += 1
-        self.unaccepted[self.batch_number] = messages
-        self._send_batch(self.batch_number, messages)
+    def step(self, action: Action) -> None:
+        """Carry out one action, then check what holds at every instant."""
+        self.steps += 1
+        name, numbers = action
+        self._acts[name](self, *numbers)
+        self._check()
 
-    def _repeat(self) -> None:
-        """The producer did not hear ACCEPTED and says it all again."""
-        for batch, messages in self.unaccepted.items():
-            self._send_batch(batch, messages)
+    # -- a life of the process --------------------------------------------------------------------
 
-    def _send_batch(self, number: int, messages: list[Message]) -> None:
-        self._say(PRODUCER, b"producer-key", frames.PUBLISH, frames.Publish(number, messages))
+    def _start(self) -> None:
+        disk, settings = self.disk, scene.settings_of(self.variant, self.setup.open_max)
+        disk.epoch += 1
+        disk.failing = None
+        disk.audit()
+        self.lives += 1
+        self.writing: list[Batch] = []
+        self.written: list[dict[int, int]] = []
+        self.heard: dict[bytes, int] = {}  # live sessions, and when they last said something
+        self.clogged: set[bytes] = set()
+        self.lost: list[tuple[bytes, str]] = []  # who just lost the right to which destination
+        self.questions = Questions()
+        self.core = core = self._core(settings, "bus", disk.epoch, Random(disk.epoch))
+        core.names = dict(self.names)
+        core.store_full = self.full
+        core.frontier_lag_max = scene.LAGS[self.setup.lag]
+        core.observed = bool(self.setup.observed)
+        core.restore(list(disk.load_open()), *disk.next_numbers(), self.now)
+        for name, totals in disk.totals.items():
+            self._queue(name).totals.update(totals)
+        for name, reason in disk.holds.items():
+            self._queue(name).hold = reason
+        self.model.start(self.variant, self.setup.open_max, self.now)
+        self._check_taken_up()
+        self._tick()  # the daemon's timer fires before it hears anybody
+        for peer in scene.PRODUCERS:
+            if self._greet(peer):
+                self._repeat(peer)
 
-    def _write(self) -> None:
-        if len(self.writing) < 2 and self.core.out.batch:
-            self.writing.append(self.core.take_batch())
-        if self.writing and self.random.random() < 0.8:
-            batch = self.writing.pop(0)
-            self.core.persisted(batch, self.disk.write(batch), self.now)
+    def _queue(self, name: str) -> Any:
+        return self.core.queues.get(name) or self.core.add_queue(name, Destination())
 
-    def _change_credit(self) -> None:
-        peer = self.random.choice((b"c1", b"c2"))
-        if peer not in self.core.sessions:
-            self.holding[peer] = {}
-            self._say(peer, b"consumer-key", frames.HELLO, frames.Hello([1], "consumer"))
-        queue, window = self.random.choice(QUEUES), self.random.randint(0, 6)
-        self.windows[peer, queue] = max(window, self._held(peer, queue))
-        self._say(peer, b"consumer-key", frames.CREDIT, frames.Credit(queue, window))
+    def _check_taken_up(self) -> None:
+        found = {*self.core.open, *self.core.backlog}
+        lost = self.model.items.keys() - found
+        if lost:
+            broken("nothing is lost", f"a start does not find delivery {min(lost)}")
+        if found != self.model.items.keys():
+            extra = found - self.model.items.keys()
+            broken("ends once", f"a start finds delivery {min(extra)}, which has ended")
 
-    def _settle(self, kind: int | None = None) -> None:
-        for peer, held in self.holding.items():
-            chosen = [d for d in held if kind is not None or self.random.random() < 0.6]
-            settlements = []
-            for delivery in chosen:
-                outcome = kind if kind is not None else self.random.choice((0, 0, 0, 0, 1, 2))
-                after = self.random.choice((None, 0, 100)) if outcome == frames.RETRY else None
-                settlements.append(frames.Settlement(delivery, outcome, after, "note"))
-                del held[delivery]
-            if settlements:
-                self._say(peer, b"consumer-key", frames.SETTLE, frames.Settle(settlements))
-        if kind is not None and not self.windows_open():
-            self._change_credit()
-
-    def windows_open(self) -> bool:
-        """Whether every queue has a consumer with credit."""
-        return all(any(h.window for h in self.core.queues[q].holdings) for q in QUEUES)
-
-    def _lose_consumer(self) -> None:
-        if self.holding:
-            peer = self.random.choice(sorted(self.holding))
-            self.core.gone(peer, self.now, "vanished")
-            self._forget(peer)
-
-    def _forget(self, peer: bytes) -> None:
-        del self.holding[peer]
-        for key in [key for key in self.windows if key[0] == peer]:
-            del self.windows[key]
-
-    def _pass_time(self) -> None:
-        passed = self.random.choice((1, 20, 200, 600))
-        self.mono_ms += passed
-        self.wall_ms += passed + self.random.choice((0, 0, 0, 3_000, -3_000))
-        self.core.tick(self.now)
-
-    def _crash(self) -> None:
-        """kill -9: what was being written may or may not have reached the disk, in order."""
-        self.crashes += 1
-        for batch in self.writing[: self.random.randint(0, len(self.writing))]:
+    def _crash(self, kept: int) -> None:
+        """kill -9: batches that were being written are on the disk or not, in order."""
+        for batch in self.writing[len(self.written) :][:kept]:
             self.disk.write(batch)
+        self.crashes += 1
+        self.mono_ms = 1_000
         self._start()
 
-    # -- the wire ---------------------------------------------------------------------------------
+    # -- the core's output ------------------------------------------------------------------------
 
-    def _say(self, peer: bytes, key: bytes, verb: bytes, payload: object) -> None:
-        self.core.receive(peer, key, [verb, frames.encode(payload)], self.now)
+    def _carry_out(self, single: bool = True, loose: bool = False, whole: bool = True) -> None:
+        """Check and carry out what the core wants.
 
-    def _carry_out(self) -> None:
-        sends, self.core.out.sends = self.core.out.sends, []
-        for peer, parts in sends:
-            payload = frames.read(parts, frames.PEER_READS)
-            if isinstance(payload, frames.Accepted):
-                for number in payload.batches:
-                    for message in self.unaccepted.pop(number, []):
-                        self.accepted[message.id] = message.subject
-                        assert message.id in self.disk.ids, "accepted before it was on disk"
-            elif isinstance(payload, frames.Deliver) and peer in self.holding:
-                for item in payload.deliveries:
-                    self._take(peer, payload.destination, item)
+        `single`: it looked at each queue once; `loose`: see Model.read; `whole`: all that it sent
+        is still there.
+        """
+        out = self.core.out
+        self.model.read(out.batch, self.now, loose)
+        sends, out.sends = out.sends, []
+        went: dict[str, dict[bytes, list[Item]]] = {}
+        clogged = []
+        for peer, (verb, payload) in sends:
+            if peer in self.clogged and peer in self.heard:
+                clogged.append(peer)
+            self._send(peer, verb, payload, went)
+        if not whole:
+            return
+        for name, by_peer in went.items():
+            self.model.queues[name].went(by_peer, single)
+        for queue in self.model.queues.values():
+            queue.check_nothing_idles()
+            queue.begin()
+        self.model.check_acknowledged()
+        for peer in clogged:
+            if peer in self.heard:
+                self.clogged.discard(peer)
+                self._lose(peer, "unreachable")
+        if out.events:
+            out.events = []
 
-    def _take(self, peer: bytes, queue: str, item: frames.DeliveredMessage) -> None:
-        message = item.message
-        assert message.id in self.disk.ids, "delivered before it was on disk"
-        assert item.delivery not in self.holding[peer], "delivered twice to one consumer"
-        self.holding[peer][item.delivery] = queue
-        known = self.seen.setdefault((queue, message.id), item.delivery)
-        assert known == item.delivery, "the delivery id changed"
-        if message.subject:
-            effects = self.effects.setdefault((queue, message.subject), [])
-            number = int(message.body)
-            if number not in effects:
-                effects.append(number)
+    def _send(
+        self, peer: bytes, verb: bytes, payload: bytes, went: dict[str, dict[bytes, list[Item]]]
+    ) -> None:
+        if verb == frames.ACCEPTED:
+            numbers = frames.PEER_READS[verb].decode(payload).batches
+            self.model.acknowledged(peer, numbers)
+            if peer in self.heard:
+                for number in numbers:
+                    self.unaccepted[peer].pop(number, None)
+        elif verb == frames.DELIVER:
+            deliver = _read_deliver(payload)
+            if peer in self.heard and (peer, deliver.destination) not in self.lost:
+                items = self.model.delivered(peer, deliver.destination, deliver, self.now)
+            else:
+                if AT_ONCE in self.kept:
+                    broken("rights are kept", f"{peer!r} is handed {deliver.destination} and ends")
+                found = (self.model.items.get(one.delivery) for one in deliver.deliveries)
+                items = [item for item in found if item is not None]
+            went.setdefault(deliver.destination, {}).setdefault(peer, []).extend(items)
+        elif verb == frames.REQUEST:
+            request = _read_request(payload)
+            serves = peer in self.model.queues[request.destination].windows
+            self.questions.forwarded(peer, request, serves or peer not in self.heard)
+        elif verb == frames.REPLY and peer in self.heard:
+            self.questions.answered(peer, frames.PEER_READS[verb].decode(payload), self.mono_ms)
+        else:
+            self.replies.append((peer, frames.PEER_READS[verb].decode(payload)))
 
-    # -- the promises -----------------------------------------------------------------------------
+    def _say(self, peer: bytes, verb: bytes, payload: object, key: bytes | None = None) -> None:
+        if peer in self.heard and verb != frames.HELLO:
+            self.heard[peer] = self.mono_ms
+        self.replies = []
+        key = scene.KEYS[scene.NAMES[peer]] if key is None else key
+        raw = payload if isinstance(payload, bytes) else frames.encode(payload)
+        self.core.receive(peer, key, [verb, raw], self.now)
 
-    def _held(self, peer: bytes, queue: str) -> int:
-        return sum(1 for name in self.holding[peer].values() if name == queue)
+    def _expect(self, peer: bytes, code: str | None) -> None:
+        """The peer must have heard this error, or none."""
+        codes = [
+            one.code for who, one in self.replies if who == peer and isinstance(one, frames.Error)
+        ]
+        if codes != ([] if code is None else [code]):
+            broken("errors have a reason", f"{peer!r} heard {codes}, expected {code}")
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def _live(self, peer: bytes) -> bool:
+        """Whether a peer has a session, after trying to get one."""
+        return peer in self.heard or self._greet(peer)
+
+    def _greet(self, peer: bytes) -> bool:
+        name = scene.NAMES[peer]
+        known = self.names.get(scene.KEYS[name]) == name
+        configured = name in scene.settings_of(self.variant, 0).permissions
+        if known and configured and peer in self.heard:
+            self._over(peer)
+        own = sum(scene.NAMES[other] == name for other in self.heard)
+        room = len(self.heard) < scene.BUS.sessions_max and own < scene.NAME_MAX
+        self._say(peer, frames.HELLO, frames.Hello([1], name))
+        welcome = known and configured and room
+        if welcome:
+            self.heard[peer] = self.mono_ms
+            self.model.greeted(peer)
+        self._carry_out()
+        heard = [one for who, one in self.replies if who == peer]
+        if welcome != any(isinstance(one, frames.Welcome) for one in heard):
+            broken("names come from keys", f"{peer!r} heard {heard}")
+        return welcome
+
+    def _over(self, peer: bytes) -> None:
+        """The model's part of a session that ends."""
+        self.model.gone(peer, self.now)
+        del self.heard[peer]
+        self.clogged.discard(peer)
+        self.questions.gone(peer)
+
+    def _lose(self, peer: bytes, reason: str) -> None:
+        self._over(peer)
+        self.core.gone(peer, self.now, reason)
+        self._carry_out()
+
+    def _do_greet(self, number: int) -> None:
+        self._greet(scene.PEERS[number])
+
+    def _do_vanish(self, number: int) -> None:
+        if scene.PEERS[number] in self.heard:
+            self._lose(scene.PEERS[number], "vanished")
+
+    def _do_bye(self, number: int) -> None:
+        peer = scene.PEERS[number]
+        if peer in self.heard:
+            self._over(peer)
+            self._say(peer, frames.BYE, frames.Bye("bye"))
+            self._carry_out()
+
+    def _do_clog(self, number: int) -> None:
+        if scene.PEERS[number] in self.heard:
+            self.clogged.add(scene.PEERS[number])
+
+    def _do_beat(self, mask: int) -> None:
+        least = scene.SESSION_TIMEOUT_MS
+        silent = [peer for peer, at in self.heard.items() if self.mono_ms - at >= least]
+        for peer in silent:
+            self._over(peer)
+        self.replies = []
+        self.core.beat(self.now)
+        self._carry_out(single=len(silent) < 2, loose=len(silent) > 1)
+        pinged = [peer for peer, one in self.replies if isinstance(one, frames.Ping)]
+        for peer in pinged:
+            if mask >> scene.PEERS.index(peer) & 1:
+                self._say(peer, frames.PONG, frames.Ping())
+                self._carry_out()
+
+    def _do_keys(self, revoked: int) -> None:
+        valid = [name for number, name in enumerate(scene.PEOPLE) if not revoked >> number & 1]
+        self.names = {scene.KEYS[name]: name for name in valid}
+        ended = [peer for peer in self.heard if scene.NAMES[peer] not in valid]
+        for peer in ended:
+            self._over(peer)
+        self.replies = []
+        self.core.know(dict(self.names), self.now)
+        self._carry_out(single=len(ended) < 2, loose=len(ended) > 1)
+        for peer in ended:
+            self._expect(peer, "revoked")
+
+    def _do_garbage(self, number: int, kind: int) -> None:
+        peer = scene.PEERS[number]
+        live = peer in self.heard
+        word = plan.GARBAGE[kind]
+        if word == "no payload":
+            self.core.receive(peer, b"", [frames.PING], self.now)
+            self.replies = []
+            if live:
+                self.heard[peer] = self.mono_ms
+            code: str | None = "bad_frame"
+        elif word == "unknown verb":
+            self._say(peer, b"SHOUT", b"\x90")
+            code = "unknown_verb"
+        elif word == "bad payload":
+            self._say(peer, frames.SETTLE, b"\x93\x01\x02\x03")
+            code = "bad_frame"
+        elif word == "another key":
+            if live:
+                self._over(peer)
+            self._say(peer, frames.CREDIT, frames.Credit("first", 9), key=b"stolen")
+            code = "revoked" if live else "hello_required"
+        elif word == "old version":
+            self._say(peer, frames.HELLO, frames.Hello([0, 7], scene.NAMES[peer]))
+            code = "bad_version"
+        elif word == "another name":
+            self._say(peer, frames.HELLO, frames.Hello([1], "somebody"))
+            known = scene.KEYS[scene.NAMES[peer]] in self.names
+            code = "name_mismatch" if known else "revoked"
+        elif word == "no such destination":
+            self._say(peer, frames.CREDIT, frames.Credit("nowhere", 5))
+            code = "unknown_destination" if live else "hello_required"
+        else:
+            self._say(peer, frames.PING, frames.Ping(number))
+            code = None if live else "hello_required"
+        self._carry_out()
+        self._expect(peer, code)
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def _do_publish(self, number: int, *codes: int) -> None:
+        peer = scene.PRODUCERS[number]
+        if self._live(peer):
+            step = plan.MESSAGE_NUMBERS
+            groups = [codes[at : at + step] for at in range(0, len(codes), step)]
+            self._submit(peer, [self._message(peer, *group) for group in groups])
+
+    def _message(
+        self, peer: bytes, subject: int, priority: int, kind: int, timing: int
+    ) -> Message | None:
+        """Make a new message; None is bytes that are not one."""
+        word = plan.KINDS[kind]
+        if word == "broken":
+            return None
+        self.sequence += 1
+        name, wall = scene.NAMES[peer], self.wall_ms
+        not_before, expires = {
+            "now": (None, None), "after 300": (wall + 300, None), "after 2000": (wall + 2000, None),
+            "until 400": (None, wall + 400), "until 2500": (None, wall + 2500),
+            "300 to 700": (wall + 300, wall + 700), "past": (None, wall),
+        }[plan.TIMINGS[timing]]  # fmt: skip
+        message = Message(
+            # Two senders use the same ids: only with its source is an id unique.
+            id=f"f{self.sequence}" if word == "foreign" else f"m{len(self.history[name])}",
+            type=TYPES[kind] if kind < len(TYPES) else TYPES[0],
+            source="guest" if word == "foreign" else name,
+            subject=f"112-{'abcd'[subject - 1]}" if subject else "", time=WALL_MS,
+            priority=priority, not_before=not_before, expires=expires,
+            body=bytes(scene.BODY_BYTES_MAX + 1) if word == "large" else b"",
+        )  # fmt: skip
+        self.messages[message.source, message.id] = message
+        if word != "foreign":
+            self.history[name].append(message)
+        return message
+
+    def _submit(
+        self, peer: bytes, messages: list[Message | None], number: int | None = None
+    ) -> None:
+        if number is None:
+            self.batch_number = number = self.batch_number + 1
+        sent = [(encode_message(one) if one else b"\x92\x01\x02", one) for one in messages]
+        self._say(peer, frames.PUBLISH,
+                  frames.PublishRaw(number, [msgspec.Raw(raw) for raw, _ in sent]))  # fmt: skip
+        refused = self._take_refusals(peer, number)
+        out = self.core.out
+        self.model.published(peer, number, sent, refused, self.full, out.batch, self.now)
+        pool = self.refused[peer]
+        pool += [
+            one for index, one in enumerate(messages) if one and refused.get(index) in TEMPORARY
+        ]
+        del pool[:-REFUSED_MAX]
+        left = [one for index, one in enumerate(messages) if one and index not in refused]
+        self.unaccepted[peer].pop(number, None)
+        if left:
+            self.unaccepted[peer][number] = left
+        self._carry_out()
+
+    def _take_refusals(self, peer: bytes, number: int) -> dict[int, str]:
+        refused: dict[int, str] = {}
+        others = []
+        for to, (verb, payload) in self.core.out.sends:
+            if verb != frames.REFUSED:
+                others.append((to, [verb, payload]))
+                continue
+            said = frames.PEER_READS[verb].decode(payload)
+            if (to, said.batch) != (peer, number):
+                broken("refused for a reason", f"REFUSED for batch {said.batch} to {to!r}")
+            refused |= {one.index: one.code for one in said.refusals}
+        self.core.out.sends = others
+        return refused
+
+    def _repeat(self, peer: bytes) -> None:
+        for number, messages in list(self.unaccepted[peer].items()):
+            self._submit(peer, list(messages), number)
+
+    def _do_repeat(self, number: int) -> None:
+        if self._live(scene.PRODUCERS[number]):
+            self._repeat(scene.PRODUCERS[number])
+
+    def _do_again(self, number: int, back: int, fresh: int) -> None:
+        peer = scene.PRODUCERS[number]
+        history = self.history[scene.NAMES[peer]]
+        if history and self._live(peer):
+            old = history[-1 - back % len(history)]
+            with_it = ([], [self._message(peer, 1, 2, 0, 0)], [old])[fresh]
+            self._submit(peer, [old, *with_it])
+
+    def _do_resend(self, number: int) -> None:
+        peer = scene.PRODUCERS[number]
+        if self.refused[peer] and self._live(peer):
+            messages, self.refused[peer] = self.refused[peer], []
+            self._submit(peer, list(messages))
+
+    # -- the disk ---------------------------------------------------------------------------------
+
+    def _do_take(self) -> None:
+        if len(self.writing) < DEPTH_MAX and self.core.out.batch:
+            self.writing.append(self.core.take_batch())
+            self.model.taken()
+
+    def _do_write(self) -> None:
+        if len(self.written) < len(self.writing):
+            self.written.append(self.disk.write(self.writing[len(self.written)]))
+
+    def _do_tell(self) -> None:
+        if self.written:
+            self._persist()
+            self._carry_out()
+
+    def _persist(self) -> None:
+        batch, duplicates = self.writing.pop(0), self.written.pop(0)
+        self.model.told(duplicates, self.now)
+        self.core.persisted(batch, duplicates, self.now)
+
+    def _do_flush(self) -> None:
+        self._do_take()
+        while self.writing:
+            self._do_write()
+            self._do_tell()
+
+    def _do_fail(self, kept: int) -> None:
+        self._do_take()
+        if len(self.written) < len(self.writing):
+            self.disk.failing = bool(kept)
+            try:
+                self._do_write()
+            except DiskError:  # the daemon's writer ends the process
+                self._crash(0)
+
+    def _do_crash(self, kept: int, stage: int, sent: int) -> None:
+        if stage >= 1:
+            self._do_take()
+        if stage >= 2:
+            while len(self.written) < len(self.writing):
+                self._do_write()
+        if stage >= 3 and self.written:
+            self._persist()
+            del self.core.out.sends[sent:]
+            self._carry_out(whole=False)
+        self._crash(kept)
+
+    def _do_stop(self) -> None:
+        while self.writing or self.core.out.batch:
+            self._do_flush()
+        self.replies = []
+        here = set(self.heard)
+        self.core.farewell()
+        self._carry_out()
+        if {peer for peer, one in self.replies if isinstance(one, frames.Bye)} != here:
+            broken("sessions", "not everybody heard BYE")
+        self._start()
+
+    # -- consumers --------------------------------------------------------------------------------
+
+    def _do_credit(self, consumer: int, queue: int, window: int) -> None:
+        peer, name = scene.CONSUMERS[consumer], scene.QUEUES[queue]
+        if self._live(peer):
+            code = self.model.credit(peer, name, plan.WINDOWS[window])
+            self._say(peer, frames.CREDIT, frames.Credit(name, plan.WINDOWS[window]))
+            self._carry_out()
+            self._expect(peer, code)
+
+    def _do_settle(self, consumer: int, mask: int, outcome: int, after: int) -> None:
+        peer = scene.CONSUMERS[consumer]
+        held = [id for at, id in enumerate(self.model.hands.get(peer, ())) if mask >> at % 8 & 1]
+        if held:
+            after_ms = plan.AFTERS_MS[after] if outcome == frames.RETRY else None
+            self._settle(peer, [frames.Settlement(id, outcome, after_ms, "why") for id in held])
+
+    def _do_late(self, consumer: int, back: int, outcome: int) -> None:
+        """Settle what may be held, another's, open, ended or not there, acks twice over."""
+        peer = scene.CONSUMERS[consumer]
+        ids = list(self.model.items if back % 2 else self.disk.deliveries)
+        if ids and peer in self.heard:
+            one = frames.Settlement(ids[-1 - back % len(ids)], outcome, 100, None)
+            self._settle(peer, [one, one] if outcome == frames.ACK else [one])
+
+    def _settle(self, peer: bytes, settlements: list[frames.Settlement]) -> None:
+        foreign = self.model.settle(peer, settlements, self.now)
+        self._say(peer, frames.SETTLE, frames.Settle(settlements))
+        self._carry_out()
+        self._expect(peer, "not_yours" if foreign else None)
+
+    def _do_ask(self, number: int, queue: int, timeout: int, how: int) -> None:
+        peer, name = scene.PRODUCERS[number], scene.QUEUES[queue]
+        if not self._live(peer):
+            return
+        self.question_number += 1
+        asked, source = self.question_number, scene.NAMES[peer]
+        word = plan.ASKED[how]
+        raw = b"\x91\x01" if word == "broken" else encode_message(
+            Message(f"q{asked}", "ask.a.v1", "guest" if word == "foreign" else source, "", WALL_MS,
+                    body=bytes(scene.BODY_BYTES_MAX + 1) if word == "large" else b"")
+        )  # fmt: skip
+        timeout_ms = plan.TIMEOUTS_MS[timeout]
+        self.questions.ask(peer, asked, timeout_ms, raw, self.mono_ms)
+        self._say(peer, frames.REQUEST,
+                  frames.RequestRaw(asked, name, timeout_ms, msgspec.Raw(raw)))  # fmt: skip
+        lines = self.model.queues.get(name)
+        served = lines is not None and bool(lines.windows)
+        served = served and word == "fair" and scene.may(self.variant, source, "ask", name)
+        sure = not self.clogged
+        self._carry_out()
+        if sure and ((peer, asked) in self.questions.pending) != served:
+            broken("questions", f"{source} asks {name}: it must be {'' if served else 'not '}asked")
+
+    def _do_answer(self, consumer: int, back: int, how: int) -> None:
+        server = scene.CONSUMERS[consumer]
+        numbers = self.questions.received.get(server)
+        if not numbers or server not in self.heard:
+            return
+        number = numbers[-1 - back % len(numbers)]
+        speaker, body = server, HONEST
+        if how == 1:
+            others = [peer for peer in self.heard if peer != server]
+            if not others:
+                return
+            speaker, body = others[number % len(others)], FORGED
+        for _ in range(2 if how == 2 else 1):
+            if speaker in self.heard:
+                self._say(speaker, frames.REPLY, frames.Reply(number, body=body))
+                self._carry_out()
+
+    # -- time and operators -----------------------------------------------------------------------
+
+    def _do_time(self, wait: int, jump: int) -> None:
+        passed = plan.WAITS_MS[wait]
+        self.mono_ms += passed
+        self.wall_ms += passed + plan.JUMPS_MS[jump]
+        self._tick()
+
+    def _tick(self) -> None:
+        self.model.tick(self.now)
+        self.core.tick(self.now)
+        self._carry_out()
+        self.questions.check(self.mono_ms)
+
+    def _do_reload(self, variant: int) -> None:
+        self.variant = variant
+        settings = scene.settings_of(variant, self.setup.open_max)
+        ended = [peer for peer in self.heard if scene.NAMES[peer] not in settings.permissions]
+        for peer in ended:
+            self._over(peer)
+        self.replies = []
+        self.lost = self.model.configure(variant, self.now)
+        self.core.configure(settings, self.now)
+        many = len(ended) + len(self.lost) > 1
+        self._carry_out(single=not many, loose=many)
+        for peer in ended:
+            self._expect(peer, "unknown_name")
+        for peer in {peer for peer, _ in self.lost}:
+            codes = [one.code for who, one in self.replies if who == peer]
+            if codes != ["not_permitted"] * sum(one[0] == peer for one in self.lost):
+                broken("errors have a reason", f"{peer!r} heard {codes} at a reload")
+        self.lost = []
+
+    def _do_full(self, full: int) -> None:
+        self.full = self.core.store_full = bool(full)
+
+    def _do_hold(self, queue: int, held: int) -> None:
+        name = scene.QUEUES[queue]
+        lines = self.model.queues.get(name)
+        if lines is not None:
+            lines.held_back = bool(held)
+        obeyed = self.core.hold(name, "why" if held else None, self.now)
+        self._carry_out()
+        if obeyed != (lines is not None):
+            broken("held back", f"{name}: the operator heard {obeyed}")
+
+    def _dead(self, queue: int, count: int) -> tuple[list[Any], list[Any]]:
+        """What an operator finds on the disk, and what of it no other has asked for meanwhile."""
+        batches = (*self.writing[len(self.written) :], self.core.out.batch)
+        asked = {row[0] for batch in batches for row in (*batch.reopened, *batch.dropped)}
+        found = self.disk.dead(scene.QUEUES[queue])[: count + 1]
+        free = [row for row in found if row.delivery not in asked]
+        return found if OPERATORS in self.kept else free, free
+
+    def _do_replay(self, queue: int, count: int) -> None:
+        found, free = self._dead(queue, count)
+        self.model.replay(free, self.now)
+        self._obeyed(self.core.replay(found, "why", self.now), len(free))
+
+    def _do_drop(self, queue: int, count: int) -> None:
+        found, free = self._dead(queue, count)
+        self.model.drop([(row.delivery, row.destination) for row in free])
+        letters = [(row.delivery, row.destination) for row in found]
+        self._obeyed(self.core.drop(letters, "why"), len(free))
+
+    def _obeyed(self, count: int, expected: int) -> None:
+        if count != expected:
+            broken("replay", f"the operator heard {count}, expected {expected}")
+        self._carry_out()
+
+    # -- what holds at every instant, and in the end ----------------------------------------------
 
     def _check(self) -> None:
-        for (peer, queue), window in self.windows.items():
-            assert self._held(peer, queue) <= window, "credit exceeded"
-        heads: set[tuple[str, str]] = set()
-        for delivery in (*self.core.open.values(), *self.core.backlog.values()):
-            if delivery.subject and delivery.state in (
-                State.IN_FLIGHT,
-                State.READY,
-                State.RETRYING,
-            ):
-                line = (delivery.queue.name, delivery.subject)
-                assert line not in heads, "two of one subject are not waiting"
-                heads.add(line)
-        for (queue, subject), numbers in self.effects.items():
-            assert numbers == sorted(numbers), f"order broken: {queue} {subject} {numbers}"
+        if self.core.sessions.keys() != self.heard.keys():
+            broken("sessions", f"{[*self.core.sessions]}, expected {[*self.heard]}")
+        self.model.check_books(self.core)
 
-    def check_end(self) -> None:
-        """Everything accepted has ended at both destinations, once."""
-        assert set(self.accepted) <= set(self.disk.ids), "accepted and lost"
-        assert set(self.disk.deliveries) == set(self.disk.ended)
-        assert len(self.disk.deliveries) == len(QUEUES) * len(self.disk.messages)
-        for delivery, state in self.disk.ended.items():
-            assert state is not State.EXPIRED, f"{delivery} had no deadline"
-        for _, raw in self.disk.messages.values():
-            assert decode_message(raw).source == "producer"
+    def finish(self) -> None:
+        """All faults end: everything that was accepted must come to its end."""
+        self.full = self.core.store_full = False
+        self._do_keys(0)
+        self._do_reload(0)
+        for number in range(len(scene.PEERS)):
+            self._do_vanish(number)
+        for number in range(len(scene.QUEUES)):
+            self._do_hold(number, 0)
+            for consumer in (0, 1):
+                self._do_credit(consumer, number, len(plan.WINDOWS) - 1)
+        for number in range(len(scene.PRODUCERS)):
+            self._do_repeat(number)
+        for _ in range(FINISH_ROUNDS):
+            self._do_flush()
+            for number in range(len(scene.PRODUCERS)):
+                self._do_resend(number)
+            for consumer in (0, 1):
+                self._do_settle(consumer, 255, frames.ACK, 0)
+            self._do_time(4, 0)
+            self._check()
+            if self._drained():
+                break
+        else:
+            broken("everything drains", f"{len(self.model.items)} deliveries never ended")
+        self._check_end()
+
+    def _drained(self) -> bool:
+        waiting = any((*self.unaccepted.values(), *self.refused.values()))
+        return not (waiting or self.model.items or self.core.out.batch or self.writing)
+
+    def _check_end(self) -> None:
+        disk = self.disk
+        lost = self.model.accepted - disk.names.keys()
+        if lost:
+            broken("nothing is lost", f"{sorted(lost)} were accepted")
+        if disk.deliveries.keys() != disk.ended.keys():
+            broken("nothing is lost", "a delivery on disk has no end")
+        for n, (_, raw) in disk.messages.items():
+            if decode_message(raw) != self.messages[disk.keys[n]]:
+                broken("nothing is lost", f"message {n} is not what was sent")
+        self._crash(0)
+        self._check()
+
+    _acts: Final = {}
+
+
+World._acts.update((name, getattr(World, f"_do_{name}")) for name in plan.WEIGHTS)

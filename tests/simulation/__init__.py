@@ -1,0 +1,1 @@
+"""The router's pure core in a seeded world of peers, disks, clocks and crashes."""

@@ -1,0 +1,154 @@
+"""What may go next at one destination: lines of subjects, urgency, credit, passes.
+
+This is the model's own account of `router.core.queue`, kept by other means: every ready delivery
+lies in one of four sets, and nothing here decides what goes, it only says whether that was right.
+"""
+
+from tests.simulation.item import DELAYED, LINED, Item
+from tests.simulation.promise import broken
+
+PASSED_OVER_MAX = 5  # in the simulated world; the router's own limits are too high to meet here
+EMERGENCIES_MAX = 12
+PASSED_SLACK = 3  # two other lanes may be as hungry, and go first
+LANES = 4
+
+
+class Lines:
+    """The open deliveries of one destination that are in line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.open = 0
+        self.unwritten = 0
+        self.held_back = False
+        self.windows: dict[bytes, int] = {}
+        self.held: dict[bytes, int] = {}
+        self.ready: tuple[dict[int, Item], ...] = tuple({} for _ in range(LANES))
+        self._lines: dict[str, dict[int, Item]] = {}
+        self._passed = [0] * LANES  # at most so often was a lane passed over
+        self._starved = [0] * LANES  # at least so often, with something to give
+        self._late = [0] * LANES  # so often after its turn had come
+        self._ready_before = [False] * LANES
+        self.beyond: list[Item] = []  # what went into the part of a window kept for the urgent
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def arrive(self, item: Item) -> bool:
+        """Put an item into its line; returns whether it is the head."""
+        item.state = LINED
+        if not item.subject:
+            self._offer(item)
+            return True
+        line = self._lines.setdefault(item.subject, {})
+        line[item.id] = item
+        head = next(iter(line.values()))
+        if head is item:
+            self._offer(item)
+            return True
+        for earlier in line.values():  # none before it may hold it up
+            if earlier.urgency > item.urgency:
+                listed = self.ready[earlier.urgency].pop(earlier.id, None)
+                earlier.urgency = item.urgency
+                if listed is not None:
+                    self._offer(earlier)
+        return False
+
+    def is_head(self, item: Item) -> bool:
+        """Whether nothing of its subject goes before it."""
+        return not item.subject or next(iter(self._lines[item.subject])) == item.id
+
+    def head(self, item: Item) -> Item:
+        """Return what goes first of an item's subject."""
+        return next(iter(self._lines[item.subject].values()))
+
+    def _offer(self, item: Item) -> None:
+        self.ready[item.urgency][item.id] = item
+
+    def withhold(self, item: Item) -> None:
+        """Nothing can take it now: it waits for its time, or is in a hand."""
+        self.ready[item.urgency].pop(item.id, None)
+
+    def release(self, item: Item) -> None:
+        """It may go again."""
+        item.retrying = False
+        self._offer(item)
+
+    def end(self, item: Item) -> None:
+        """It is over: the next of its subject may go."""
+        self.open -= 1
+        self.withhold(item)
+        if item.state == DELAYED or not item.subject:
+            return
+        line = self._lines[item.subject]
+        was_head = next(iter(line)) == item.id
+        del line[item.id]
+        if not line:
+            del self._lines[item.subject]
+        elif was_head:
+            self._offer(next(iter(line.values())))
+
+    # -- what went --------------------------------------------------------------------------------
+
+    def room(self, peer: bytes, urgency: int) -> int:
+        """Return how many more of this urgency fit into a peer's credit."""
+        window = self.windows[peer]
+        if urgency >= 2 and window >= 4:
+            window -= max(1, window // 8)
+        return window - self.held.get(peer, 0)
+
+    def check_nothing_idles(self) -> None:
+        """What is ready goes as long as somebody has credit."""
+        if self.held_back:
+            return
+        for urgency, ready in enumerate(self.ready):
+            if ready:
+                for peer in self.windows:
+                    if self.room(peer, urgency) > 0:
+                        id = next(iter(ready))
+                        broken("no idling", f"{self.name}: {id} is ready, {peer!r} has credit")
+
+    def begin(self) -> None:
+        """Note who can be passed over in the next step."""
+        self._ready_before = [bool(ready) for ready in self.ready]
+
+    def went(self, by_peer: dict[bytes, list[Item]], single: bool) -> None:
+        """These went in one step, each peer's in this order. `single`: by one look at the queue."""
+        counts = [0] * LANES
+        for items in by_peer.values():
+            for item in items:
+                counts[item.urgency] += 1
+        if single:
+            for items in by_peer.values():
+                self._check_urgency(items, counts)
+            for item in self.beyond:
+                if self._passed[item.urgency] + sum(counts[: item.urgency]) < PASSED_OVER_MAX:
+                    broken("credit is kept", f"{self.name}: {item.id} took the place of the urgent")
+        self.beyond.clear()
+        for lane in range(1, LANES):
+            more_urgent = sum(counts[:lane])
+            if counts[lane]:
+                self._passed[lane] = more_urgent  # all of them may have gone after it
+                self._starved[lane] = self._late[lane] = 0
+            else:
+                self._passed[lane] += more_urgent
+                if single and self._ready_before[lane] and self.ready[lane]:
+                    self._check_starved(lane, counts)
+
+    def _check_urgency(self, items: list[Item], counts: list[int]) -> None:
+        urgent = next((lane for lane, ready in enumerate(self.ready) if ready), LANES)
+        for item in reversed(items):  # `urgent` is the most urgent that went later, or is left
+            lane = item.urgency
+            if lane > urgent:
+                limit = PASSED_OVER_MAX if urgent else EMERGENCIES_MAX
+                if self._passed[lane] + sum(counts[:lane]) < limit:
+                    broken("urgent first", f"{self.name}: {item.id} of lane {lane} went before"
+                           f" one of lane {urgent}")  # fmt: skip
+            urgent = min(urgent, lane)
+
+    def _check_starved(self, lane: int, counts: list[int]) -> None:
+        limit = EMERGENCIES_MAX if counts[0] else PASSED_OVER_MAX
+        before = self._starved[lane]
+        after = self._starved[lane] = before + sum(counts[:lane])
+        self._late[lane] += max(0, after - max(before, limit))
+        if self._late[lane] >= PASSED_SLACK:
+            broken("nothing starves", f"{self.name}: lane {lane} was passed over {after} times")

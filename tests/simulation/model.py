@@ -1,0 +1,572 @@
+"""The reference model: what the router may and must do, told by what it was told.
+
+It sees what any peer and any disk sees: the frames, the rows of the gathering transaction, the
+time. Before each call of the core it foresees which rows must come, after it it compares; every
+frame is held against the promises. It never asks the core what it thinks.
+"""
+
+from typing import Final
+
+from proto import frames
+from proto.message import Message
+from router.core.core import Core, Now
+from router.core.delivery import State
+from router.core.output import Batch, OpenDelivery
+from router.settings import Backoff, Destination
+from tests.simulation import scene
+from tests.simulation.disk import TOTALS, WORDS, Disk
+from tests.simulation.item import DELAYED, LINED, UNWRITTEN, Item
+from tests.simulation.lines import Lines
+from tests.simulation.promise import EXPIRY, broken
+
+Due = dict[int, list[frozenset[str]]]
+JITTER: Final = 0.2
+VANISHED: Final = frozenset(("vanished",))
+RETRIED: Final = frozenset(("retry",))
+REPLAYED: Final = frozenset(("replayed",))
+SETTLED: Final = frozenset(("settled",))
+DEAD: Final = frozenset(("dead",))
+EXPIRED: Final = frozenset(("expired",))
+
+
+class Model:
+    """What one life of the router must be like; `start` begins the next life on the same disk."""
+
+    def __init__(
+        self, disk: Disk, messages: dict[tuple[str, str], Message], kept: frozenset[str]
+    ) -> None:
+        self.disk = disk
+        self.messages = messages  # (source, id) -> the message, which never changes
+        self.kept = kept  # the finer promises that are held against the router
+        self.accepted: set[tuple[str, str]] = set()
+        self.seen: dict[tuple[str, str, str], int] = {}  # queue, source, id -> delivery
+        self.effects: dict[tuple[str, str], int] = {}  # queue, subject -> n of the latest first one
+        self.effective: set[int] = set()  # deliveries that had their first effect
+
+    # -- a life begins ----------------------------------------------------------------------------
+
+    def start(self, variant: int, open_max: int, now: Now) -> None:
+        """Take up what is on the disk, all of it, wherever the frontier is."""
+        self.variant, self.open_max = variant, open_max
+        self.items: dict[int, Item] = {}
+        self.timed: dict[int, Item] = {}
+        self.stale: dict[int, list[int]] = {}  # expiry timers of what was dead since
+        self.queues: dict[str, Lines] = {}
+        self.destinations: dict[str, Destination] = {}
+        self.totals: dict[str, dict[str, int]] = {}
+        self.hands: dict[bytes, dict[int, Item]] = {}
+        self.gathered: list[Item] = []
+        self.pipeline: list[tuple[list[Item], list[tuple[bytes, int]]]] = []
+        self.accepts: list[tuple[bytes, int, list[tuple[str, str]]]] = []
+        self.due: Due = {}
+        self.acknowledging: dict[bytes, list[int]] = {}
+        self.pledged: dict[tuple[bytes, int], list[tuple[str, str]]] = {}
+        self.read_attempts = self.read_outcomes = self.read_messages = 0
+        self.read_reopened = self.read_dropped = 0
+        self._put_in_force(variant)
+        disk = self.disk
+        for delivery in sorted((*disk.open, *disk.backlog)):
+            self._take_up(delivery, now)
+        for name, totals in disk.totals.items():
+            self._know(name)
+            self.totals[name] = dict(totals)
+        for name in disk.holds:
+            self._know(name).held_back = True
+
+    def _take_up(self, delivery: int, now: Now) -> None:
+        n, name = self.disk.deliveries[delivery]
+        at, raw = self.disk.messages[n]
+        item = Item(delivery, n, name, self._message_of(n), raw, at)
+        item.attempts, due = self.disk.attempts.get(delivery, (0, None))
+        self._know(name).open += 1
+        self.items[delivery] = item
+        self._enqueue(item, due, now)
+
+    def _message_of(self, n: int) -> Message:
+        return self.messages[self.disk.keys[n]]
+
+    def _put_in_force(self, variant: int) -> None:
+        self.variant = variant
+        for name, destination in scene.settings_of(variant, self.open_max).destinations.items():
+            self._know(name)
+            self.destinations[name] = destination
+
+    def configure(self, variant: int, now: Now) -> list[tuple[bytes, str]]:
+        """Other routes, rights and limits are in force; returns who lost which destination."""
+        self._put_in_force(variant)
+        lost = []
+        for name, queue in self.queues.items():
+            for peer in list(queue.windows):
+                if not self.may_consume(peer, name):
+                    lost.append((peer, name))
+                    del queue.windows[peer]
+                    queue.held.pop(peer, None)
+                    hand = self.hands[peer]
+                    for item in [item for item in hand.values() if item.queue == name]:
+                        del hand[item.id]
+                        self._vanish(item, now)
+        return lost
+
+    def _know(self, name: str) -> Lines:
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = Lines(name)
+            self.destinations[name] = Destination()
+            self.totals[name] = dict.fromkeys(TOTALS, 0)
+        return queue
+
+    def may_consume(self, peer: bytes, destination: str) -> bool:
+        """Whether a peer has the right to consume a destination now."""
+        return scene.may(self.variant, scene.NAMES[peer], "consume", destination)
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def published(
+        self, peer: bytes, number: int, sent: list[tuple[bytes, Message | None]],
+        refused: dict[int, str], full: bool, batch: Batch, now: Now,
+    ) -> None:  # fmt: skip
+        """Messages were sent and some refused: each rightly, and the others are to be written."""
+        rows = batch.messages[self.read_messages :]
+        self.read_messages = len(batch.messages)
+        taken: list[tuple[str, str]] = []
+        numbers = iter(rows)
+        for index, (raw, message) in enumerate(sent):
+            reasons, names = self._reasons(peer, message, full, now)
+            code = refused.get(index)
+            if code is not None:
+                if code not in reasons:
+                    broken("refused for a reason", f"{code}, expected one of {sorted(reasons)}")
+                continue
+            if reasons or message is None:
+                broken("refused is not accepted", f"accepted in spite of {sorted(reasons)}")
+            self._expect_row(next(numbers, None), message, raw, names, now)
+            taken.append((message.source, message.id))
+        if next(numbers, None) is not None:
+            broken("refused is not accepted", "a row more than was accepted")
+        if taken:
+            self.accepts.append((peer, number, taken))
+
+    def _expect_row(
+        self, row: tuple[object, ...] | None, message: Message, raw: bytes,
+        names: tuple[str, ...], now: Now,
+    ) -> None:  # fmt: skip
+        if row is None:
+            broken("nothing is lost", f"{message.id} was not refused and is not written")
+        n, source, id, subject, at, first, destinations, _, data = row
+        expected = (message.source, message.id, message.subject, now.wall_ms, " ".join(names), raw)
+        if (source, id, subject, at, destinations, data) != expected:
+            broken("nothing is lost", f"{message.id} is written as {row[:7]}")
+        for delivery, name in enumerate(names, int(str(first))):
+            item = Item(delivery, int(str(n)), name, message, raw, now.wall_ms)
+            self.gathered.append(item)
+            self.items[delivery] = item
+            self.queues[name].unwritten += 1
+
+    def _reasons(
+        self, peer: bytes, message: Message | None, full: bool, now: Now
+    ) -> tuple[set[str], tuple[str, ...]]:
+        """Return every code by which a message may be refused, and its destinations."""
+        if message is None:
+            return {"bad_message"}, ()
+        name = scene.NAMES[peer]
+        reasons = set()
+        if message.source != name:
+            reasons.add("source_mismatch")
+        if "." not in message.type:
+            reasons.add("bad_message")
+        if not scene.may(self.variant, name, "publish", message.type):
+            reasons.add("not_permitted")
+        names = scene.destinations_of(
+            self.variant, self.open_max, name, message.type, message.priority
+        )
+        if not names:
+            reasons.add("no_route")
+        if len(message.body) > scene.BODY_BYTES_MAX:
+            reasons.add("body_too_large")
+        if message.expires is not None and message.expires <= now.wall_ms:
+            reasons.add("expired")
+        if full:
+            reasons.add("store_full")
+        for queue in names:
+            lines = self.queues[queue]
+            if lines.open + lines.unwritten >= self.destinations[queue].open_max:
+                reasons.add("queue_full")
+        return reasons, names
+
+    # -- the disk ---------------------------------------------------------------------------------
+
+    def taken(self) -> None:
+        """The gathering transaction went to the disk; the next one gathers."""
+        self.pipeline.append((self.gathered, [(peer, number) for peer, number, _ in self.accepts]))
+        for peer, number, ids in self.accepts:
+            self.pledged.setdefault((peer, number), []).extend(ids)
+        self.gathered, self.accepts = [], []
+        self.read_attempts = self.read_outcomes = self.read_messages = 0
+        self.read_reopened = self.read_dropped = 0
+
+    def told(self, duplicates: dict[int, int], now: Now) -> None:
+        """The oldest transaction is on disk and the core knows: its deliveries are in line."""
+        items, accepts = self.pipeline.pop(0)
+        for item in items:
+            queue = self.queues[item.queue]
+            if not item.replayed:
+                queue.unwritten -= 1
+                if item.n in duplicates:
+                    del self.items[item.id]
+                    continue
+                queue.open += 1
+                self.totals[item.queue]["accepted"] += 1
+            self._enqueue(item, None, now)
+        for peer, number in accepts:
+            self.acknowledging.setdefault(peer, []).append(number)
+
+    def acknowledged(self, peer: bytes, numbers: list[int]) -> None:
+        """ACCEPTED was sent: all of it is on disk."""
+        waiting = self.acknowledging.get(peer, [])
+        for number in numbers:
+            for key in self.pledged.get((peer, number), ()):
+                if key not in self.disk.names:
+                    broken("accepted is on disk", f"{key[1]} of {key[0]} is not")
+                self.accepted.add(key)
+            if number not in waiting:
+                broken("accepted is on disk", f"ACCEPTED for batch {number}, which is not")
+            waiting.remove(number)
+
+    def check_acknowledged(self) -> None:
+        """Every ACCEPTED that was due was sent."""
+        for peer, numbers in self.acknowledging.items():
+            if numbers:
+                broken("accepted is said", f"{peer!r} never hears of batches {numbers}")
+        self.acknowledging.clear()
+
+    def _enqueue(self, item: Item, due: int | None, now: Now) -> None:
+        queue = self.queues[item.queue]
+        message = item.message
+        if message.expires is not None:
+            at = now.mono_ms + message.expires - now.wall_ms
+            item.expiries = [*self.stale.pop(item.id, ()), at]
+            item.blind = at <= now.mono_ms
+            self.timed[item.id] = item
+        if not item.attempts and not item.replayed:
+            due = message.not_before
+        if due is None or due <= now.wall_ms:
+            queue.arrive(item)
+            return
+        item.wait_until = now.mono_ms + due - now.wall_ms
+        if not item.attempts:
+            item.state = DELAYED
+            self.timed[item.id] = item
+        elif queue.arrive(item):
+            self._wait(item)
+
+    def _wait(self, item: Item) -> None:
+        self.queues[item.queue].withhold(item)
+        item.retrying = True
+        self.timed[item.id] = item
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def read(self, batch: Batch, now: Now, loose: bool = False) -> None:
+        """Compare what the core wants written with what it must. `loose`: sessions ended together,
+        and what one held may have been in another's hands before both were gone."""
+        if len(batch.messages) != self.read_messages:
+            broken("refused is not accepted", "a message row out of nowhere")
+        for name, row in [("reopened", row) for row in batch.reopened[self.read_reopened :]]:
+            self._take_word(row[0], name)
+        for gone in batch.dropped[self.read_dropped :]:
+            self._take_word(gone[0], "dropped")
+        self.read_reopened, self.read_dropped = len(batch.reopened), len(batch.dropped)
+        for attempt in batch.attempts[self.read_attempts :]:
+            self._read_attempt(attempt, now, loose)
+        self.read_attempts = len(batch.attempts)
+        for outcome in batch.outcomes[self.read_outcomes :]:
+            self._read_outcome(outcome, now, loose)
+        self.read_outcomes = len(batch.outcomes)
+        if self.due:
+            id, words = next(iter(self.due.items()))
+            broken("a settlement is kept", f"delivery {id} is not written as {sorted(words[0])}")
+
+    def _take_word(self, id: int, word: str) -> bool:
+        words = self.due.get(id)
+        if words is None:
+            return False
+        if word not in words[0]:
+            broken("a settlement is kept", f"delivery {id} became {word}, not {sorted(words[0])}")
+        words.pop(0)
+        if not words:
+            del self.due[id]
+        return True
+
+    def _read_attempt(
+        self, row: tuple[int, int, int, str, str | None, int | None], now: Now, loose: bool
+    ) -> None:
+        id, number, at, word, _, due = row
+        item = self.items.get(id)
+        if item is None:
+            broken("a settlement is kept", f"an attempt of delivery {id}, which is not open")
+        if not self._take_word(id, word):
+            if not loose or word != "vanished":
+                broken("a settlement is kept", f"delivery {id} was noted as {word} unasked")
+            item.attempts = number
+        if number != item.attempts or at != now.wall_ms:
+            broken("attempts are counted", f"delivery {id}: {number} at {at}, not {item.attempts}")
+        if word == "replayed":
+            return
+        if word == "vanished":
+            if due is not None:
+                broken("a settlement is kept", f"delivery {id} vanished and has a due time")
+            self.queues[item.queue].release(item)
+            return
+        self._read_due(item, due, now)
+
+    def _read_due(self, item: Item, due: int | None, now: Now) -> None:
+        least, most = self.pauses[item.id]
+        if due is None or not now.wall_ms + least <= due <= now.wall_ms + most:
+            broken("retried when asked", f"delivery {item.id} in {due}, not {least} to {most} ms")
+        if due > now.wall_ms:
+            item.wait_until = now.mono_ms + due - now.wall_ms
+            self._wait(item)
+        else:
+            self.queues[item.queue].release(item)
+
+    def _read_outcome(self, row: tuple[object, ...], now: Now, loose: bool) -> None:
+        id, n, name, state, attempts = row[:5]
+        item = self.items.get(int(str(id)))
+        word = WORDS[State(int(str(state)))]
+        if item is None or item.state == UNWRITTEN:
+            broken("ends once", f"delivery {id} became {word} and is not open")
+        if (n, name) != (item.n, item.queue):
+            broken("numbers", f"delivery {id} ended as message {n} at {name}")
+        if not self._take_word(item.id, word):
+            unasked_death = loose and word == "dead"
+            overdue = word == "expired" and item.overdue(*now) and item.hand is None
+            if not unasked_death and not overdue:
+                broken("ends once", f"delivery {id} became {word} unasked")
+        elif attempts != item.attempts and not loose:
+            broken("attempts are counted", f"delivery {id} ended at {attempts}")
+        self._end(item, word)
+
+    def _end(self, item: Item, word: str) -> None:
+        if item.hand is not None:
+            del self.hands[item.hand][item.id]
+            self.queues[item.queue].held[item.hand] -= 1
+        del self.items[item.id]
+        self.timed.pop(item.id, None)
+        if item.expiries:
+            self.stale[item.id] = item.expiries
+        self.totals[item.queue][word] += 1
+        self.queues[item.queue].end(item)
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def delivered(self, peer: bytes, name: str, deliver: frames.DeliverRaw, now: Now) -> list[Item]:
+        """A live peer was handed these: each is open, in turn, in time, and within its credit."""
+        queue = self.queues[name]
+        window = queue.windows.get(peer)
+        if window is None:
+            broken("credit is kept", f"{peer!r} never asked for {name}")
+        if not self.may_consume(peer, name):
+            broken("rights are kept", f"{peer!r} may not consume {name}")
+        if queue.held_back:
+            broken("held back", f"{name} is held back and delivers")
+        items = []
+        for one in deliver.deliveries:
+            item = self._open_item(one.delivery, name, bytes(one.message))
+            self._check_turn(queue, item, now)
+            if one.attempt != item.attempts + 1:
+                broken("attempts are counted", f"delivery {item.id}: attempt {one.attempt}")
+            if queue.room(peer, item.urgency) <= 0:
+                queue.beyond.append(item)
+            if queue.room(peer, 0) <= 0:
+                broken("credit is kept", f"{peer!r} holds {queue.held.get(peer, 0)} of {name}")
+            item.attempts = one.attempt
+            item.hand = peer
+            queue.withhold(item)
+            queue.held[peer] = queue.held.get(peer, 0) + 1
+            self.hands[peer][item.id] = item
+            self._note_effect(item)
+            items.append(item)
+        return items
+
+    def _open_item(self, id: int, name: str, raw: bytes) -> Item:
+        item = self.items.get(id)
+        if item is None or item.state == UNWRITTEN:
+            if id in self.disk.deliveries and item is None:
+                broken("ended is not delivered", f"delivery {id} has ended")
+            broken("delivered is on disk", f"delivery {id} is not on disk yet")
+        if item.queue != name or item.raw != raw:
+            broken("delivered is on disk", f"delivery {id} is another message or queue's")
+        return item
+
+    def _check_turn(self, queue: Lines, item: Item, now: Now) -> None:
+        if item.hand is not None:
+            broken("one pair of hands", f"delivery {item.id} is at {item.hand!r} already")
+        if item.state == DELAYED or item.retrying:
+            early = item.wait_until - now.mono_ms
+            broken("not before its time", f"delivery {item.id} came {early} ms early")
+        if not queue.is_head(item):
+            head = queue.head(item)
+            promise = "order" if head.hand is None else "one of a subject at a time"
+            broken(promise, f"{queue.name} {item.subject}: {item.id} before {head.id}")
+        if item.overdue_by_both(*now) and (EXPIRY in self.kept or not item.blind):
+            broken("expired is not delivered", f"delivery {item.id} of {queue.name}")
+
+    def _note_effect(self, item: Item) -> None:
+        message = item.message
+        known = self.seen.setdefault((item.queue, message.source, message.id), item.id)
+        if known != item.id:
+            broken("one delivery id", f"{message.id} at {item.queue} was {known}, now {item.id}")
+        if item.id in self.effective:
+            return
+        self.effective.add(item.id)
+        if item.subject and message.not_before is None:
+            line = item.queue, item.subject
+            if self.effects.get(line, 0) > item.n:
+                broken("order", f"{line}: {item.n} after {self.effects[line]}")
+            self.effects[line] = item.n
+
+    # -- what peers and operators do --------------------------------------------------------------
+
+    def settle(self, peer: bytes, settlements: list[frames.Settlement], now: Now) -> int:
+        """Foresee what settlements do. Returns how many of them are another's."""
+        foreign = 0
+        self.pauses: dict[int, tuple[int, int]] = {}
+        for one in settlements:
+            item = self.items.get(one.delivery)
+            if item is None or item.state == UNWRITTEN or item.id in self.due:
+                continue
+            if item.hand is not None and item.hand != peer:
+                foreign += 1
+            elif item.hand == peer or self._may_settle_late(peer, item, one.outcome):
+                self._foresee(item, one, now)
+        return foreign
+
+    def _may_settle_late(self, peer: bytes, item: Item, outcome: int) -> bool:
+        return (
+            outcome == frames.ACK
+            and item.state == LINED
+            and self.queues[item.queue].is_head(item)
+            and self.may_consume(peer, item.queue)
+        )
+
+    def _foresee(self, item: Item, one: frames.Settlement, now: Now) -> None:
+        self._let_go(item)
+        if one.outcome == frames.ACK:
+            self.due[item.id] = [SETTLED]
+        elif one.outcome == frames.REJECT:
+            self.due[item.id] = [DEAD]
+        else:
+            backoff = self.destinations[item.queue].backoff
+            self.due[item.id] = [self._retry_words(item, backoff, now)]
+            after = one.after_ms
+            pause = _pause(backoff, item.attempts) if after is None else (after, after)
+            self.pauses[item.id] = pause
+
+    def _retry_words(self, item: Item, backoff: Backoff, now: Now) -> frozenset[str]:
+        expires = item.message.expires
+        if expires is not None and expires <= now.wall_ms:
+            return EXPIRED
+        words = RETRIED
+        aged = now.wall_ms - item.accepted_at >= backoff.age_max_ms
+        if item.attempts >= backoff.attempts_max or aged:
+            words = DEAD
+            if item.id in self.disk.replayed and item.attempts < backoff.attempts_max:
+                words = RETRIED | DEAD  # its age: since it was replayed, or first accepted
+        return words | EXPIRED if item.overdue(*now) else words
+
+    def _let_go(self, item: Item) -> None:
+        if item.hand is not None:
+            del self.hands[item.hand][item.id]
+            self.queues[item.queue].held[item.hand] -= 1
+            item.hand = None
+
+    def credit(self, peer: bytes, name: str, window: int) -> str | None:
+        """A peer says its credit; returns the code of the error it must hear."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return "unknown_destination"
+        if not self.may_consume(peer, name):
+            return "not_permitted"
+        queue.windows[peer] = window
+        return None
+
+    def greeted(self, peer: bytes) -> None:
+        """A session begins."""
+        self.hands[peer] = {}
+
+    def gone(self, peer: bytes, now: Now) -> None:
+        """A session ends: what it held goes again, or is given up."""
+        for queue in self.queues.values():
+            queue.windows.pop(peer, None)
+            queue.held.pop(peer, None)
+        for item in self.hands.pop(peer).values():
+            self._vanish(item, now)
+
+    def _vanish(self, item: Item, now: Now) -> None:
+        item.hand = None
+        backoff = self.destinations[item.queue].backoff
+        words = DEAD if item.attempts >= backoff.attempts_max else VANISHED
+        self.due[item.id] = [words | EXPIRED if item.overdue(*now) else words]
+
+    def tick(self, now: Now) -> None:
+        """Foresee what the time brings."""
+        came = []
+        for item in list(self.timed.values()):
+            waits = item.state == DELAYED or item.retrying
+            came_up = waits and item.wait_until <= now.mono_ms
+            first = min(item.expiries, default=None)
+            if first is not None and first <= now.mono_ms:
+                item.expiries = [at for at in item.expiries if at > now.mono_ms]
+                item.blind = True
+                if item.hand is None:
+                    self.due[item.id] = [EXPIRED]
+                    came_up = came_up and item.wait_until < first
+            if came_up:
+                came.append(item)
+        for item in sorted(came, key=lambda one: one.wait_until):
+            if item.state == DELAYED:
+                self.queues[item.queue].arrive(item)
+            else:
+                self.queues[item.queue].release(item)
+
+    def check_books(self, core: Core) -> None:
+        """accepted = settled + dead + dropped + expired + open, as the core counts them too."""
+        if core.queues.keys() != self.queues.keys():
+            broken("books", f"the queues are {sorted(core.queues)}")
+        unsynced = core.unsynced()
+        for name, queue in core.queues.items():
+            lines, totals = self.queues[name], self.totals[name]
+            if queue.totals != totals:
+                broken("books", f"{name}: {queue.totals}, expected {totals}")
+            if (queue.open, unsynced[name]) != (lines.open + lines.unwritten, lines.unwritten):
+                broken("books", f"{name}: {queue.open} open, {unsynced[name]} not on disk,"
+                       f" expected {lines.open} and {lines.unwritten}")  # fmt: skip
+            if totals["accepted"] != sum(totals[word] for word in TOTALS[1:]) + lines.open:
+                broken("books", f"{name}: {totals} and {lines.open} open do not balance")
+            if queue.in_flight != sum(lines.held.values()):
+                broken("books", f"{name}: {queue.in_flight} in flight")
+
+    def replay(self, rows: list[OpenDelivery], now: Now) -> None:
+        """An operator opens dead letters again."""
+        for row in rows:
+            item = Item(row.delivery, row.n, row.destination, self._message_of(row.n), row.raw,
+                        now.wall_ms)  # fmt: skip
+            item.replayed = True
+            self.items[item.id] = item
+            self.gathered.append(item)
+            self.due[item.id] = [frozenset(("reopened",)), REPLAYED]
+            self.queues[item.queue].open += 1
+            self.totals[item.queue]["dead"] -= 1
+
+    def drop(self, letters: list[tuple[int, str]]) -> None:
+        """An operator gives dead letters up."""
+        for id, name in letters:
+            self.due[id] = [frozenset(("dropped",))]
+            self.totals[name]["dead"] -= 1
+            self.totals[name]["dropped"] += 1
+
+
+def _pause(backoff: Backoff, attempts: int) -> tuple[int, int]:
+    """Return the least and the longest pause after so many attempts."""
+    pause = min(backoff.longest_ms, backoff.first_ms * backoff.factor ** (attempts - 1))
+    return max(1, int(pause * (1 - JITTER))), max(1, int(pause * (1 + JITTER)))
