@@ -2,6 +2,7 @@
 # make test                lint, types and every test
 # make lint                ruff and mypy only
 # make bench [ARGS=...]    measure throughput on this machine
+# make bench-backlog       the same with two million messages waiting
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make clean               remove what the others made
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench crash simulate clean packages
+.PHONY: help run test lint bench bench-backlog crash simulate clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -27,6 +28,9 @@ run: $(STAMP)
 
 bench: $(STAMP)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+bench-backlog: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.backlog $(ARGS)
 
 IMAGES ?= 100000
 crash: $(STAMP)

@@ -23,10 +23,12 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One partner's queue."""
+    """One partner's queue: `open_max` deliveries at most, `memory_mib` MiB of them in memory (a
+    quarter for each priority), the rest on the disk only."""
 
     backoff: Backoff = Backoff()
-    open_max: Annotated[int, msgspec.Meta(ge=1)] = 500_000
+    open_max: Annotated[int, msgspec.Meta(ge=1)] = 2_000_000
+    memory_mib: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

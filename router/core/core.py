@@ -15,6 +15,7 @@ Invariants:
 
 import heapq
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
@@ -27,24 +28,26 @@ from proto.errors import TEMPORARY, Code
 from proto.frames import FrameError
 from proto.message import TYPE_GRAMMAR, Message, decode_message
 from proto.wording import text
+from router.core import supply
 from router.core.delivery import (
     DEAD,
     DELAYED,
     EXPIRED,
     IN_FLIGHT,
+    OVERHEAD_BYTES,
     READY,
     RETRYING,
     SETTLED,
     Delivery,
     State,
 )
-from router.core.output import BacklogRow, Batch, OpenDelivery, Output
+from router.core.output import BacklogRow, Batch, Filed, OpenDelivery, Output
 from router.core.permission import Rights
 from router.core.policy import given_up, next_delay_ms
 from router.core.queue import Holding, Queue
 from router.core.routing import Routes
 from router.core.session import Session, Target
-from router.settings import Destination, Settings
+from router.settings import Destination, Permission, Settings
 
 HEARTBEAT_MS: Final = 1_000
 DELIVER_LENGTH_MAX: Final = 512
@@ -56,6 +59,7 @@ QUESTIONS_MAX: Final = 1024  # open ones of one session
 STALE_TIMERS_MIN: Final = 4096
 FRONTIER_LAG_MAX: Final = 50_000
 FILE_STEP: Final = 2_000
+NO_RIGHTS: Final = Rights(Permission())
 _WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
 
@@ -97,7 +101,7 @@ class Core:
              "expired", "replayed", "dropped", "late_replies"), 0,
         )  # fmt: skip
         self._writing: list[Batch] = []  # taken, and not yet known to be on disk
-        self._replaying: set[int] = set()  # dead letters on their way back
+        self._recalled: set[int] = set()  # dead letters replayed or dropped, not yet on disk
         self._random = random
         self._next_n = 1
         self._next_delivery = 1
@@ -112,17 +116,26 @@ class Core:
     def configure(self, settings: Settings, now: Now) -> None:
         """Put routes, permissions, policies and limits in force, at once and for all."""
         self._put_in_force(settings)
-        for session in list(self.sessions.values()):
+        sessions = list(self.sessions.values())
+        for session in sessions:
             session.routed.clear()
-            rights = self._rights.get(session.name)
-            if rights is None:
-                self._error(
-                    session.peer, Code.UNKNOWN_NAME, "this name has no permissions any more"
-                )
-                self.gone(session.peer, now, "no permissions any more")
-            else:
-                session.rights = rights
+            session.rights = self._rights.get(session.name, NO_RIGHTS)
+            self._close(session)
+        for session in sessions:
+            if session.name in self._rights:
                 self._withdraw(session, now)
+            else:
+                sentence = "this name has no permissions any more"
+                self._error(session.peer, Code.UNKNOWN_NAME, sentence)
+                self.gone(session.peer, now, "no permissions any more")
+
+    @staticmethod
+    def _close(session: Session) -> None:
+        """Give nothing more of what a session has no right to; others may lose it as well, and
+        what the first one gives back must not go to the next."""
+        for destination, holding in session.holdings.items():
+            if not session.rights.consume.match(destination):
+                holding.window = 0
 
     def _withdraw(self, session: Session, now: Now) -> None:
         """Take back what a session holds of the destinations it may consume no more."""
@@ -141,7 +154,7 @@ class Core:
         self._rights = {name: Rights(p) for name, p in settings.permissions.items()}
         for name, destination in settings.destinations.items():
             if queue := self.queues.get(name):
-                queue.settings = destination
+                queue.configure(destination)
             else:
                 self.add_queue(name, destination)
 
@@ -150,28 +163,34 @@ class Core:
         queue = self.queues[name] = Queue(name, destination)
         return queue
 
-    def restore(self, open_deliveries: list[OpenDelivery], next_n: int, next_delivery: int,
-                now: Now) -> None:  # fmt: skip
-        """Take up every delivery that the store holds as open, by their numbers."""
+    def restore(self, filed: Iterable[Filed], recent: list[OpenDelivery], next_n: int,
+                next_delivery: int, now: Now) -> None:  # fmt: skip
+        """Take up what the store holds as open: what is filed stays on the disk until its turn
+        comes, the `recent` rest is brought into memory, by its numbers."""
         self._next_n = max(self._next_n, next_n)
         self._next_delivery = max(self._next_delivery, next_delivery)
-        for row in sorted(open_deliveries, key=lambda row: row.delivery):
-            queue = self.queues.get(row.destination)
-            if queue is None:  # its destination was taken out of the configuration: keep it whole
-                queue = self.add_queue(row.destination, Destination())
+        deliveries = [
+            supply.delivery_of(row, self.queue_of(row.destination))
+            for row in sorted(recent, key=lambda row: row.delivery)
+        ]
+        for run in filed:
+            queue = self.queue_of(run.destination)
+            queue.open += len(run.deliveries)
+            queue.spill.find_on_disk(run.lane, run.deliveries, run.hashes)
+        for delivery in deliveries:
+            queue = delivery.queue
             queue.open += 1
-            self._enqueue(self._delivery_of(row, queue), now)
+            if supply.is_behind(delivery):
+                self.out.batch.filed.append(supply.put_out(delivery))
+            else:
+                queue.resident_bytes[delivery.lane] += delivery.size
+                self._enqueue(delivery, now)
+        for queue in self.queues.values():
+            self.out.batch.loads += supply.wanted(queue)
 
-    @staticmethod
-    def _delivery_of(row: OpenDelivery, queue: Queue) -> Delivery:
-        message = decode_message(row.raw)
-        due = row.due if row.attempts else message.not_before
-        delivery = Delivery(
-            row.delivery, row.n, queue, message.subject, message.priority, row.raw,
-            row.accepted_at, due, message.expires, row.attempts,
-        )  # fmt: skip
-        delivery.filed = row.filed
-        return delivery
+    def queue_of(self, name: str) -> Queue:
+        """Return a queue; one whose destination was taken out of the configuration is kept."""
+        return self.queues.get(name) or self.add_queue(name, Destination())
 
     # -- what peers say ---------------------------------------------------------------------------
 
@@ -321,6 +340,14 @@ class Core:
         )  # fmt: skip
         for queue in target.queues:
             queue.open += 1
+            crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
+            if crowded or queue.spill.total or queue.aside:
+                row = (queue.name, priority, id, n, supply.hash_of(message.subject))
+                if supply.spill(queue, message.subject, row):
+                    batch.spilled.append(row)
+                    id += 1
+                    continue
+            queue.resident_bytes[priority] += len(data) + OVERHEAD_BYTES
             batch.fresh.append(
                 Delivery(
                     id, n, queue, message.subject, priority, data, wall_ms, due, message.expires
@@ -380,8 +407,9 @@ class Core:
         for delivery in filed:
             del self.open[delivery.id]
             self.backlog[delivery.id] = delivery
-            delivery.filed = delivery.priority
-            batch.filed.append(_backlog_row(delivery))
+            delivery.filed = True
+            delivery.queue.spill.pass_by(delivery.lane, delivery.id)
+            batch.filed.append(supply.backlog_row(delivery))
 
     def _frontier(self) -> int:
         """Return the oldest message that is open without being in the backlog, or not on disk yet.
@@ -398,15 +426,20 @@ class Core:
     def unsynced(self) -> dict[str, int]:
         """Return how many deliveries of each destination are on their way to the disk."""
         batches = (*self._writing, self.out.batch)
-        fresh = (d for batch in batches for d in batch.fresh if d.filed is None)
-        return Counter(delivery.queue.name for delivery in fresh)
+        counts = Counter(d.queue.name for batch in batches for d in batch.fresh if not d.filed)
+        counts.update(row[0] for batch in batches for row in batch.spilled)
+        return counts
 
     def find(self, id: int) -> Delivery | None:
-        """Return an open delivery."""
+        """Return an open delivery that is in memory."""
         return self.open.get(id) or self.backlog.get(id)
 
-    def persisted(self, batch: Batch, duplicates: dict[int, int], now: Now) -> None:
-        """The batch is on disk. `duplicates` are the n of messages that were accepted before."""
+    def persisted(
+        self, batch: Batch, duplicates: dict[int, int], now: Now,
+        loaded: list[list[OpenDelivery]] | None = None,
+    ) -> None:  # fmt: skip
+        """The batch is on disk. `duplicates` are the n of messages that were accepted before,
+        `loaded` is what each of its loads brought."""
         touched: dict[str, Queue] = {}
         self._writing.remove(batch)
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
@@ -415,22 +448,44 @@ class Core:
             queue = delivery.queue
             if duplicates and delivery.n in duplicates:
                 queue.open -= 1
+                queue.resident_bytes[delivery.lane] -= delivery.size
                 continue
-            if delivery.filed is None:
-                queue.totals["accepted"] += 1
+            if delivery.filed:
+                self._recalled.discard(delivery.id)
             else:
-                self._replaying.discard(delivery.id)
+                queue.totals["accepted"] += 1
             touched[queue.name] = queue
-            if delivery.filed is None and delivery.due is None and delivery.expires is None:
+            if not delivery.filed and delivery.due is None and delivery.expires is None:
                 self.open[delivery.id] = delivery
                 queue.add(delivery)
             else:
+                self._enqueue(delivery, now)
+        self._recalled.difference_update(row[0] for row in batch.dropped)
+        if batch.spilled:
+            self._note_spilled(batch.spilled, duplicates, touched)
+        for load, rows in zip(batch.loads, loaded or (), strict=False):
+            queue = touched[load.destination] = self.queues[load.destination]
+            ready, loads = supply.take_up(queue, load, rows)
+            self.out.batch.loads += loads
+            for delivery in ready:
                 self._enqueue(delivery, now)
         self._send_accepted(batch.accepts)
         if self.observed:
             self._observe_accepted(batch, duplicates)
         for queue in touched.values():
             self._dispatch(queue, now)
+
+    def _note_spilled(
+        self, rows: list[BacklogRow], duplicates: dict[int, int], touched: dict[str, Queue]
+    ) -> None:
+        for name, lane, id, n, _ in rows:
+            queue = touched[name] = self.queues[name]
+            if duplicates and n in duplicates:
+                queue.open -= 1
+                queue.spill.read(lane, id)
+            else:
+                queue.totals["accepted"] += 1
+                queue.spill.synced[lane] = id
 
     def _send_accepted(self, accepts: list[tuple[bytes, int]]) -> None:
         by_peer: dict[bytes, list[int]] = {}
@@ -448,9 +503,12 @@ class Core:
                 self._observe("accepted", event)
 
     def _enqueue(self, delivery: Delivery, now: Now) -> None:
-        (self.open if delivery.filed is None else self.backlog)[delivery.id] = delivery
+        (self.backlog if delivery.filed else self.open)[delivery.id] = delivery
         if delivery.expires is not None:
-            self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
+            if delivery.expires <= now.wall_ms:  # on its way to the disk, or while it was there
+                self._end(delivery, EXPIRED, None, now)
+                return
+            self._set_expiry(delivery, now)
         if delivery.due is not None and delivery.due > now.wall_ms:
             if delivery.attempts:  # a retry: it is its subject's head already
                 delivery.queue.add(delivery)
@@ -484,6 +542,8 @@ class Core:
         for holding, deliveries in queue.take():
             self.counters["delivered"] += len(deliveries)
             self._send_deliveries(holding, deliveries, now.wall_ms)
+        if queue.spill.total:
+            self.out.batch.loads += supply.wanted(queue)
 
     def _send_deliveries(self, holding: Holding, deliveries: list[Delivery], wall_ms: int) -> None:
         group: list[frames.DeliveredRaw] = []
@@ -562,11 +622,11 @@ class Core:
         )  # fmt: skip
         if self.observed:
             self._observe_delivery(word, delivery, note)
-        if delivery.filed is None:
-            del self.open[delivery.id]
-        else:
+        if delivery.filed:
             del self.backlog[delivery.id]
-            self.out.batch.unfiled.append(_backlog_row(delivery))
+            self.out.batch.unfiled.append(supply.backlog_row(delivery))
+        else:
+            del self.open[delivery.id]
         queue.finish(delivery)
 
     def _retry(self, delivery: Delivery, after_ms: int | None, note: str | None, now: Now) -> None:
@@ -589,6 +649,7 @@ class Core:
             )
             if self.observed:
                 self._observe_delivery("retry", delivery, note)
+            self._set_expiry(delivery, now)  # it may have fired in vain, and the clock gone back
             self._retry_at(delivery, after_ms, now)
 
     def _retry_at(self, delivery: Delivery, after_ms: int, now: Now) -> None:
@@ -610,6 +671,7 @@ class Core:
         self.out.batch.attempts.append(
             (delivery.id, delivery.attempts, now.wall_ms, "vanished", None, None)
         )
+        self._set_expiry(delivery, now)
         return delivery.queue.again(delivery)
 
     # -- what an operator may do ------------------------------------------------------------------
@@ -621,16 +683,18 @@ class Core:
         count = 0
         for row in dead:
             queue = self.queues.get(row.destination)
-            if queue is None or row.delivery in self._replaying or self.find(row.delivery):
+            if queue is None or row.delivery in self._recalled or self.find(row.delivery):
                 continue
-            delivery = self._delivery_of(row, queue)
-            delivery.filed = delivery.priority
+            delivery = supply.delivery_of(row, queue)
+            delivery.filed = True
+            queue.spill.pass_by(delivery.lane, delivery.id)
+            queue.resident_bytes[delivery.lane] += delivery.size
             delivery.attempts, delivery.accepted_at = 0, now.wall_ms  # both begin anew
             batch.reopened.append((row.delivery, queue.name))
-            batch.filed.append(_backlog_row(delivery))
+            batch.filed.append(supply.backlog_row(delivery))
             batch.attempts.append((row.delivery, 0, now.wall_ms, "replayed", reason, None))
             batch.fresh.append(delivery)
-            self._replaying.add(row.delivery)
+            self._recalled.add(row.delivery)
             queue.open += 1
             queue.totals["dead"] -= 1
             count += 1
@@ -642,9 +706,10 @@ class Core:
         count = 0
         for delivery, destination in dead:
             queue = self.queues.get(destination)
-            if queue is None or delivery in self._replaying or self.find(delivery):
+            if queue is None or delivery in self._recalled or self.find(delivery):
                 continue
             self.out.batch.dropped.append((delivery, destination, reason))
+            self._recalled.add(delivery)
             queue.totals["dead"] -= 1
             queue.totals["dropped"] += 1
             count += 1
@@ -738,6 +803,7 @@ class Core:
 
     def _fire(self, delivery: Delivery, kind: str, now: Now) -> None:
         if kind == "expire":
+            delivery.timed = False
             # In a consumer's hands it may have had its effect: the settlement decides.
             if delivery.state is not IN_FLIGHT:
                 self._end(delivery, EXPIRED, None, now)
@@ -764,10 +830,23 @@ class Core:
     def know(self, names: dict[bytes, str], now: Now) -> None:
         """Put the known keys in force; sessions whose key is gone end at once."""
         self.names = names
-        for session in list(self.sessions.values()):
-            if session.key and names.get(session.key) != session.name:
-                self._error(session.peer, Code.REVOKED, "this key is not valid any more")
-                self.gone(session.peer, now, "key revoked")
+        revoked = [
+            session
+            for session in self.sessions.values()
+            if session.key and names.get(session.key) != session.name
+        ]
+        for session in revoked:
+            session.rights = NO_RIGHTS
+            self._close(session)
+        for session in revoked:
+            self._error(session.peer, Code.REVOKED, "this key is not valid any more")
+            self.gone(session.peer, now, "key revoked")
+
+    def _set_expiry(self, delivery: Delivery, now: Now) -> None:
+        """See to it that a delivery with an end to its time has a timer, and one only."""
+        if delivery.expires is not None and not delivery.timed:
+            delivery.timed = True
+            self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
 
     def _set_timer(self, after_ms: int, kind: str, id: int, now: Now) -> None:
         self._timer_order += 1
@@ -803,9 +882,3 @@ class Core:
             "subject": delivery.subject, "attempt": delivery.attempts, "note": note,
         }  # fmt: skip
         self._observe(topic, event)
-
-
-def _backlog_row(delivery: Delivery) -> BacklogRow:
-    if delivery.filed is None:
-        raise ValueError(f"delivery {delivery.id} is not in the backlog")
-    return delivery.queue.name, delivery.filed, delivery.id, delivery.n

@@ -1,7 +1,7 @@
 """One message at one destination, as the core holds it while it is open."""
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from router.core.queue import Holding, Queue
@@ -28,6 +28,9 @@ class State(IntEnum):
 DELAYED, WAITING, READY, IN_FLIGHT, RETRYING, SETTLED, DEAD, EXPIRED, DROPPED = State
 
 
+OVERHEAD_BYTES: Final = 700  # measured: the object, its subject, its places in lists and dicts
+
+
 class Delivery:
     """`id` is stable for ever; `raw` is the message as it came over the wire."""
 
@@ -40,12 +43,14 @@ class Delivery:
         "filed",
         "holder",
         "id",
+        "lane",
         "n",
         "priority",
         "queue",
         "raw",
         "state",
         "subject",
+        "timed",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +70,8 @@ class Delivery:
         self.n = n
         self.queue = queue
         self.subject = subject
-        self.priority = priority
+        self.priority = priority  # its own, or that of what waits behind it
+        self.lane = priority  # its own
         self.raw = raw
         self.accepted_at = accepted_at  # ms UTC
         self.due = due  # ms UTC; None is now
@@ -74,4 +80,10 @@ class Delivery:
         self.state = READY
         self.holder: Holding | None = None
         self.delivered_at: int | None = None  # ms UTC, of the latest attempt
-        self.filed: int | None = None  # its priority in the store's backlog, if it is there
+        self.timed = False  # a timer waits for its expires
+        self.filed = False  # in the store's backlog, under its lane
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes of memory it takes."""
+        return len(self.raw) + OVERHEAD_BYTES

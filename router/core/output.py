@@ -4,7 +4,11 @@ The core appends; the shell takes. Nothing of a batch may leave the process befo
 synced it: what waits for that sits in the batch itself and comes out by `Core.persisted`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
 
 from router.core.delivery import Delivery
 
@@ -13,17 +17,39 @@ Frames = list[bytes]
 # Rows as the store writes them, in the order of its columns (plain tuples: the hot path).
 # n, source, id, subject, accepted_at, first delivery, destinations (space between), checksum, raw
 MessageRow = tuple[int, str, str, str, int, int, str, int, bytes]
-# destination, priority, delivery, n
-BacklogRow = tuple[str, int, int, int]
+# destination, lane, delivery, n, hash of the subject (0: it has none)
+BacklogRow = tuple[str, int, int, int, int]
 # delivery, n, destination, state, attempts, delivered_at, ended_at, note
 OutcomeRow = tuple[int, int, str, int, int, int | None, int, str | None]
 # delivery, attempt, at, outcome, note, due
 AttemptRow = tuple[int, int, int, str, str | None, int | None]
 
 
+class Filed(NamedTuple):
+    """A run of the backlog as a start finds it: one lane, by delivery, side by side."""
+
+    destination: str
+    lane: int
+    deliveries: Sequence[int]
+    hashes: Sequence[int]  # of their subjects, 0: it has none
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be read back of the backlog of a destination: the rows of `lane` that come after
+    a delivery, as many as fit the store's limits, or those at `places` (delivery, lane) and no
+    others, for which `subject` waits."""
+
+    destination: str
+    lane: int = 0
+    after: int = 0
+    places: tuple[tuple[int, int], ...] = ()
+    subject: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One transaction, and what waits for its sync.
+    """One transaction, what waits for its sync, and what is to be read when it is on disk.
 
     A message's deliveries are numbered on from its first one, in the order of its destinations;
     one is open until it has an outcome. `frontier` spares a start the search through all history:
@@ -32,6 +58,7 @@ class Batch:
 
     messages: list[MessageRow] = field(default_factory=list)
     filed: list[BacklogRow] = field(default_factory=list)  # into the backlog
+    spilled: list[BacklogRow] = field(default_factory=list)  # the same, of messages in this batch
     unfiled: list[BacklogRow] = field(default_factory=list)  # out of it
     outcomes: list[OutcomeRow] = field(default_factory=list)
     reopened: list[tuple[int, str]] = field(default_factory=list)  # dead deliveries, destination
@@ -40,23 +67,30 @@ class Batch:
     attempts: list[AttemptRow] = field(default_factory=list)
     fresh: list[Delivery] = field(default_factory=list)
     accepts: list[tuple[bytes, int]] = field(default_factory=list)  # (peer, its batch number)
+    loads: list[Load] = field(default_factory=list)
     frontier: int = 1  # message number
 
     @property
     def hurries(self) -> bool:
-        """Whether a sender waits for this batch."""
-        return bool(self.accepts)
+        """Whether a sender waits for this batch, or a queue for what it reads."""
+        return bool(self.accepts or self.loads)
 
-    def __bool__(self) -> bool:
+    @property
+    def writes(self) -> bool:
+        """Whether there is something to make durable."""
         return bool(
             self.messages
             or self.outcomes
             or self.attempts
             or self.accepts
+            or self.filed
             or self.reopened
             or self.dropped
             or self.holds
         )
+
+    def __bool__(self) -> bool:
+        return bool(self.loads) or self.writes
 
 
 @dataclass(slots=True)
@@ -68,12 +102,11 @@ class Output:
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenDelivery:
+class OpenDelivery(msgspec.Struct, frozen=True, gc=False):
     """A delivery that the store holds as open, read at the start.
 
-    `due` is when its next attempt is, if it was retried (ms UTC); `filed` is the priority under
-    which it is in the backlog, if it is.
+    `due` is when its next attempt is, if it was retried (ms UTC); `filed` is the lane under which
+    it is in the backlog, if it is.
     """
 
     delivery: int

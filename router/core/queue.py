@@ -9,7 +9,8 @@ Invariants:
    emergencies: a lone one is always next).
 4. Routine and bulk leave an eighth of each window free for what is urgent.
 
-`open` counts every delivery that is not final, including those not yet on disk.
+`open` counts every delivery that is not final, including those not yet on disk and those that are
+on the disk only (`spill`).
 """
 
 from collections import deque
@@ -17,13 +18,15 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from router.core.delivery import IN_FLIGHT, READY, WAITING, Delivery
+from router.core.delivery import IN_FLIGHT, OVERHEAD_BYTES, READY, WAITING, Delivery
+from router.core.spill import Spill
 from router.settings import Destination
 
 if TYPE_CHECKING:
     from router.core.session import Session
 
 PRIORITIES: Final = 4
+MIB: Final = 1024 * 1024
 PASSED_OVER_MAX: Final = 64
 EMERGENCIES_MAX: Final = 1024
 URGENT_SHARE: Final = 8
@@ -53,8 +56,11 @@ class Queue:
 
     def __init__(self, name: str, settings: Destination) -> None:
         self.name = name
-        self.settings = settings
+        self.configure(settings)
         self.open = 0
+        self.resident_bytes = [0] * PRIORITIES
+        self.spill = Spill()
+        self.aside: dict[str, list[Delivery]] = {}  # read, but what comes before is not yet
         self.in_flight = 0
         self.retrying = 0
         self.hold: str | None = None  # why an operator holds it back
@@ -68,6 +74,15 @@ class Queue:
         self._passed_over = [0] * PRIORITIES
         self._heads: dict[str, Delivery] = {}
         self._waiting: dict[str, deque[Delivery]] = {}
+
+    def configure(self, settings: Destination) -> None:
+        """Put other settings in force."""
+        self.settings = settings
+        self.lane_bytes_max = settings.memory_mib * MIB // PRIORITIES
+
+    def supply(self, lane: int) -> int:
+        """Return about how many deliveries a lane has ready."""
+        return len(self._lanes[lane]) + len(self._followers[lane])
 
     def add(self, delivery: Delivery) -> None:
         """Take a delivery whose time has come; it is READY or WAITS behind its subject."""
@@ -93,6 +108,7 @@ class Queue:
     def finish(self, delivery: Delivery) -> None:
         """Let the next message of the subject go. The delivery is final."""
         self.open -= 1
+        self.resident_bytes[delivery.lane] -= len(delivery.raw) + OVERHEAD_BYTES
         delivery.raw = b""
         subject = delivery.subject
         if self._heads.get(subject) is not delivery:

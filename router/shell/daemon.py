@@ -32,17 +32,16 @@ from proto.wording import set_language, text
 from router.config import ConfigError, LoadedSettings, load
 from router.core.core import Core, Now
 from router.core.delivery import State
-from router.core.output import Batch
-from router.settings import Destination
+from router.core.output import Batch, OpenDelivery
 from router.shell import report
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
 from router.shell.operator import Operator
-from router.shell.ops import EventSocket, OpsError, OpsServer
+from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.pages import Pages, listen
 from router.shell.socket import bind, open_router, self_test
 from router.shell.writer import Writer
-from router.store.contract import Opened, Store, StoreError
+from router.store.contract import Store, StoreError
 from router.store.sqlite import SqliteStore
 
 BURST_S: Final = 0.002
@@ -129,12 +128,13 @@ class Daemon:
         key = self._load_keys()
         await self._open_store(SqliteStore(store_folder))
         self._cleanup.callback(self._context.destroy, 0)
+        self._open_ops()  # a long backlog takes seconds to take up: `status` says so meanwhile
+        await self._restore()
         if self._keyring is not None:
             authenticator = start_authenticator(self._context, self._keyring)
             self._cleanup.callback(authenticator.stop)
             self.core.names = self._keyring.names
         self._open_bus(key)
-        self._open_ops()
         self._measure_disk()
 
     def _load_keys(self) -> KeyPair | None:
@@ -152,29 +152,30 @@ class Daemon:
     async def _open_store(self, store: Store) -> None:
         self.writer = Writer(store, self._written)
         try:
-            opened = await self.writer.query(lambda s: s.open())
-            await self._restore(opened)
+            self._opened = opened = await self.writer.query(lambda s: s.open())
         except StoreError as error:
-            raise StartError(text("router.store_untrusted", reason=error), EX_IOERR) from None
+            raise _untrusted(error) from None
         self._cleanup.push_async_callback(self.writer.close)
+        self.core = Core(self.settings, opened.bus, opened.epoch, random.Random())
+        for destination, totals in opened.totals.items():
+            self.core.queue_of(destination).totals.update(totals)
+        for destination, reason in opened.holds.items():
+            self.core.queue_of(destination).hold = reason
         self.store_bytes = await self.writer.query(lambda s: s.size_bytes())
 
-    async def _restore(self, opened: Opened) -> None:
-        self.core = Core(self.settings, opened.bus, opened.epoch, random.Random())
-        rows = await self.writer.query(lambda s: list(s.load_open()))
-        self.core.restore(rows, opened.next_n, opened.next_delivery, self.now())
-        for destination, totals in opened.totals.items():
-            queue = self.core.queues.get(destination) or self.core.add_queue(
-                destination, Destination()
+    async def _restore(self) -> None:
+        """Take up what is open. On the writer's thread: nothing else changes the core yet."""
+        core, opened, now = self.core, self._opened, self.now()
+        try:
+            await self.writer.query(
+                lambda s: core.restore(
+                    s.filed(), list(s.recent()), opened.next_n, opened.next_delivery, now
+                )
             )
-            queue.totals.update(totals)
-        for destination, reason in opened.holds.items():
-            queue = self.core.queues.get(destination) or self.core.add_queue(
-                destination, Destination()
-            )
-            queue.hold = reason
-        if rows:
-            log.info(text("router.restored", count=len(rows)))
+        except StoreError as error:
+            raise _untrusted(error) from None
+        if count := sum(queue.open for queue in core.queues.values()):
+            log.info(text("router.restored", count=count))
 
     def _open_bus(self, key: KeyPair | None) -> None:
         bus = self.settings.bus
@@ -300,8 +301,10 @@ class Daemon:
             # Unknown (it left) or clogged (it does not read): either way its hands are empty.
             self.core.gone(peer, self.now(), "unreachable")
 
-    def _written(self, batch: Batch, duplicates: dict[int, int]) -> None:
-        self.core.persisted(batch, duplicates, self.now())
+    def _written(
+        self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]
+    ) -> None:
+        self.core.persisted(batch, duplicates, self.now(), loaded)
         self._flush()
         if self.state == "running":
             self._bus.resume()
@@ -402,10 +405,20 @@ class Daemon:
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             return self._reload()
 
-        return Operator(self).commands() | {
-            "status": status, "queues": queues, "sessions": sessions, "metrics": metrics,
-            "version": versions, "trace": self._trace, "reload": reload,
+        commands = Operator(self).commands() | {
+            "queues": queues, "sessions": sessions, "metrics": metrics, "trace": self._trace,
+            "reload": reload,
         }  # fmt: skip
+        waiting = {name: self._when_started(command) for name, command in commands.items()}
+        return waiting | {"status": status, "version": versions}
+
+    def _when_started(self, command: Command) -> Command:
+        async def answer(request: dict[str, Any]) -> dict[str, Any]:
+            if self.state == "starting":
+                raise OpsError("starting", text("router.starting"))
+            return await command(request)
+
+        return answer
 
     async def _trace(self, request: dict[str, Any]) -> dict[str, Any]:
         subject = request.get("subject")
@@ -455,6 +468,9 @@ class Daemon:
         return {"digest": loaded.digest}
 
     def _reload_logged(self) -> None:
+        if self.state == "starting":  # what is taken up may not change meanwhile
+            asyncio.get_running_loop().call_later(BEAT_S, self._reload_logged)
+            return
         notify("RELOADING=1")
         try:
             self._reload()
@@ -486,6 +502,10 @@ _OPEN_WORDS: Final = {
     State.IN_FLIGHT: "in_flight",
     State.RETRYING: "retrying",
 }
+
+
+def _untrusted(error: StoreError) -> StartError:
+    return StartError(text("router.store_untrusted", reason=error), EX_IOERR)
 
 
 def run(loaded: LoadedSettings) -> int:

@@ -45,6 +45,7 @@ def _queue_row(queue: Queue) -> dict[str, Any]:
         "pending": queue.open - queue.in_flight - queue.retrying,
         "in_flight": queue.in_flight,
         "retrying": queue.retrying,
+        "on_disk_only": queue.spill.total,
         "accepted": queue.totals["accepted"],
         "settled": queue.totals["settled"],
         "dead": queue.totals["dead"],
@@ -87,7 +88,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "uptime_s": round((daemon.now().wall_ms - daemon.started_at) / 1000, 1),
         "listen": daemon.addresses,
         "counters": dict(core.counters),
-        "open": len(core.open) + len(core.backlog),
+        "open": sum(queue.open for queue in core.queues.values()),
         "sessions": len(core.sessions),
         "queues": queue_rows(daemon),
         "store": {

@@ -16,17 +16,19 @@ from typing import TypeVar
 
 from proto.exits import EX_IOERR
 from proto.wording import text
-from router.core.output import Batch
+from router.core.output import Batch, OpenDelivery
 from router.store.contract import Store
 
 Result = TypeVar("Result")
+# The batch, {repeated n: n accepted before}, what each of its loads brought.
+OnWritten = Callable[[Batch, dict[int, int], list[list[OpenDelivery]]], None]
 log = logging.getLogger("smpbus.writer")
 
 
 class Writer:
     """Runs store work on its own thread; results come back on the loop's thread."""
 
-    def __init__(self, store: Store, on_written: Callable[[Batch, dict[int, int]], None]) -> None:
+    def __init__(self, store: Store, on_written: OnWritten) -> None:
         self._store = store
         self._on_written = on_written
         self._loop = asyncio.get_running_loop()
@@ -40,7 +42,7 @@ class Writer:
         self.began_at = 0.0
 
     def write(self, batch: Batch) -> None:
-        """Make a batch durable; `on_written(batch, duplicates)` follows, in order."""
+        """Make a batch durable and read what it asks for; `on_written` follows, in order."""
         if not self.depth:
             self.began_at = time.monotonic()
         self.depth += 1
@@ -78,7 +80,8 @@ class Writer:
     def _write(self, batch: Batch) -> None:
         began = time.perf_counter()
         try:
-            duplicates = self._store.write(batch)
+            duplicates = self._store.write(batch) if batch.writes else {}
+            loaded = [self._store.load(load) for load in batch.loads]
         except BaseException as error:
             log.critical(text("router.store_failed", reason=f"{type(error).__name__}: {error}"))
             logging.shutdown()
@@ -86,12 +89,14 @@ class Writer:
         self.commit_s = time.perf_counter() - began
         self.commit_s_total += self.commit_s
         self.commits += 1
-        self._loop.call_soon_threadsafe(self._written, batch, duplicates)
+        self._loop.call_soon_threadsafe(self._written, batch, duplicates, loaded)
 
-    def _written(self, batch: Batch, duplicates: dict[int, int]) -> None:
+    def _written(
+        self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]
+    ) -> None:
         self.depth -= 1
         self.began_at = time.monotonic()
-        self._on_written(batch, duplicates)
+        self._on_written(batch, duplicates, loaded)
 
 
 def _answer(answer: "asyncio.Future[Result]", result: Result) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from router.core.output import Batch, OpenDelivery
+from router.core.output import Batch, Filed, Load, OpenDelivery
 
 
 class StoreError(Exception):
@@ -27,11 +27,20 @@ class Store(Protocol):
     def open(self) -> Opened:
         """Recover, make the new epoch durable, and only then return. Raises StoreError."""
 
-    def load_open(self) -> Iterator[OpenDelivery]:
-        """Yield every open delivery once. Raises StoreError on corruption."""
+    def filed(self) -> Iterator[Filed]:
+        """Yield the backlog by destination, lane and delivery, run by run."""
+
+    def recent(self) -> Iterator[OpenDelivery]:
+        """Yield every open delivery that is not filed. Raises StoreError on corruption."""
+
+    def load(self, load: Load) -> list[OpenDelivery]:
+        """Read back what is filed, up to limits of the store's own; an empty answer means that
+        there is no more. Raises StoreError on corruption."""
 
     def write(self, batch: Batch) -> dict[int, int]:
         """Make a batch durable. Returns {n: n accepted before} for repeated (source, id).
+
+        What is `spilled` of a repeated message is not filed. `loads` are not carried out.
 
         Any exception means that the store's state is unknown: the process must end at once.
         """

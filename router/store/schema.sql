@@ -36,14 +36,16 @@ create index dead_letter on outcome (destination, delivery) where state = 6;
 -- Destinations that an operator holds back.
 create table hold (destination text primary key, reason text not null) without rowid;
 
--- Deliveries that have been open for long. No message below meta.frontier has another open one, so
--- a start needs to look through the messages from there only.
+-- Deliveries that have been open for long, or that found no room in memory. No message below
+-- meta.frontier has another open one, so a start needs to look through the messages from there only.
+-- `lane` is the message's priority; `subject_hash` its CRC-32, 0 when it has none.
 create table backlog (
     destination text not null,
-    priority integer not null,
+    lane integer not null,
     delivery integer not null,
     n integer not null,
-    primary key (destination, priority, delivery)
+    subject_hash integer not null,
+    primary key (destination, lane, delivery)
 ) without rowid;
 
 -- subject -> messages, filled in by whole segments of n when the writer has time: one index over

@@ -12,7 +12,6 @@ Rows go in by statements of 512 to 1 rows: one step of SQLite without the interp
 per statement instead of per row, which matters more than anything else here.
 """
 
-import dataclasses
 import os
 import uuid
 from collections import Counter
@@ -26,12 +25,13 @@ from zlib import crc32
 import apsw
 
 from router.core.delivery import State
-from router.core.output import Batch, OpenDelivery
+from router.core.output import Batch
 from router.store.contract import Opened, StoreError
 from router.store.pagecache import PageCache
+from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of
 
 FILE: Final = "journal.db"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SQLITE_VERSION_MIN: Final = 3_051_003  # older ones can corrupt a WAL database when it is reset
 PAGE_BYTES: Final = 8192
 COPY_BYTES: Final = 1024 * 1024
@@ -42,14 +42,11 @@ QUICK_CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 Row = TypeVar("Row")
 CHUNKS: Final = (512, 128, 32, 8, 1)
 ON_REPEAT: Final = " on conflict(source,id) do nothing"
-SEGMENT: Final = 1024
-SEGMENT_OF: Final = f"(({{}}) - 1) / {SEGMENT}"
 FRONTIER_STEP: Final = 10_000
 STATE_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
-DEAD: Final = int(State.DEAD)
 
 
-class SqliteStore:
+class SqliteStore(Reader):
     """`router.store.contract.Store` in one file of `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -149,66 +146,13 @@ class SqliteStore:
         next_n, next_delivery = 1, 1
         newest = "select n, first_delivery, destinations from message order by n desc limit 1"
         for n, first, destinations in self._rows(newest):
-            next_n, next_delivery = n + 1, first + _count_of(destinations)
+            next_n, next_delivery = n + 1, first + count_of(destinations)
         holds = dict(self._rows("select destination, reason from hold"))
         return Opened(meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals, holds)
 
     def _is_small(self) -> bool:
         """Whether the whole file can be checked without delaying the start."""
         return self.path.stat().st_size < QUICK_CHECK_BYTES_MAX
-
-    def load_open(self) -> Iterator[OpenDelivery]:
-        """See Store.load_open."""
-        filed = set()  # may lie beyond the frontier: replayed, or of a message that is half filed
-        for row in self._load_backlog():
-            filed.add(row.delivery)
-            yield row
-        first = self._one(
-            "select coalesce(min(first_delivery), 0) from message where n >= ?", (self._frontier,)
-        )
-        attempts = self._attempts("delivery >= ?", (first,))
-        ended = (row[0] for row in self._rows(
-            "select delivery from outcome where delivery >= ? order by delivery", (first,)
-        ))  # fmt: skip
-        end = next(ended, None)
-        rows = self._rows(
-            "select n, first_delivery, destinations, accepted_at, checksum, raw"
-            " from message where n >= ? order by n",
-            (self._frontier,),
-        )
-        for n, delivery, destinations, accepted_at, checksum, raw in rows:
-            for id, destination in enumerate(destinations.split(" "), delivery):
-                while end is not None and end < id:
-                    end = next(ended, None)
-                if end != id and id not in filed:
-                    self._check(n, checksum, raw)
-                    tried = attempts.get(id, (0, None))
-                    yield OpenDelivery(id, n, destination, accepted_at, raw, *tried)
-
-    def _load_backlog(self) -> Iterator[OpenDelivery]:
-        attempts = self._attempts("delivery in (select delivery from backlog)")
-        rows = self._rows(
-            "select delivery, n, destination, priority, accepted_at, checksum, raw"
-            " from backlog left join message using (n) order by delivery"
-        )
-        for delivery, n, destination, filed, accepted_at, checksum, raw in rows:
-            self._check(n, checksum, raw)
-            tried = attempts.get(delivery, (0, None))
-            yield OpenDelivery(delivery, n, destination, accepted_at, raw, *tried, filed)
-
-    def _attempts(
-        self, which: str, values: tuple[object, ...] = ()
-    ) -> dict[int, tuple[int, int | None]]:
-        """Return the number and the due time of the latest attempt of each delivery tried."""
-        order = "order by delivery, at, attempt"
-        rows = self._rows(
-            f"select delivery, attempt, due from attempt where {which} {order}", values
-        )
-        return {delivery: (attempt, due) for delivery, attempt, due in rows}
-
-    def _check(self, n: int, checksum: int | None, raw: bytes) -> None:
-        if checksum is None or crc32(raw) != checksum:
-            raise StoreError(f"{self.path}: message {n} is damaged (checksum)")
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -226,7 +170,7 @@ class SqliteStore:
         for attempt in batch.attempts:
             db.execute(_insert("attempt", 6, 1, " on conflict do nothing"), attempt)
         self._obey(batch)
-        self._file(batch)
+        self._file(batch, duplicates)
         self._count(batch, duplicates)
         db.execute("commit")
         return duplicates
@@ -248,16 +192,21 @@ class SqliteStore:
             else:
                 db.execute("insert or replace into hold values (?, ?)", (destination, why))
 
-    def _file(self, batch: Batch) -> None:
+    def _file(self, batch: Batch, duplicates: dict[int, int]) -> None:
         """Keep the backlog, and the frontier when it matters that a start knows it."""
         db = self._db
-        for rows in _chunks(batch.filed):
-            db.execute(_insert("backlog", 4, len(rows)), _flat(rows))
-        for destination, priority, delivery, _ in batch.unfiled:
-            db.execute(
-                "delete from backlog where destination = ? and priority = ? and delivery = ?",
-                (destination, priority, delivery),
-            )
+        spilled = batch.spilled
+        if duplicates:
+            spilled = [row for row in spilled if row[3] not in duplicates]
+        for filed in (batch.filed, spilled):
+            for rows in _chunks(filed):
+                db.execute(_insert("backlog", 5, len(rows)), _flat(rows))
+        lanes: dict[tuple[str, int], list[int]] = {}
+        for destination, lane, delivery, *_ in batch.unfiled:
+            lanes.setdefault((destination, lane), []).append(delivery)
+        for place, deliveries in lanes.items():
+            for part in _chunks(deliveries):
+                db.execute(_unfile(len(part)), (*place, *part))
         if batch.filed or batch.frontier >= self._frontier + FRONTIER_STEP:
             db.execute("update meta set value = ? where key = 'frontier'", (batch.frontier,))
             self._frontier = batch.frontier
@@ -294,71 +243,6 @@ class SqliteStore:
 
     # -- history ----------------------------------------------------------------------------------
 
-    def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
-        """See Store.trace."""
-        columns = ("n", "id", "source", "subject", "accepted_at", "first_delivery", "destinations",
-                   "raw")  # fmt: skip
-        chosen = ", ".join(columns)
-        rows = self._rows(
-            f"with recursive segments(number) as (select {SEGMENT_OF.format('min(n)')} from message"
-            f" union all select number + 1 from segments where number < ?2 / {SEGMENT})"
-            f" select {chosen} from message where n in (select m.n from segments join"
-            " subject_message m on m.segment = number and m.subject = ?1)"
-            f" union all select {chosen} from message where n > ?2 and subject = ?1"
-            " order by n limit ?3",
-            (subject, self._indexed_n, limit),
-        )
-        messages = [dict(zip(columns, row, strict=True)) for row in rows]
-        for message in messages:
-            numbered = enumerate(
-                message.pop("destinations").split(" "), message.pop("first_delivery")
-            )
-            message["deliveries"] = [self._fate(id, destination) for id, destination in numbered]
-        return messages
-
-    def _fate(self, delivery: int, destination: str) -> dict[str, object]:
-        fate: dict[str, object] = {"delivery": delivery, "destination": destination}
-        columns = ("state", "attempts", "delivered_at", "ended_at", "note")
-        ends = self._rows(
-            f"select {', '.join(columns)} from outcome where delivery = ?", (delivery,)
-        )
-        fate |= dict(zip(columns, next(ends, (None, 0, None, None, None)), strict=True))
-        attempts = self._rows(
-            "select at, outcome, note, due from attempt where delivery = ? order by at, attempt",
-            (delivery,),
-        )
-        keys = ("at", "outcome", "note", "due")
-        fate["history"] = [dict(zip(keys, row, strict=True)) for row in attempts]
-        return fate
-
-    def dead(
-        self, destination: str | None, subject: str | None, deliveries: list[int] | None, limit: int
-    ) -> list[OpenDelivery]:
-        """See Store.dead."""
-        which, values = [f"state = {DEAD}"], list[object]()
-        if destination is not None:
-            which.append("destination = ?")
-            values.append(destination)
-        if subject is not None:
-            which.append("subject = ?")
-            values.append(subject)
-        if deliveries is not None:
-            which.append(f"delivery in ({','.join('?' * len(deliveries))})")
-            values.extend(deliveries)
-        rows = self._rows(
-            "select delivery, o.n, destination, accepted_at, raw, attempts, ended_at, note,"
-            " checksum"
-            f" from outcome o left join message m on m.n = o.n where {' and '.join(which)}"
-            " order by delivery limit ?",
-            (*values, limit),
-        )
-        found = []
-        for delivery, n, name, accepted_at, raw, attempts, ended_at, note, checksum in rows:
-            self._check(n, checksum, raw)
-            row = OpenDelivery(delivery, n, name, accepted_at, raw, attempts)
-            found.append(dataclasses.replace(row, ended_at=ended_at, note=note))
-        return found
-
     def verify(self) -> list[str]:
         """See Store.verify."""
         wrong = [f"SQLite: {row[0]}" for row in self._rows("pragma integrity_check(10)")]
@@ -377,8 +261,8 @@ class SqliteStore:
         signs = {"accepted": 1}
         for name, word, count in self._rows("select destination, state, count from total"):
             left[name] += signs.get(word, -1) * count
-        for row in self.load_open():
-            left[row.destination] -= 1
+        for _, destination in self._open_deliveries():
+            left[destination] -= 1
         (accepted_behind, ended_behind, filed_behind) = next(
             self._rows(
                 "select (select coalesce(sum(1 + length(destinations)"
@@ -427,14 +311,14 @@ class SqliteStore:
         db.execute("begin immediate")
         for n, subject, first, destinations in rows:
             self._pruned_n = n
-            last = first + _count_of(destinations) - 1
+            last = first + count_of(destinations) - 1
             ended, dead = next(
                 self._rows(
                     "select count(*), total(state = ?) from outcome where delivery between ? and ?",
                     (int(State.DEAD), first, last),
                 )
             )
-            if ended == _count_of(destinations) and not dead:
+            if ended == count_of(destinations) and not dead:
                 self._forget(n, subject, first, last)
         db.execute("commit")
         return len(rows)
@@ -472,12 +356,6 @@ class SqliteStore:
             self._commits = 0
         return apsw.SQLITE_OK
 
-    def _rows(self, sql: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        return iter(self._db.execute(sql, values))
-
-    def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
-        return next(self._rows(sql, values))[0]
-
 
 def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Cut rows into the few sizes whose statements stay prepared."""
@@ -495,12 +373,14 @@ def _insert(table: str, columns: int, rows: int, ending: str = "") -> str:
     return f"insert into {table} values{','.join([row] * rows)}{ending}"
 
 
+@cache
+def _unfile(rows: int) -> str:
+    among = ",".join("?" * rows)
+    return f"delete from backlog where destination=? and lane=? and delivery in({among})"
+
+
 def _flat(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(rows))
-
-
-def _count_of(destinations: str) -> int:
-    return destinations.count(" ") + 1
 
 
 def _use_log(db: apsw.Connection) -> None:

@@ -13,16 +13,13 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-from proto.keys import KeyPair
 from proto.ops import ops_request
+from tests.bench.router import BenchRouter, result_of
 
 CREDIT = 4000
 RATE = 1000
@@ -32,55 +29,21 @@ class Bench:
     """A router on a fresh journal, and the runs against it."""
 
     def __init__(self, folder: Path, transport: str, curve: bool) -> None:
-        self.folder = folder
-        self.keys = folder / "keys" if curve else None
-        for name in ("router", "producer", "consumer"):
-            KeyPair.new().save(folder / "keys", name)
-        address = {"ipc": f"ipc://{folder}/bus.sock", "tcp": "tcp://127.0.0.1:*"}[transport]
-        self.ops = f"ipc://{folder}/ops.sock"
-        config = (
-            f'[bus]\nlisten = ["{address}"]\ncurve = {str(curve).lower()}\nkeys_dir = "keys"\n'
-            f'key = "keys/router.key"\n[ops]\nlisten = "{self.ops}"\n'
-            f'events = "ipc://{folder}/events.sock"\nhttp = ""\n'
-            f'[store]\nfolder = "data"\nfree_bytes_min = 0\n[log]\nlevel = "error"\n'
-        )
-        (folder / "smpbus.toml").write_text(config)
-        (folder / "routes.toml").write_text(
-            "[destinations.sink]\nopen_max = 10000000\n"
-            '[[routes]]\ntype = "bench.*"\nto = ["sink"]\n'
-        )
-        (folder / "permissions.toml").write_text(
-            '[peers.producer]\npublish = ["bench.*"]\n[peers.consumer]\nconsume = ["sink"]\n'
-        )
-        command = [str(Path(sys.executable).with_name("smpbus")), "router"]
-        command += ["--config", str(folder / "smpbus.toml")]
-        self.router = subprocess.Popen(command)
-        self.address = self._wait_ready()
-
-    def _wait_ready(self) -> str:
-        for _ in range(100):
-            try:
-                status = ops_request(self.ops, "status", 1.0)
-                return str(status["listen"][0])
-            except Exception:
-                if self.router.poll() is not None:
-                    raise
-                time.sleep(0.1)
-        raise TimeoutError("the router did not start in 10 s")
+        self.router = BenchRouter(folder, transport, curve)
 
     def run(self, **plan: float) -> dict[str, float]:
         """One producer, one consumer, `count` messages."""
-        text = json.dumps({"size": 1024, "rate": 0, "credit": CREDIT, **plan})
-        before, host = _cpu_s(self.router.pid), _stolen()
-        consumer = self._peer("consume", text)
+        plan = {"size": 1024, "rate": 0, "credit": CREDIT, **plan}
+        router = self.router
+        before, host = router.cpu_s(), _stolen()
+        consumer = router.peer("consume", **plan)
         assert consumer.stdout is not None
         consumer.stdout.readline()
-        producer = self._peer("produce", text)
-        with Questioner(self.ops) as questioner:
-            made = _result(producer)
-        taken = _result(consumer)
-        cpu_s = _cpu_s(self.router.pid) - before
-        status: dict[str, Any] = ops_request(self.ops, "status", 5.0)
+        producer = router.peer("produce", **plan)
+        with Questioner(router.ops) as questioner:
+            made = result_of(producer)
+        taken = result_of(consumer)
+        cpu_s = router.cpu_s() - before
         return {
             "msgs_per_s": plan["count"] / (taken["ended"] - made["began"]),
             "accepted_per_s": plan["count"] / made["accepted_s"],
@@ -90,20 +53,10 @@ class Bench:
             "router_cpu_us_per_msg": cpu_s / plan["count"] * 1e6,
             "producer_cpu_us_per_msg": made["cpu_s"] / plan["count"] * 1e6,
             "consumer_cpu_us_per_msg": taken["cpu_s"] / plan["count"] * 1e6,
-            "rss_mb": status["rss_bytes"] / 1e6,
+            "rss_mb": router.status()["rss_bytes"] / 1e6,
             "status_ms": questioner.worst_s * 1000,
             "stolen": _share(host, _stolen()),
         }
-
-    def _peer(self, role: str, plan: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "tests.bench.peers", role, self.address]
-        command += [str(self.keys or ""), plan]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    def stop(self) -> None:
-        """Stop the router."""
-        self.router.terminate()
-        self.router.wait(20)
 
 
 class Questioner(threading.Thread):
@@ -129,19 +82,6 @@ class Questioner(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
-
-
-def _result(peer: "subprocess.Popen[str]") -> dict[str, float]:
-    out, _ = peer.communicate(timeout=300)
-    if peer.returncode:
-        raise SystemExit(f"a benchmark peer ended with {peer.returncode}")
-    result: dict[str, float] = json.loads(out.splitlines()[-1])
-    return result
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _stolen() -> tuple[int, int]:
@@ -207,7 +147,7 @@ def main() -> None:
         steady = _median(runs)
         _print(f"{RATE} msg/s, median", steady)
     finally:
-        bench.stop()
+        bench.router.stop()
         shutil.rmtree(folder, ignore_errors=True)
     summary = {
         "msgs_per_s": round(best["msgs_per_s"]),

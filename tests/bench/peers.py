@@ -22,10 +22,10 @@ SUBJECTS = 10_000
 PAD = bytes(range(256)) * 64
 
 
-def _message(number: int, size: int) -> Message:
+def _message(number: int, size: int, priority: int) -> Message:
     body = struct.pack(f"<d{size - 8}s", time.monotonic(), PAD)
-    subject = f"call-{number % SUBJECTS}"
-    return Message(new_id(), "bench.message.v1", "producer", subject, now_ms(), body=body)
+    subject = f"call-{priority}-{number % SUBJECTS}"
+    return Message(new_id(), "bench.message.v1", "producer", subject, now_ms(), priority, body=body)
 
 
 def _keys(folder: str, name: str) -> dict[str, Path]:
@@ -37,7 +37,7 @@ def _keys(folder: str, name: str) -> dict[str, Path]:
 
 async def produce(address: str, folder: str, plan: dict[str, float]) -> dict[str, float]:
     """Publish as fast as the window allows, or at a steady rate when `rate` is not 0."""
-    count, size = int(plan["count"]), int(plan["size"])
+    count, size, priority = int(plan["count"]), int(plan["size"]), int(plan.get("priority", 2))
     async with BusClient(address, name="producer", **_keys(folder, "producer")) as bus:
         stream = bus.stream(int(plan["window"]))
         began = time.monotonic()
@@ -46,23 +46,28 @@ async def produce(address: str, folder: str, plan: dict[str, float]) -> dict[str
                 ahead = began + number / plan["rate"] - time.monotonic()
                 if ahead > 0.0005:
                     await asyncio.sleep(ahead)
-            await stream.publish(_message(number, size))
+            await stream.publish(_message(number, size, priority))
         await stream.drain()
         return {"began": began, "accepted_s": time.monotonic() - began}
 
 
 async def consume(address: str, folder: str, plan: dict[str, float]) -> dict[str, float]:
-    """Take and acknowledge `count` messages; return the latencies and when the last one came."""
-    count = int(plan["count"])
+    """Take and acknowledge `count` messages, or those of one priority until `count` of it came;
+    return the latencies of these, when the first message came at all and when the last one did."""
+    count, priority = int(plan["count"]), plan.get("priority")
+    first = taken = 0.0
     latencies: list[float] = []
     async with BusClient(address, name="consumer", **_keys(folder, "consumer")) as bus:
         consumer = bus.consume("sink", credit=int(plan["credit"]))
         print("ready", flush=True)
         async for batch in consumer.batches():
             now = time.monotonic()
+            first = first or now
             for delivery in batch:
-                latencies.append(now - struct.unpack_from("<d", delivery.message.body)[0])
+                if priority is None or delivery.message.priority == priority:
+                    latencies.append(now - struct.unpack_from("<d", delivery.message.body)[0])
                 delivery.ack()
+            taken += len(batch)
             if len(latencies) >= count:
                 break
         ended = time.monotonic()
@@ -73,6 +78,8 @@ async def consume(address: str, folder: str, plan: dict[str, float]) -> dict[str
         return latencies[min(len(latencies) - 1, int(len(latencies) * share))] * 1000
 
     return {
+        "first": first,
+        "taken": taken,
         "ended": ended,
         "p50_ms": quantile(0.5),
         "p99_ms": quantile(0.99),

@@ -36,7 +36,7 @@ class BornInPlace(SqliteStore):
         db = vars(sqlite)["apsw"].Connection(str(self.path))
         db.execute("pragma locking_mode=exclusive")
         db.execute(f"begin; {schema}; insert into meta values ('bus', 'x'), ('epoch', 0),"
-                   " ('indexed_n', 0), ('frontier', 1); pragma user_version=1; commit")  # fmt: skip
+                   " ('indexed_n', 0), ('frontier', 1); pragma user_version=2; commit")  # fmt: skip
         db.close()
 
 
@@ -56,8 +56,8 @@ class WritesTwice(SqliteStore):
     def write(self, batch: Batch) -> dict[int, int]:
         """Messages first."""
         rest = Batch(
-            filed=batch.filed, unfiled=batch.unfiled, outcomes=batch.outcomes,
-            attempts=batch.attempts, frontier=batch.frontier,
+            filed=batch.filed, spilled=batch.spilled, unfiled=batch.unfiled,
+            outcomes=batch.outcomes, attempts=batch.attempts, frontier=batch.frontier,
         )  # fmt: skip
         repeated = super().write(Batch(messages=batch.messages))
         super().write(rest)

@@ -21,7 +21,7 @@ from router.core.output import Batch
 from router.store.contract import Opened, StoreError
 from router.store.sqlite import SqliteStore
 from tests.crash.disk import Disk
-from tests.crash.ledger import Holding, ask, matches
+from tests.crash.ledger import Holding, ask, matches, open_deliveries
 from tests.crash.scenarios import SCENARIOS
 from tests.crash.stage import Mismatch, Promise, Stage, StoreFactory
 from tests.crash.vfs import mounted
@@ -233,12 +233,12 @@ def _work_on(store: SqliteStore, found: Holding) -> None:
     n, delivery, raw = found.newest_n + 1, found.newest_delivery + 1, b"after the power loss"
     row = (n, "after", str(n), "after", SIDE, delivery, "after", crc32(raw), raw)
     batch = Batch(messages=[row], frontier=1)
-    for oldest, of, destination, *_, attempts, _, filed in found.open[:1]:
+    for oldest, of, destination, *_, attempts, _, filed, _ in found.open[:1]:
         batch.outcomes.append(
             (oldest, of, destination, State.SETTLED, attempts + 1, SIDE, SIDE, None)
         )
         if filed is not None:
-            batch.unfiled.append((destination, filed, oldest, of))
+            batch.unfiled.append((destination, filed, oldest, of, 0))
     if repeated := store.write(batch):
         raise Mismatch(f"a new message was taken for an old one: {repeated}")
 
@@ -248,7 +248,7 @@ def _start_again(disk: Disk, factory: StoreFactory, opened: Opened, found: Holdi
     heir = disk.die()
     store = factory(heir.path)
     again = store.open()
-    left = [row.delivery for row in store.load_open()]
+    left = [row.delivery for row in open_deliveries(store)]
     wanted = [*(row[0] for row in found.open[1:]), found.newest_delivery + 1]
     if sorted(left) != sorted(wanted):
         raise Mismatch(f"after the second start {left} are open, not {wanted}")

@@ -12,12 +12,12 @@ from pathlib import PurePosixPath
 from types import FrameType, SimpleNamespace
 from typing import Final, NamedTuple
 
-import router.store.sqlite as sqlite
+from router.store import reader, sqlite
 from tests.crash.op import Op, put
 from tests.crash.wreck import Platter
 
 DISKS: Final[dict[str, "Disk"]] = {}
-STORE_FILE: Final = sqlite.__file__
+STORE_FILES: Final = (sqlite.__file__, reader.__file__)
 _numbers = count(1)
 ROOM_KINDS: Final = frozenset({"create", "write", "truncate", "sync", "rename", "sync folder"})
 
@@ -125,7 +125,7 @@ class Disk:
         frame: FrameType | None = sys._getframe(1)
         stack = []
         while frame is not None:
-            if frame.f_code.co_filename == STORE_FILE:
+            if frame.f_code.co_filename in STORE_FILES:
                 name = frame.f_code.co_qualname.partition(".<locals>")[0].rpartition(".")[2]
                 stack.append((name, frame.f_lineno))
             frame = frame.f_back

@@ -9,8 +9,8 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 from router.core.delivery import State
-from router.core.output import Batch, OpenDelivery
-from router.store.contract import Opened, Store
+from router.core.output import Batch, Load, OpenDelivery
+from router.store.contract import Opened, Store, StoreError
 
 WORDS = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 DEAD = State.DEAD
@@ -37,7 +37,8 @@ class Ledger:
         self.open: dict[int, tuple[int, str]] = {}  # delivery -> n, destination
         self.ends: dict[int, tuple[Any, ...]] = {}
         self.attempts: dict[int, list[tuple[Any, ...]]] = {}
-        self.filed: dict[int, int] = {}
+        self.filed: dict[int, int] = {}  # delivery -> lane
+        self.hashes: dict[int, int] = {}  # delivery -> hash of its subject, of what is filed
         self.holds: dict[str, str] = {}
         self.totals: dict[tuple[str, str], int] = {}
         self.known: dict[tuple[str, str], int] = {}
@@ -73,10 +74,12 @@ class Ledger:
         for attempt in batch.attempts:
             self.attempts.setdefault(attempt[0], []).append(attempt)
         self._obey(batch)
-        for _, priority, delivery, _ in batch.filed:
-            self.filed[delivery] = priority
-        for _, _, delivery, _ in batch.unfiled:
-            del self.filed[delivery]
+        kept = [row for row in batch.spilled if row[3] not in repeated]
+        for _, lane, delivery, _, subject_hash in (*batch.filed, *kept):
+            self.filed[delivery] = lane
+            self.hashes[delivery] = subject_hash
+        for _, _, delivery, *_ in batch.unfiled:
+            del self.filed[delivery], self.hashes[delivery]
         return repeated
 
     def _obey(self, batch: Batch) -> None:
@@ -142,8 +145,8 @@ class Ledger:
         row = self.messages[n]
         tried = self.attempts.get(delivery)
         attempts, due = (tried[-1][1], tried[-1][5]) if tried else (0, None)
-        filed = self.filed.get(delivery)
-        return delivery, n, destination, row[4], row[8], attempts, due, filed
+        filed = self.filed.get(delivery), self.hashes.get(delivery)
+        return delivery, n, destination, row[4], row[8], attempts, due, *filed
 
     def _dead_row(self, end: tuple[Any, ...]) -> tuple[Any, ...]:
         delivery, n, destination, _, attempts, _, ended_at, note = end
@@ -190,6 +193,20 @@ def matches(found: Holding, wanted: Holding, subjects: Collection[str]) -> bool:
     )
 
 
+def open_deliveries(store: Store) -> list[OpenDelivery]:
+    """Return everything that is open, as a start and the loads after it find it."""
+    found = list(store.recent())
+    for destination, lane in sorted({(run.destination, run.lane) for run in store.filed()}):
+        filed: list[OpenDelivery] = []
+        while rows := store.load(Load(destination, lane, filed[-1].delivery if filed else 0)):
+            filed += rows
+        places = tuple((row.delivery, lane) for row in filed)
+        if store.load(Load(destination, places=places)) != filed:
+            raise StoreError(f"the lane {lane} of {destination} reads otherwise row by row")
+        found += filed
+    return found
+
+
 def ask(store: Store, opened: Opened, subjects: Iterable[str]) -> Holding:
     """Return what a store answers, in the form of the ledger."""
     totals = [
@@ -197,10 +214,14 @@ def ask(store: Store, opened: Opened, subjects: Iterable[str]) -> Holding:
         for destination, words in opened.totals.items()
         for word, count in words.items()
     ]
+    hashes: dict[int, int] = {}
+    for run in store.filed():
+        hashes.update(zip(run.deliveries, run.hashes, strict=True))
     rows = [
-        (d.delivery, d.n, d.destination, d.accepted_at, d.raw, d.attempts, d.due, d.filed)
-        for d in store.load_open()
-    ]
+        (d.delivery, d.n, d.destination, d.accepted_at, d.raw, d.attempts, d.due, d.filed,
+         hashes.get(d.delivery))
+        for d in open_deliveries(store)
+    ]  # fmt: skip
     return Holding(
         tuple(sorted(totals)),
         tuple(sorted(rows, key=lambda row: row[0])),

@@ -11,9 +11,9 @@ from zlib import crc32
 
 import apsw
 
-import router.store.sqlite as sqlite
 from router.core.delivery import State
 from router.core.output import Batch
+from router.store import reader
 from tests.crash.disk import Fault
 from tests.crash.stage import Stage
 
@@ -23,8 +23,10 @@ ENDS: Final = (State.SETTLED, State.SETTLED, State.SETTLED, State.DEAD, State.EX
 SEGMENT: Final = 8
 SMALL: Final = {
     "SEGMENT": SEGMENT,
-    "SEGMENT_OF": sqlite.SEGMENT_OF.replace(str(sqlite.SEGMENT), str(SEGMENT)),
+    "SEGMENT_OF": reader.SEGMENT_OF.replace(str(reader.SEGMENT), str(SEGMENT)),
     "FRONTIER_STEP": 4,
+    "LOAD_LENGTH_MAX": 5,
+    "RUN_LENGTH": 3,
 }
 OFTEN: Final = {**SMALL, "CHECKPOINT_PAGES": 12, "CHECKPOINT_PAGES_MAX": 12}
 
@@ -50,6 +52,7 @@ def add(
     bytes_max: int = 600,
     *,
     repeats: float = 0.0,
+    spills: float = 0.0,
     subjects: int = 6,
 ) -> None:
     """Put messages into a batch; a share of them repeats earlier ones."""
@@ -66,6 +69,9 @@ def add(
         raw = random.randbytes(random.randrange(40, bytes_max))
         row = (n, source, id, subject, AT + n, delivery, " ".join(names), crc32(raw), raw)
         batch.messages.append(row)
+        for place, name in enumerate(names):
+            if random.random() < spills:
+                batch.spilled.append((name, n % 4, delivery + place, n, n * 7 % 5))
         stage.next_n, stage.next_delivery = n + 1, delivery + len(names)
 
 
@@ -80,8 +86,8 @@ def end(stage: Stage, batch: Batch, count: int, ends: tuple[State, ...] = ENDS) 
         batch.outcomes.append(
             (delivery, n, destination, random.choice(ends), number, AT + n, AT + n + 5, note)
         )
-        if (priority := ledger.filed.get(delivery)) is not None:
-            batch.unfiled.append((destination, priority, delivery, n))
+        if (lane := ledger.filed.get(delivery)) is not None:
+            batch.unfiled.append((destination, lane, delivery, n, n))
 
 
 def retry(stage: Stage, batch: Batch, count: int) -> None:
@@ -106,7 +112,7 @@ def put_behind(stage: Stage, batch: Batch, count: int) -> None:
     for delivery in fresh:
         n, destination = ledger.open[delivery]
         if n in numbers:
-            batch.filed.append((destination, n % 4, delivery, n))
+            batch.filed.append((destination, n % 4, delivery, n, n * 7 % 5))
 
 
 def command(stage: Stage, batch: Batch) -> None:
@@ -119,7 +125,7 @@ def command(stage: Stage, batch: Batch) -> None:
         else:
             at = AT + 1_000_000 + len(stage.steps)
             batch.reopened.append((delivery, destination))
-            batch.filed.append((destination, n % 4, delivery, n))
+            batch.filed.append((destination, n % 4, delivery, n, n * 7 % 5))
             batch.attempts.append((delivery, 0, at, "replayed", "адресат исправен", None))
     for destination in random.sample(DESTINATIONS, random.randint(0, 2)):
         batch.holds[destination] = random.choice((None, "ремонт"))
@@ -209,7 +215,7 @@ def duplicates(stage: Stage) -> None:
     stage.open()
     for number in range(12):
         batch = Batch()
-        add(stage, batch, stage.random.randint(1, 6), 200, repeats=0.6)
+        add(stage, batch, stage.random.randint(1, 6), 200, repeats=0.6, spills=0.3)
         stage.forget_cache()
         send(stage, batch)
         if number == 6:
@@ -224,7 +230,7 @@ def backlog(stage: Stage) -> None:
         batch = Batch()
         end(stage, batch, stage.random.randint(0, 3))
         put_behind(stage, batch, stage.random.randint(0, 2))
-        add(stage, batch, stage.random.randint(1, 4), 150)
+        add(stage, batch, stage.random.randint(1, 4), 150, spills=0.5)
         stage.forget_cache()
         send(stage, batch)
         if number == 5:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
-from router.core.output import Batch
+from router.core.output import Batch, Load
 from router.store.contract import StoreError
 from router.store.sqlite import SqliteStore
 from tests.crash.disk import Disk
-from tests.crash.ledger import Holding, Ledger, ask, letters, matches, traced
+from tests.crash.ledger import Holding, Ledger, ask, letters, matches, open_deliveries, traced
 from tests.crash.wreck import Platter, fates
 
 StoreFactory = Callable[[Any], SqliteStore]
@@ -180,7 +180,12 @@ class Stage:
             for subject in self.ledger.subjects():
                 traced(store, subject)
             store._db.release_memory()
-            found = [row.delivery for row in store.load_open()]
+            lanes = {(run.destination, run.lane) for run in store.filed()}
+            for lane in sorted(lanes):
+                store._db.release_memory()
+                store.load(Load(*lane))
+            store._db.release_memory()
+            found = [row.delivery for row in open_deliveries(store)]
             if sorted(found) != sorted(self.ledger.open):
                 raise Mismatch("open deliveries")
             store._db.release_memory()

@@ -18,7 +18,7 @@ import apsw
 from router.store.contract import StoreError
 from router.store.sqlite import SqliteStore
 from tests.crash.campaign import Violation, judge, recorded, recover
-from tests.crash.disk import ROOM_KINDS, STORE_FILE, Fault, Site
+from tests.crash.disk import ROOM_KINDS, STORE_FILES, Fault, Site
 from tests.crash.scenarios import SCENARIOS
 from tests.crash.stage import Mismatch, Stage, StoreFactory
 from tests.crash.vfs import mounted
@@ -73,9 +73,10 @@ class Harvest:
 
 def touching() -> set[str]:
     """Return the store's functions that call the system, by its source."""
-    tree = ast.parse(Path(STORE_FILE).read_text(encoding="utf-8"))
+    trees = [ast.parse(Path(file).read_text(encoding="utf-8")) for file in STORE_FILES]
     return {
         function.name
+        for tree in trees
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)

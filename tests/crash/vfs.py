@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import apsw
 
-import router.store.sqlite as sqlite
+from router.store import reader, sqlite
 from tests.crash.codes import Codes
 from tests.crash.disk import DISKS, Disk, DiskPath, InjectedError
 
@@ -259,14 +259,19 @@ def mounted(**constants: object) -> Iterator[None]:
     _vfs()
     in_memory = SimpleNamespace(**{**vars(apsw), "Connection": Connection})
     changed = {"apsw": in_memory, "os": SystemCalls(), **constants}
-    before = {name: getattr(sqlite, name) for name in changed}  # one that is gone is an error
-    for name, value in changed.items():
-        setattr(sqlite, name, value)
+    places = [
+        (module, name) for module in (sqlite, reader) for name in changed if name in vars(module)
+    ]
+    if gone := changed.keys() - {name for _, name in places}:
+        raise AttributeError(f"the store has no {sorted(gone)}")
+    before = [(module, name, getattr(module, name)) for module, name in places]
+    for module, name in places:
+        setattr(module, name, changed[name])
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(sqlite, name, value)
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 @cache

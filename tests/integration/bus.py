@@ -78,7 +78,7 @@ class RouterProcess:
         return self.process.pid
 
     def start(self, wait: bool = True) -> None:
-        """Start the router; with `wait`, until it answers `status`."""
+        """Start the router; with `wait`, until it is at work."""
         environment = os.environ | {"SMPBUS_LANG": "ru"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -89,17 +89,19 @@ class RouterProcess:
             self.wait_ready()
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Wait until `status` is answered."""
+        """Wait until `status` says that it is at work."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                self.ask("status", timeout_s=0.5)
-                return
-            except OpsError:
-                assert self.process is not None
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"no router: {self.log.read_text()}") from None
-                time.sleep(0.05)
+        while not self._is_ready():
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"no router: {self.log.read_text()}")
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.ask("status", timeout_s=0.5)["state"] == "running")
+        except OpsError:
+            return False
 
     def kill(self) -> None:
         """kill -9."""

@@ -9,7 +9,6 @@ from itertools import islice
 
 from tests.simulation.life import End, live
 from tests.simulation.plan import Plan, draw, say, show
-from tests.simulation.promise import FINER, NOT_YET_KEPT
 from tests.simulation.shrink import Shrinker
 
 PROGRESS_S = 3.0
@@ -19,13 +18,12 @@ SHOWN_MAX = 3  # failing seeds that are shrunk
 
 @dataclass(frozen=True)
 class Campaign:
-    """Which seeds are lived, for how long, and held against which of the finer promises."""
+    """Which seeds are lived, and for how long."""
 
     first: int
     seeds: int
     steps: int
     jobs: int
-    kept: frozenset[str] = FINER - NOT_YET_KEPT
 
 
 @dataclass
@@ -87,23 +85,23 @@ def _lived(campaign: Campaign) -> Iterator[list[End]]:
 
 
 def _live_all(campaign: Campaign, seeds: range) -> list[End]:
-    return [live(draw(seed, campaign.steps), kept=campaign.kept) for seed in seeds]
+    return [live(draw(seed, campaign.steps)) for seed in seeds]
 
 
 def explain(campaign: Campaign, failed: list[End]) -> None:
     """Shrink a failing seed of each kind, and print what is left of it."""
     kinds = {end.promise: end for end in sorted(failed, key=lambda end: -end.steps)}
     for end in list(kinds.values())[:SHOWN_MAX]:
-        plan = shortened(draw(end.seed, campaign.steps), end, campaign.kept)
-        again = live(plan, kept=campaign.kept)
+        plan = shortened(draw(end.seed, campaign.steps), end)
+        again = live(plan)
         print(f"\n{show(plan)}\n  => {again.promise}: {again.detail}", flush=True)
 
 
-def shortened(plan: Plan, end: End, kept: frozenset[str]) -> Plan:
+def shortened(plan: Plan, end: End) -> Plan:
     """Return a short plan that breaks the same promise."""
 
     def fails(candidate: Plan) -> bool:
-        return live(candidate, kept=kept).promise == end.promise
+        return live(candidate).promise == end.promise
 
     return Shrinker(fails).shrink(plan, end.steps)
 
@@ -111,7 +109,7 @@ def shortened(plan: Plan, end: End, kept: frozenset[str]) -> Plan:
 def replay(campaign: Campaign) -> Tally:
     """Live one seed again and print its steps up to the end."""
     plan = draw(campaign.first, campaign.steps)
-    end = live(plan, kept=campaign.kept)
+    end = live(plan)
     for number, (name, numbers) in enumerate(plan.actions[: end.steps], 1):
         print(f"{number:4} {name} {say(name, numbers)}")
     print(f"=> {end.promise}: {end.detail}" if end.promise else "=> every promise was kept")

@@ -7,15 +7,19 @@ frontier is truly lost here too.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import groupby
+
+from msgspec.structs import replace
 
 from router.core.delivery import State
-from router.core.output import Batch, OpenDelivery
+from router.core.output import BacklogRow, Batch, Filed, Load, OpenDelivery
 from tests.simulation.promise import broken
 
 WORDS = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 TOTALS = ("accepted", "settled", "dead", "expired", "dropped")
 FRONTIER_STEP = 5
+LOAD_LENGTH_MAX = 3
+RUN_LENGTH = 3
 
 
 class DiskError(Exception):
@@ -33,7 +37,7 @@ class Disk:
         self.deliveries: dict[int, tuple[int, str]] = {}  # delivery -> n, destination
         self.of_message: dict[int, range] = {}  # n -> its deliveries
         self.open: dict[int, int] = {}  # delivery -> n, without those in the backlog
-        self.backlog: dict[int, int] = {}  # delivery -> priority
+        self.backlog: dict[int, BacklogRow] = {}  # delivery -> its row
         self.ended: dict[int, tuple[State, int]] = {}  # delivery -> how, after which attempt
         self.attempts: dict[int, tuple[int, int | None]] = {}  # delivery -> latest number, due
         self.replayed: set[int] = set()
@@ -50,7 +54,7 @@ class Disk:
             if self.failing:
                 self._write(batch)
             raise DiskError
-        return self._write(batch)
+        return self._write(batch) if batch.writes else {}
 
     def _write(self, batch: Batch) -> dict[int, int]:
         duplicates = self._insert(batch)
@@ -67,7 +71,7 @@ class Disk:
                 self.holds.pop(name, None)
             else:
                 self.holds[name] = reason
-        self._file(batch)
+        self._file(batch, duplicates)
         return duplicates
 
     def _insert(self, batch: Batch) -> dict[int, int]:
@@ -115,16 +119,17 @@ class Disk:
         self._count(name, "dead", -1)
         self._count(name, "dropped", 1)
 
-    def _file(self, batch: Batch) -> None:
-        for _, priority, delivery, _ in batch.filed:
-            self.open.pop(delivery, None)
-            self.backlog[delivery] = priority
-        for _, priority, delivery, _ in batch.unfiled:
-            if self.backlog.pop(delivery, None) != priority:
-                broken("backlog", f"delivery {delivery} was not filed under {priority}")
-        for row in (*batch.outcomes, *((filed[2],) for filed in batch.filed)):
-            if row[0] in self.backlog and row[0] in self.ended:
-                broken("backlog", f"delivery {row[0]} has ended and is still filed as open")
+    def _file(self, batch: Batch, duplicates: dict[int, int]) -> None:
+        kept = [row for row in batch.spilled if row[3] not in duplicates]
+        for row in (*batch.filed, *kept):
+            self.open.pop(row[2], None)
+            self.backlog[row[2]] = row
+        for row in batch.unfiled:
+            if self.backlog.pop(row[2], None) != row:
+                broken("backlog", f"delivery {row[2]} was not filed as {row}")
+        for id in (*(row[0] for row in batch.outcomes), *(row[2] for row in batch.filed)):
+            if id in self.backlog and id in self.ended:
+                broken("backlog", f"delivery {id} has ended and is still filed as open")
         if self.open and (least := next(iter(self.open.values()))) < batch.frontier:
             broken("frontier", f"{batch.frontier}, but message {least} below it is open")
         if batch.filed or batch.frontier >= self.frontier + FRONTIER_STEP:
@@ -138,15 +143,34 @@ class Disk:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def load_open(self) -> Iterator[OpenDelivery]:
-        """See Store.load_open."""
-        for delivery, priority in sorted(self.backlog.items()):
-            yield self._row(delivery, priority)
+    def filed(self) -> Iterator[Filed]:
+        """See Store.filed."""
+        for place, lane in groupby(sorted(self.backlog.values()), key=lambda row: row[:2]):
+            rows = list(lane)
+            for at in range(0, len(rows), RUN_LENGTH):
+                run = rows[at : at + RUN_LENGTH]
+                yield Filed(*place, [row[2] for row in run], [row[4] for row in run])
+
+    def recent(self) -> Iterator[OpenDelivery]:
+        """See Store.recent."""
         for n, deliveries in self.of_message.items():
             if n >= self.frontier:
                 for delivery in deliveries:
                     if delivery not in self.ended and delivery not in self.backlog:
                         yield self._row(delivery, None)
+
+    def load(self, load: Load) -> list[OpenDelivery]:
+        """See Store.load."""
+        if load.places:
+            rows = [self.backlog.get(delivery) for delivery, _ in load.places]
+            found = [row for row in rows if row is not None and (row[2], row[1]) in load.places]
+        else:
+            found = sorted(
+                row
+                for row in self.backlog.values()
+                if row[:2] == (load.destination, load.lane) and row[2] > load.after
+            )[:LOAD_LENGTH_MAX]
+        return [self._row(delivery, lane) for _, lane, delivery, *_ in found]
 
     def dead(self, destination: str) -> list[OpenDelivery]:
         """See Store.dead."""

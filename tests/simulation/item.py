@@ -1,8 +1,11 @@
 """One delivery as the model sees it, from the outside."""
 
 from proto.message import Message
+from router.core.delivery import OVERHEAD_BYTES
 
-UNWRITTEN, DELAYED, LINED = range(3)  # not known to be on disk; before its time; in its line
+# Not known to be on disk; before its time; in its line; on the disk and not in memory, or there
+# and waiting for what is.
+UNWRITTEN, DELAYED, LINED, AWAY = range(4)
 
 
 class Item:
@@ -15,14 +18,18 @@ class Item:
         "expiries",
         "hand",
         "id",
+        "lane",
         "message",
         "n",
         "queue",
         "raw",
         "replayed",
         "retrying",
+        "size",
         "state",
         "subject",
+        "timed",
+        "unread",
         "urgency",
         "wait_until",
     )  # fmt: skip
@@ -33,6 +40,9 @@ class Item:
         self.queue = queue
         self.message = message
         self.raw = raw
+        self.size = len(raw) + OVERHEAD_BYTES
+        self.lane: int = message.priority
+        self.unread = False  # on the disk only
         self.subject = message.subject
         self.accepted_at = at  # ms UTC
         self.attempts = 0
@@ -42,6 +52,7 @@ class Item:
         self.wait_until = 0  # monotonic ms
         self.urgency: int = message.priority
         self.expiries: list[int] = []  # monotonic ms
+        self.timed = False  # the latest of them is to come
         self.blind = False  # its time ran out in a hand, or before it was queued
         self.replayed = False
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from router.core import core as heart
 from router.core import queue as lanes
-from router.core.core import Core
-from tests.simulation import lines
+from router.core import spill, supply
+from tests.simulation import lines, scene
 from tests.simulation.plan import Plan
-from tests.simulation.promise import FINER, NOT_YET_KEPT, Violation
+from tests.simulation.promise import Violation
 from tests.simulation.world import World
 
 
@@ -34,6 +34,11 @@ def small_world() -> Iterator[None]:
         (heart, "DELIVER_LENGTH_MAX", 3),
         (heart, "FILE_STEP", 5),
         (heart, "STALE_TIMERS_MIN", 8),
+        (lanes, "MIB", scene.MIB),
+        (supply, "SUPPLY_MIN", 3),
+        (supply, "HUNGER", 1),
+        (spill, "AHEAD_MIN", 2),
+        (spill, "RUN_LENGTH", 4),
     )
     kept = [(module, name, getattr(module, name)) for module, name, _ in small]
     try:
@@ -45,12 +50,12 @@ def small_world() -> Iterator[None]:
             setattr(module, name, value)
 
 
-def live(plan: Plan, core: type[Core] = Core, kept: frozenset[str] = FINER - NOT_YET_KEPT) -> End:
+def live(plan: Plan) -> End:
     """Live a plan to its end. What the core raises breaks a promise too."""
     world = None
     try:
         with small_world():
-            world = World(plan.setup, core, kept)
+            world = World(plan.setup)
             for action in plan.actions:
                 world.step(action)
             world.finish()

@@ -25,6 +25,9 @@ class Lines:
         self.held: dict[bytes, int] = {}
         self.ready: tuple[dict[int, Item], ...] = tuple({} for _ in range(LANES))
         self._lines: dict[str, dict[int, Item]] = {}
+        self.unread = [0] * LANES
+        self.away: dict[str, dict[int, Item]] = {}  # by subject, the oldest first
+        self._pulled: set[str] = set()  # what is missing of these subjects is being read
         self._passed = [0] * LANES  # at most so often was a lane passed over
         self._starved = [0] * LANES  # at least so often, with something to give
         self._late = [0] * LANES  # so often after its turn had come
@@ -86,6 +89,46 @@ class Lines:
             del self._lines[item.subject]
         elif was_head:
             self._offer(next(iter(line.values())))
+
+    # -- what is on the disk only ------------------------------------------------------------------
+
+    def put_away(self, item: Item) -> None:
+        """It is not held in memory."""
+        item.unread = True
+        self.unread[item.lane] += 1
+        self.away.setdefault(item.subject, {})[item.id] = item
+
+    def take_back(self, item: Item) -> None:
+        """It is not there after all, or joins the others."""
+        if item.unread:
+            item.unread = False
+            self.unread[item.lane] -= 1
+        line = self.away[item.subject]
+        del line[item.id]
+        if not line:
+            del self.away[item.subject]
+
+    def bring(self, items: list[Item], subject: str | None) -> list[Item]:
+        """These were read, `subject` is whose missing ones they are; returns what joins the
+        others now. Something of a subject that was read before earlier ones stays away."""
+        came = {item.id: item for item in items if item.unread}
+        for item in came.values():
+            item.unread = False
+            self.unread[item.lane] -= 1
+        if subject is not None:
+            self._pulled.discard(subject)
+            came |= {id: item for id, item in self.away[subject].items() if not item.unread}
+        free = []
+        for id, item in sorted(came.items()):
+            if item.subject in self._pulled:
+                continue
+            line = self.away[item.subject]
+            if item.subject and any(other.unread for other in line.values() if other.id < id):
+                self._pulled.add(item.subject)
+            else:
+                self.take_back(item)
+                free.append(item)
+        return free
 
     # -- what went --------------------------------------------------------------------------------
 

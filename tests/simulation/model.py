@@ -11,13 +11,13 @@ from proto import frames
 from proto.message import Message
 from router.core.core import Core, Now
 from router.core.delivery import State
-from router.core.output import Batch, OpenDelivery
+from router.core.output import BacklogRow, Batch, Load, OpenDelivery
 from router.settings import Backoff, Destination
 from tests.simulation import scene
 from tests.simulation.disk import TOTALS, WORDS, Disk
-from tests.simulation.item import DELAYED, LINED, UNWRITTEN, Item
-from tests.simulation.lines import Lines
-from tests.simulation.promise import EXPIRY, broken
+from tests.simulation.item import AWAY, DELAYED, LINED, UNWRITTEN, Item
+from tests.simulation.lines import LANES, Lines
+from tests.simulation.promise import broken
 
 Due = dict[int, list[frozenset[str]]]
 JITTER: Final = 0.2
@@ -32,12 +32,9 @@ EXPIRED: Final = frozenset(("expired",))
 class Model:
     """What one life of the router must be like; `start` begins the next life on the same disk."""
 
-    def __init__(
-        self, disk: Disk, messages: dict[tuple[str, str], Message], kept: frozenset[str]
-    ) -> None:
+    def __init__(self, disk: Disk, messages: dict[tuple[str, str], Message]) -> None:
         self.disk = disk
         self.messages = messages  # (source, id) -> the message, which never changes
-        self.kept = kept  # the finer promises that are held against the router
         self.accepted: set[tuple[str, str]] = set()
         self.seen: dict[tuple[str, str, str], int] = {}  # queue, source, id -> delivery
         self.effects: dict[tuple[str, str], int] = {}  # queue, subject -> n of the latest first one
@@ -45,8 +42,9 @@ class Model:
 
     # -- a life begins ----------------------------------------------------------------------------
 
-    def start(self, variant: int, open_max: int, now: Now) -> None:
-        """Take up what is on the disk, all of it, wherever the frontier is."""
+    def start(self, variant: int, open_max: int, put_out: set[int], now: Now) -> None:
+        """Take up what is on the disk, all of it, wherever the frontier is; what is in the backlog
+        or was `put_out` there is not in memory."""
         self.variant, self.open_max = variant, open_max
         self.items: dict[int, Item] = {}
         self.timed: dict[int, Item] = {}
@@ -62,25 +60,33 @@ class Model:
         self.acknowledging: dict[bytes, list[int]] = {}
         self.pledged: dict[tuple[bytes, int], list[tuple[str, str]]] = {}
         self.read_attempts = self.read_outcomes = self.read_messages = 0
-        self.read_reopened = self.read_dropped = 0
+        self.read_reopened = self.read_dropped = self.read_spilled = 0
+        self.spilling: dict[int, BacklogRow] = {}
+        self.dues: dict[int, int | None] = {}  # of what was read: when its next attempt is
+        self._resident: dict[str, list[int]] = {}
         self._put_in_force(variant)
         disk = self.disk
         for delivery in sorted((*disk.open, *disk.backlog)):
-            self._take_up(delivery, now)
+            self._take_up(delivery, delivery in disk.backlog or delivery in put_out, now)
         for name, totals in disk.totals.items():
             self._know(name)
             self.totals[name] = dict(totals)
         for name in disk.holds:
             self._know(name).held_back = True
 
-    def _take_up(self, delivery: int, now: Now) -> None:
+    def _take_up(self, delivery: int, away: bool, now: Now) -> None:
         n, name = self.disk.deliveries[delivery]
         at, raw = self.disk.messages[n]
         item = Item(delivery, n, name, self._message_of(n), raw, at)
         item.attempts, due = self.disk.attempts.get(delivery, (0, None))
         self._know(name).open += 1
         self.items[delivery] = item
-        self._enqueue(item, due, now)
+        if away:
+            item.state = AWAY
+            self.queues[name].put_away(item)
+        else:
+            self._resident[name][item.lane] += item.size
+            self._enqueue(item, due, now)
 
     def _message_of(self, n: int) -> Message:
         return self.messages[self.disk.keys[n]]
@@ -112,6 +118,7 @@ class Model:
         if queue is None:
             queue = self.queues[name] = Lines(name)
             self.destinations[name] = Destination()
+            self._resident[name] = [0] * LANES
             self.totals[name] = dict.fromkeys(TOTALS, 0)
         return queue
 
@@ -128,6 +135,8 @@ class Model:
         """Messages were sent and some refused: each rightly, and the others are to be written."""
         rows = batch.messages[self.read_messages :]
         self.read_messages = len(batch.messages)
+        self.spilling = {row[2]: row for row in batch.spilled[self.read_spilled :]}
+        self.read_spilled = len(batch.spilled)
         taken: list[tuple[str, str]] = []
         numbers = iter(rows)
         for index, (raw, message) in enumerate(sent):
@@ -161,6 +170,30 @@ class Model:
             self.gathered.append(item)
             self.items[delivery] = item
             self.queues[name].unwritten += 1
+            self._expect_spilled(item)
+
+    def _expect_spilled(self, item: Item) -> None:
+        """It is held in memory if there is room, and nothing before it is on the disk only."""
+        lines, row = self.queues[item.queue], self.spilling.pop(item.id, None)
+        crowded = self.resident_bytes(item.queue)[item.lane] > self._lane_bytes_max(item.queue)
+        behind = lines.unread[item.lane] or (item.subject and item.subject in lines.away)
+        if (row is not None) != bool(crowded or behind):
+            broken(
+                "memory is bounded", f"{item.queue}: {item.id} is {'' if row else 'not '}spilled"
+            )
+        if row is None:
+            self._resident[item.queue][item.lane] += item.size
+        else:
+            if row[:4] != (item.queue, item.lane, item.id, item.n):
+                broken("backlog", f"delivery {item.id} is spilled as {row}")
+            lines.put_away(item)
+
+    def _lane_bytes_max(self, name: str) -> int:
+        return self.destinations[name].memory_mib * scene.MIB // 4
+
+    def resident_bytes(self, name: str) -> list[int]:
+        """Return how many bytes of a queue must be in memory, by lane."""
+        return self._resident[name]
 
     def _reasons(
         self, peer: bytes, message: Message | None, full: bool, now: Now
@@ -202,23 +235,49 @@ class Model:
             self.pledged.setdefault((peer, number), []).extend(ids)
         self.gathered, self.accepts = [], []
         self.read_attempts = self.read_outcomes = self.read_messages = 0
-        self.read_reopened = self.read_dropped = 0
+        self.read_reopened = self.read_dropped = self.read_spilled = 0
 
-    def told(self, duplicates: dict[int, int], now: Now) -> None:
-        """The oldest transaction is on disk and the core knows: its deliveries are in line."""
+    def told(
+        self, duplicates: dict[int, int], loaded: list[tuple[Load, list[OpenDelivery]]], now: Now
+    ) -> None:
+        """The oldest transaction is on disk and the core knows: its deliveries are in line, and
+        what was read is in memory."""
         items, accepts = self.pipeline.pop(0)
         for item in items:
             queue = self.queues[item.queue]
             if not item.replayed:
                 queue.unwritten -= 1
                 if item.n in duplicates:
-                    del self.items[item.id]
+                    self._never_was(item)
                     continue
                 queue.open += 1
                 self.totals[item.queue]["accepted"] += 1
-            self._enqueue(item, None, now)
+            if item.unread:
+                item.state = AWAY
+            else:
+                self._enqueue(item, None, now)
+        for load, rows in loaded:
+            self._read_back(load, rows, now)
         for peer, number in accepts:
             self.acknowledging.setdefault(peer, []).append(number)
+
+    def _never_was(self, item: Item) -> None:
+        del self.items[item.id]
+        if item.unread:
+            self.queues[item.queue].take_back(item)
+        else:
+            self._resident[item.queue][item.lane] -= item.size
+
+    def _read_back(self, load: Load, rows: list[OpenDelivery], now: Now) -> None:
+        due = {row.delivery: row.due for row in rows}
+        items = [self.items[row.delivery] for row in rows if row.delivery in self.items]
+        for item in items:
+            if item.unread:
+                self._resident[item.queue][item.lane] += item.size
+        subject = load.subject if load.places else None
+        for item in self.queues[load.destination].bring(items, subject):
+            self._enqueue(item, due.get(item.id, self.dues.get(item.id)), now)
+        self.dues.update(due)
 
     def acknowledged(self, peer: bytes, numbers: list[int]) -> None:
         """ACCEPTED was sent: all of it is on disk."""
@@ -243,10 +302,13 @@ class Model:
         queue = self.queues[item.queue]
         message = item.message
         if message.expires is not None:
-            at = now.mono_ms + message.expires - now.wall_ms
-            item.expiries = [*self.stale.pop(item.id, ()), at]
-            item.blind = at <= now.mono_ms
+            item.expiries = [*self.stale.pop(item.id, ())]
             self.timed[item.id] = item
+            if message.expires <= now.wall_ms:
+                item.state = DELAYED  # it never gets into line
+                self.due.setdefault(item.id, []).append(EXPIRED)
+                return
+            self._arm(item, now)
         if not item.attempts and not item.replayed:
             due = message.not_before
         if due is None or due <= now.wall_ms:
@@ -258,6 +320,14 @@ class Model:
             self.timed[item.id] = item
         elif queue.arrive(item):
             self._wait(item)
+
+    @staticmethod
+    def _arm(item: Item, now: Now) -> None:
+        """Its time runs out by the clock that never jumps, unless it does already."""
+        expires = item.message.expires
+        if expires is not None and not item.timed:
+            item.timed = True
+            item.expiries.append(now.mono_ms + expires - now.wall_ms)
 
     def _wait(self, item: Item) -> None:
         self.queues[item.queue].withhold(item)
@@ -312,6 +382,7 @@ class Model:
             broken("attempts are counted", f"delivery {id}: {number} at {at}, not {item.attempts}")
         if word == "replayed":
             return
+        self._arm(item, now)
         if word == "vanished":
             if due is not None:
                 broken("a settlement is kept", f"delivery {id} vanished and has a due time")
@@ -355,6 +426,7 @@ class Model:
         if item.expiries:
             self.stale[item.id] = item.expiries
         self.totals[item.queue][word] += 1
+        self._resident[item.queue][item.lane] -= item.size
         self.queues[item.queue].end(item)
 
     # -- delivering -------------------------------------------------------------------------------
@@ -390,7 +462,7 @@ class Model:
 
     def _open_item(self, id: int, name: str, raw: bytes) -> Item:
         item = self.items.get(id)
-        if item is None or item.state == UNWRITTEN:
+        if item is None or item.state in (UNWRITTEN, AWAY):
             if id in self.disk.deliveries and item is None:
                 broken("ended is not delivered", f"delivery {id} has ended")
             broken("delivered is on disk", f"delivery {id} is not on disk yet")
@@ -408,7 +480,7 @@ class Model:
             head = queue.head(item)
             promise = "order" if head.hand is None else "one of a subject at a time"
             broken(promise, f"{queue.name} {item.subject}: {item.id} before {head.id}")
-        if item.overdue_by_both(*now) and (EXPIRY in self.kept or not item.blind):
+        if item.overdue_by_both(*now):
             broken("expired is not delivered", f"delivery {item.id} of {queue.name}")
 
     def _note_effect(self, item: Item) -> None:
@@ -433,7 +505,7 @@ class Model:
         self.pauses: dict[int, tuple[int, int]] = {}
         for one in settlements:
             item = self.items.get(one.delivery)
-            if item is None or item.state == UNWRITTEN or item.id in self.due:
+            if item is None or item.state in (UNWRITTEN, AWAY) or item.id in self.due:
                 continue
             if item.hand is not None and item.hand != peer:
                 foreign += 1
@@ -518,6 +590,7 @@ class Model:
             if first is not None and first <= now.mono_ms:
                 item.expiries = [at for at in item.expiries if at > now.mono_ms]
                 item.blind = True
+                item.timed = False
                 if item.hand is None:
                     self.due[item.id] = [EXPIRED]
                     came_up = came_up and item.wait_until < first
@@ -543,6 +616,12 @@ class Model:
                        f" expected {lines.open} and {lines.unwritten}")  # fmt: skip
             if totals["accepted"] != sum(totals[word] for word in TOTALS[1:]) + lines.open:
                 broken("books", f"{name}: {totals} and {lines.open} open do not balance")
+            if queue.spill.unread != lines.unread:
+                broken("books", f"{name}: {queue.spill.unread} on the disk only, expected"
+                       f" {lines.unread}")  # fmt: skip
+            if queue.resident_bytes != self._resident[name]:
+                broken("memory is bounded", f"{name}: {queue.resident_bytes} bytes,"
+                       f" expected {self._resident[name]}")  # fmt: skip
             if queue.in_flight != sum(lines.held.values()):
                 broken("books", f"{name}: {queue.in_flight} in flight")
 
@@ -555,6 +634,7 @@ class Model:
             self.items[item.id] = item
             self.gathered.append(item)
             self.due[item.id] = [frozenset(("reopened",)), REPLAYED]
+            self._resident[item.queue][item.lane] += item.size
             self.queues[item.queue].open += 1
             self.totals[item.queue]["dead"] -= 1
 

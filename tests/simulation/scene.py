@@ -24,6 +24,7 @@ SESSION_TIMEOUT_MS: Final = 4_000
 OPEN_MAX: Final = (1_000, 12, 4)
 LAGS: Final = (30, 12, 4)
 VARIANTS: Final = 4
+MIB: Final = 4_096  # what a mebibyte shrinks to: five deliveries of a lane
 
 BUS: Final = BusSettings(
     body_bytes_max=BODY_BYTES_MAX, session_timeout_ms=SESSION_TIMEOUT_MS, sessions_max=8
@@ -39,9 +40,9 @@ def settings_of(variant: int, open_max: int) -> Settings:
     """Return one of the configurations; `open_max` is an index of OPEN_MAX."""
     limit = OPEN_MAX[open_max]
     destinations = {
-        "first": Destination(backoff=BRISK, open_max=limit),
+        "first": Destination(backoff=BRISK, open_max=limit, memory_mib=8),
         "second": Destination(backoff=PATIENT, open_max=limit),
-        "third": Destination(backoff=BRISK, open_max=limit),
+        "third": Destination(backoff=BRISK, open_max=limit, memory_mib=2),
     }
     routes = [
         Route(type="test.*", to=["first", "second"]),
@@ -60,7 +61,9 @@ def settings_of(variant: int, open_max: int) -> Settings:
             Route(type="alarm.*", source="south", to=["first"]),
         ]
         destinations["second"] = Destination(
-            backoff=Backoff(attempts_max=3, first_ms=20), open_max=max(4, limit // 3)
+            backoff=Backoff(attempts_max=3, first_ms=20),
+            open_max=max(4, limit // 3),
+            memory_mib=1,
         )
     elif variant == 2:  # fewer rights
         permissions["south"] = Permission(publish=["alarm.*"])

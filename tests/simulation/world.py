@@ -12,14 +12,14 @@ import msgspec
 from proto import frames
 from proto.message import Message, decode_message, encode_message
 from router.core.core import Core, Now
-from router.core.output import Batch
+from router.core.output import Batch, OpenDelivery
 from router.settings import Destination
 from tests.simulation import plan, scene
 from tests.simulation.disk import Disk, DiskError
 from tests.simulation.item import Item
 from tests.simulation.model import Model
 from tests.simulation.plan import Action, Setup
-from tests.simulation.promise import AT_ONCE, FINER, NOT_YET_KEPT, OPERATORS, broken
+from tests.simulation.promise import broken
 from tests.simulation.questions import FORGED, HONEST, Questions
 
 DEPTH_MAX: Final = 2  # batches in the store's hands, as in the daemon
@@ -35,13 +35,11 @@ _read_request = msgspec.msgpack.Decoder(frames.RequestRaw).decode
 class World:
     """One life of a router and all who deal with it."""
 
-    def __init__(self, setup: Setup, core: type[Core] = Core,
-                 kept: frozenset[str] = FINER - NOT_YET_KEPT) -> None:  # fmt: skip
+    def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.disk = Disk()
         self.messages: dict[tuple[str, str], Message] = {}
-        self.kept = kept
-        self.model = Model(self.disk, self.messages, kept)
+        self.model = Model(self.disk, self.messages)
         self.wall_ms, self.mono_ms = WALL_MS, 1_000
         self.variant = 0
         self.names = {key: name for name, key in scene.KEYS.items()}
@@ -51,7 +49,6 @@ class World:
         self.history: dict[str, list[Message]] = {"north": [], "south": []}
         self.unaccepted: dict[bytes, dict[int, list[Message]]] = {p: {} for p in scene.PRODUCERS}
         self.refused: dict[bytes, list[Message]] = {p: [] for p in scene.PRODUCERS}
-        self._core = core
         self.replies: list[tuple[bytes, Any]] = []  # the last call's, without what has a check
         self._start()
 
@@ -76,22 +73,23 @@ class World:
         disk.audit()
         self.lives += 1
         self.writing: list[Batch] = []
-        self.written: list[dict[int, int]] = []
+        self.written: list[tuple[dict[int, int], list[list[OpenDelivery]]]] = []
         self.heard: dict[bytes, int] = {}  # live sessions, and when they last said something
         self.clogged: set[bytes] = set()
         self.lost: list[tuple[bytes, str]] = []  # who just lost the right to which destination
         self.questions = Questions()
-        self.core = core = self._core(settings, "bus", disk.epoch, Random(disk.epoch))
+        self.core = core = Core(settings, "bus", disk.epoch, Random(disk.epoch))
         core.names = dict(self.names)
         core.store_full = self.full
         core.frontier_lag_max = scene.LAGS[self.setup.lag]
         core.observed = bool(self.setup.observed)
-        core.restore(list(disk.load_open()), *disk.next_numbers(), self.now)
         for name, totals in disk.totals.items():
             self._queue(name).totals.update(totals)
         for name, reason in disk.holds.items():
             self._queue(name).hold = reason
-        self.model.start(self.variant, self.setup.open_max, self.now)
+        core.restore(disk.filed(), list(disk.recent()), *disk.next_numbers(), self.now)
+        put_out = {row[2] for row in core.out.batch.filed}
+        self.model.start(self.variant, self.setup.open_max, put_out, self.now)
         self._check_taken_up()
         self._tick()  # the daemon's timer fires before it hears anybody
         for peer in scene.PRODUCERS:
@@ -103,11 +101,13 @@ class World:
 
     def _check_taken_up(self) -> None:
         found = {*self.core.open, *self.core.backlog}
-        lost = self.model.items.keys() - found
+        expected = {id for id, item in self.model.items.items() if not item.unread}
+        expected -= self.model.due.keys()  # what ran out meanwhile
+        lost = expected - found
         if lost:
             broken("nothing is lost", f"a start does not find delivery {min(lost)}")
-        if found != self.model.items.keys():
-            extra = found - self.model.items.keys()
+        if found != expected:
+            extra = found - expected
             broken("ends once", f"a start finds delivery {min(extra)}, which has ended")
 
     def _crash(self, kept: int) -> None:
@@ -164,10 +164,7 @@ class World:
             if peer in self.heard and (peer, deliver.destination) not in self.lost:
                 items = self.model.delivered(peer, deliver.destination, deliver, self.now)
             else:
-                if AT_ONCE in self.kept:
-                    broken("rights are kept", f"{peer!r} is handed {deliver.destination} and ends")
-                found = (self.model.items.get(one.delivery) for one in deliver.deliveries)
-                items = [item for item in found if item is not None]
+                broken("rights are kept", f"{peer!r} is handed {deliver.destination} and ends")
             went.setdefault(deliver.destination, {}).setdefault(peer, []).extend(items)
         elif verb == frames.REQUEST:
             request = _read_request(payload)
@@ -416,7 +413,9 @@ class World:
 
     def _do_write(self) -> None:
         if len(self.written) < len(self.writing):
-            self.written.append(self.disk.write(self.writing[len(self.written)]))
+            batch = self.writing[len(self.written)]
+            duplicates = self.disk.write(batch)
+            self.written.append((duplicates, [self.disk.load(load) for load in batch.loads]))
 
     def _do_tell(self) -> None:
         if self.written:
@@ -424,9 +423,9 @@ class World:
             self._carry_out()
 
     def _persist(self) -> None:
-        batch, duplicates = self.writing.pop(0), self.written.pop(0)
-        self.model.told(duplicates, self.now)
-        self.core.persisted(batch, duplicates, self.now)
+        batch, (duplicates, loaded) = self.writing.pop(0), self.written.pop(0)
+        self.model.told(duplicates, list(zip(batch.loads, loaded, strict=True)), self.now)
+        self.core.persisted(batch, duplicates, self.now, loaded)
 
     def _do_flush(self) -> None:
         self._do_take()
@@ -589,7 +588,7 @@ class World:
         asked = {row[0] for batch in batches for row in (*batch.reopened, *batch.dropped)}
         found = self.disk.dead(scene.QUEUES[queue])[: count + 1]
         free = [row for row in found if row.delivery not in asked]
-        return found if OPERATORS in self.kept else free, free
+        return found, free
 
     def _do_replay(self, queue: int, count: int) -> None:
         found, free = self._dead(queue, count)

@@ -830,15 +830,15 @@ def test_a_restart_takes_up_what_was_open_in_order_with_its_attempts() -> None:
         for n in (1, 2)
     ]
     retried = OpenDelivery(
-        3, 3, "sink", bench.now.wall_ms, frames.encode(message("3")), 2, bench.now.wall_ms + 500, 2
+        3, 3, "sink", bench.now.wall_ms, frames.encode(message("3")), 2, bench.now.wall_ms + 500
     )
-    bench.core.restore([*rows, retried], 4, 4, bench.now)
+    bench.core.restore([], [*rows, retried], 4, 4, bench.now)
     bench.consumer(10)
     assert bench.taken() == [("1", 1, 1)]
     bench.wait(500)
     assert bench.taken() == [("3", 3, 3)]
     bench.settle(3)
-    assert bench.core.out.batch.unfiled == [("sink", 2, 3, 3)]
+    assert [row[2] for row in bench.core.out.batch.outcomes] == ["sink"]
     bench.accept(message("4"))
     assert bench.taken() == [("4", 4, 1)]
 
@@ -846,7 +846,7 @@ def test_a_restart_takes_up_what_was_open_in_order_with_its_attempts() -> None:
 def test_a_destination_that_left_the_configuration_keeps_its_deliveries() -> None:
     bench = Bench()
     row = OpenDelivery(1, 1, "gone", bench.now.wall_ms, frames.encode(message("a")))
-    bench.core.restore([row], 2, 2, bench.now)
+    bench.core.restore([], [row], 2, 2, bench.now)
     assert bench.core.queues["gone"].open == 1
 
 

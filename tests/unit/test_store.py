@@ -13,7 +13,9 @@ from proto.message import Message, encode_message
 from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import StoreError
-from router.store.sqlite import FILE, SEGMENT, SqliteStore
+from router.store.reader import SEGMENT
+from router.store.sqlite import FILE, SqliteStore
+from tests.crash.ledger import open_deliveries
 
 AT = 1_800_000_000_000
 
@@ -52,7 +54,7 @@ def test_a_new_journal_names_itself_and_counts_its_starts(tmp_path: Path) -> Non
 def test_repeated_ids_are_found_within_a_batch_and_across_batches(store: SqliteStore) -> None:
     assert store.write(batch_of(1, ["a", "b", "a"])) == {3: 1}
     assert store.write(batch_of(4, ["c", "b"])) == {5: 2}
-    assert [row.delivery for row in store.load_open()] == [1, 2, 4]
+    assert [row.delivery for row in open_deliveries(store)] == [1, 2, 4]
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +67,7 @@ def test_duplicates_agree_with_a_dictionary(
     known: dict[str, int] = {}
     expected = {n: known[id] for n, id in enumerate(ids, 1) if known.setdefault(id, n) != n}
     assert store.write(batch_of(1, ids)) == expected
-    assert [row.n for row in store.load_open()] == sorted(known.values())
+    assert [row.n for row in open_deliveries(store)] == sorted(known.values())
     store.close()
 
 
@@ -81,7 +83,7 @@ def test_what_is_open_survives_a_kill_and_what_has_ended_does_not_return(
         shutil.copy(file, image)
     found = SqliteStore(image)
     opened = found.open()
-    rows = list(found.load_open())
+    rows = open_deliveries(found)
     assert [(row.delivery, row.attempts, row.due) for row in rows] == [
         (1, 0, None),
         (3, 1, AT + 500),
@@ -121,14 +123,14 @@ def test_the_backlog_holds_what_lies_behind_the_frontier(tmp_path: Path) -> None
     for delivery in range(3, 11):
         store.write(outcome(delivery))
     store.write(Batch(attempts=[(1, 4, AT, "retry", "HTTP 503", AT + 9)]))
-    store.write(Batch(filed=[("sink", 2, 1, 1), ("sink", 0, 2, 2)], frontier=11))
+    store.write(Batch(filed=[("sink", 2, 1, 1, 0), ("sink", 0, 2, 2, 0)], frontier=11))
     ended = outcome(2)
-    ended.unfiled.append(("sink", 0, 2, 2))
+    ended.unfiled.append(("sink", 0, 2, 2, 0))
     store.write(ended)
     store.close()
     again = SqliteStore(tmp_path)
     again.open()
-    rows = list(again.load_open())
+    rows = sorted(open_deliveries(again), key=lambda row: row.delivery)
     assert [row.delivery for row in rows] == [1, *range(11, 31)]
     assert (rows[0].attempts, rows[0].due, rows[0].filed) == (4, AT + 9, 2)
     assert rows[1].filed is None
@@ -171,7 +173,7 @@ def test_a_damaged_message_is_named_and_nothing_is_deleted(tmp_path: Path) -> No
     damaged = SqliteStore(tmp_path)
     damaged.open()
     with pytest.raises(StoreError, match="message 2 is damaged"):
-        list(damaged.load_open())
+        list(damaged.recent())
     damaged.close()
     assert SqliteStore(tmp_path).open().epoch == 3
 
@@ -207,6 +209,6 @@ def test_a_delivery_in_the_backlog_before_the_frontier_has_come_is_open_once(
     store = SqliteStore(tmp_path)
     store.open()
     store.write(batch_of(1, ["a", "b"]))
-    store.write(Batch(filed=[("sink", 2, 2, 2)], frontier=1))
-    assert [(row.delivery, row.filed) for row in store.load_open()] == [(2, 2), (1, None)]
+    store.write(Batch(filed=[("sink", 2, 2, 2, 0)], frontier=1))
+    assert [(row.delivery, row.filed) for row in open_deliveries(store)] == [(1, None), (2, 2)]
     store.close()

@@ -1,0 +1,142 @@
+"""How a queue that is longer than memory leaves deliveries to the disk and gets them back in order.
+
+What it hands out, it holds in memory; `Spill` keeps count of the rest. A lane reads on when it runs
+short of what it can hand out. Whatever is read waits aside while something earlier of its subject
+is still on the disk in another lane: that is read first.
+"""
+
+from typing import Final
+from zlib import crc32
+
+from proto.message import decode_message
+from router.core.delivery import Delivery
+from router.core.output import BacklogRow, Load, OpenDelivery
+from router.core.queue import PRIORITIES, Queue
+
+SUPPLY_MIN: Final = 1_024  # ready deliveries of a lane: below this it reads on, if it has room,
+HUNGER: Final = 64  # and below this also beyond its room, as what it holds cannot go,
+HUNGER_SHARE: Final = 4  # up to so many times its memory
+
+
+def hash_of(subject: str) -> int:
+    """Return 32 bits that are the same on every machine; 0 means that there is no subject."""
+    return crc32(subject.encode()) or 1 if subject else 0
+
+
+def backlog_row(delivery: Delivery) -> BacklogRow:
+    """Return the row under which the store's backlog has a delivery."""
+    name, subject_hash = delivery.queue.name, hash_of(delivery.subject)
+    return name, delivery.lane, delivery.id, delivery.n, subject_hash
+
+
+def delivery_of(row: OpenDelivery, queue: Queue) -> Delivery:
+    """Return a stored delivery as the core holds it."""
+    message = decode_message(row.raw)
+    due = row.due if row.attempts else message.not_before
+    delivery = Delivery(
+        row.delivery, row.n, queue, message.subject, message.priority, row.raw,
+        row.accepted_at, due, message.expires, row.attempts,
+    )  # fmt: skip
+    delivery.filed = row.filed is not None
+    return delivery
+
+
+def spill(queue: Queue, subject: str, row: BacklogRow) -> bool:
+    """Leave a new delivery to the disk, and say so, if its lane is full or what comes before it,
+    in the lane or of its subject, is there too."""
+    _, lane, id, _, subject_hash = row
+    there = queue.spill
+    behind = (
+        queue.resident_bytes[lane] > queue.lane_bytes_max
+        or there.unread[lane]
+        or subject in queue.aside
+        or (subject_hash and there.total and there.find(subject_hash))
+    )
+    if behind:
+        there.add(lane, id, subject_hash)
+    return bool(behind)
+
+
+def is_behind(delivery: Delivery) -> bool:
+    """Whether something of its subject is on the disk only."""
+    there = delivery.queue.spill
+    return bool(delivery.subject and there.total and there.find(hash_of(delivery.subject)))
+
+
+def put_out(delivery: Delivery) -> BacklogRow:
+    """Leave a delivery to the disk whose message is there already, and return its row."""
+    row = backlog_row(delivery)
+    there = delivery.queue.spill
+    there.add(delivery.lane, delivery.id, row[4])
+    there.synced[delivery.lane] = max(there.synced[delivery.lane], delivery.id)
+    return row
+
+
+def wanted(queue: Queue) -> list[Load]:
+    """Return what is to be read now, for each lane that runs short of what it can hand out."""
+    there = queue.spill
+    loads: list[Load] = []
+    for lane in range(PRIORITIES) if there.total else ():
+        if (
+            there.unread[lane]
+            and not there.reading[lane]
+            and there.cursors[lane] < there.synced[lane]
+            and _is_short(queue, lane)
+        ):
+            there.reading[lane] = True
+            loads.append(Load(queue.name, lane, there.cursors[lane]))
+    return loads
+
+
+def _is_short(queue: Queue, lane: int) -> bool:
+    """Whether a lane has little to hand out, and room for more."""
+    supply = queue.supply(lane)
+    share = HUNGER_SHARE if supply < HUNGER else 1
+    return supply < SUPPLY_MIN and queue.resident_bytes[lane] < share * queue.lane_bytes_max
+
+
+def take_up(
+    queue: Queue, load: Load, rows: list[OpenDelivery]
+) -> tuple[list[Delivery], list[Load]]:
+    """Bring what was read into memory, unless it is there already.
+
+    Returns what can be queued now, in order, and what is to be read first for the rest.
+    """
+    came = [delivery_of(row, queue) for row in _unread(queue, load, rows)]
+    for delivery in came:
+        queue.resident_bytes[delivery.lane] += delivery.size
+    came += queue.aside.pop(load.subject, ())
+    ready: list[Delivery] = []
+    loads: list[Load] = []
+    for delivery in sorted(came, key=lambda delivery: delivery.id):
+        if delivery.subject in queue.aside:
+            queue.aside[delivery.subject].append(delivery)
+        elif places := _earlier(delivery):
+            queue.aside[delivery.subject] = [delivery]
+            loads.append(Load(queue.name, places=places, subject=delivery.subject))
+        else:
+            ready.append(delivery)
+    return ready, loads
+
+
+def _unread(queue: Queue, load: Load, rows: list[OpenDelivery]) -> list[OpenDelivery]:
+    there = queue.spill
+    if load.places:
+        lanes = dict(load.places)
+        rows = [row for row in rows if not there.is_read(lanes[row.delivery], row.delivery)]
+        for row in rows:
+            there.read(lanes[row.delivery], row.delivery)
+    else:
+        there.reading[load.lane] = False
+        rows = [row for row in rows if there.read_next(load.lane, row.delivery)]
+        there.trim()
+    return rows
+
+
+def _earlier(delivery: Delivery) -> tuple[tuple[int, int], ...]:
+    """Return (delivery, lane) of what comes before one in its subject and is on the disk."""
+    there = delivery.queue.spill
+    if not delivery.subject or there.total == there.unread[delivery.lane]:
+        return ()  # the rest of its own lane comes after it
+    places = there.find(hash_of(delivery.subject))
+    return tuple(place for place in places if place[0] < delivery.id)
