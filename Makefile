@@ -5,6 +5,7 @@
 # make bench-backlog       the same with two million messages waiting
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
+# make canaries            bugs planted into the core, and the seed that finds each
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-backlog crash simulate clean packages
+.PHONY: help run test lint bench bench-backlog crash simulate canaries clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -39,6 +40,9 @@ crash: $(STAMP)
 SEEDS ?= 2000
 simulate: $(STAMP)
 	@exec $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs "$$(nproc)" $(ARGS)
+
+canaries: $(STAMP)
+	@exec $(BIN)/python -m tests.simulation.canaries --jobs "$$(nproc)" $(ARGS)
 
 lint: $(STAMP)
 	@step=start

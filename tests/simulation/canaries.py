@@ -1,0 +1,333 @@
+"""Known bugs, each planted into the core on purpose: whether the simulation would find it.
+
+    python -m tests.simulation.canaries [--seeds 500] [--jobs 2]
+
+A canary replaces one function of the core. It gets the real one and its arguments.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from router.core import supply
+from router.core.core import Core
+from router.core.delivery import IN_FLIGHT, READY, SETTLED
+from router.core.queue import PRIORITIES, Holding, Queue
+from router.core.spill import Spill
+from tests.simulation.life import End, live
+from tests.simulation.plan import draw
+
+STEPS: Final = 500
+SEEDS_MAX: Final = 500
+Broken = Callable[..., Any]
+
+
+class Canary(NamedTuple):
+    """One bug: what it does, and what it takes the place of."""
+
+    name: str
+    says: str
+    owner: Any
+    attribute: str
+    broken: Broken
+
+
+CANARIES: Final[dict[str, Canary]] = {}
+
+
+def plant(owner: Any, attribute: str) -> Callable[[Broken], Broken]:
+    """Keep a function as the broken variant of another."""
+
+    def keep(broken: Broken) -> Broken:
+        name = broken.__name__.replace("_", "-")
+        CANARIES[name] = Canary(name, (broken.__doc__ or "").strip(), owner, attribute, broken)
+        return broken
+
+    return keep
+
+
+@contextmanager
+def planted(canary: Canary) -> Iterator[None]:
+    """Put the bug into the core for a while."""
+    kept = vars(canary.owner)[canary.attribute]
+    real = getattr(canary.owner, canary.attribute)
+
+    def stand_in(*arguments: Any, **named: Any) -> Any:
+        return canary.broken(real, *arguments, **named)
+
+    is_static = isinstance(kept, staticmethod)
+    setattr(canary.owner, canary.attribute, staticmethod(stand_in) if is_static else stand_in)
+    try:
+        yield
+    finally:
+        setattr(canary.owner, canary.attribute, kept)
+
+
+# -- what is accepted -----------------------------------------------------------------------------
+
+
+@plant(Core, "take_batch")
+def ack_before_sync(real: Broken, core: Core) -> Any:
+    """ACCEPTED leaves when the batch goes to the disk, not when it is there."""
+    batch = real(core)
+    core._send_accepted(batch.accepts)
+    batch.accepts = []
+    return batch
+
+
+@plant(Core, "persisted")
+def dedup_lost(real: Broken, core: Core, batch: Any, duplicates: Any, *rest: Any) -> None:
+    """A repeated message is delivered like a new one."""
+    real(core, batch, {}, *rest)
+
+
+@plant(Core, "_check_limits")
+def limits_forgotten(real: Broken, core: Core, message: Any, queues: Any, now: Any) -> Any:
+    """A full queue, a full disk and a body too large are taken all the same."""
+    return None
+
+
+@plant(Core, "_frontier")
+def frontier_too_far(real: Broken, core: Core) -> int:
+    """The frontier passes what is still open: a start does not find it."""
+    return core._next_n
+
+
+# -- order and retries ----------------------------------------------------------------------------
+
+
+@plant(Core, "_retry_at")
+def order_broken_on_retry(real: Broken, core: Core, delivery: Any, after_ms: int, now: Any) -> None:
+    """While a delivery waits for its next attempt, its followers go."""
+    queue, waiting = delivery.queue, delivery.queue._waiting.get(delivery.subject)
+    if waiting:
+        follower = waiting.popleft()
+        if not waiting:
+            del queue._waiting[delivery.subject]
+        follower.state = READY
+        queue._lanes[follower.priority].append(follower)
+    real(core, delivery, after_ms, now)
+
+
+@plant(Core, "_retry_at")
+def retry_dropped(real: Broken, core: Core, delivery: Any, after_ms: int, now: Any) -> None:
+    """A delivery that is to be retried gets no timer."""
+    if after_ms <= 0:
+        real(core, delivery, after_ms, now)
+
+
+@plant(Core, "_retry")
+def retry_settles(
+    real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
+) -> None:
+    """A retry is taken for an ack when the partner has refused twice."""
+    if delivery.attempts == 2:
+        core._end(delivery, SETTLED, note, now)
+    else:
+        real(core, delivery, after_ms, note, now)
+
+
+@plant(Core, "_vanished")
+def vanished_forgotten(real: Broken, core: Core, delivery: Any, now: Any) -> None:
+    """What a lost session held stays in hands that are gone."""
+
+
+@plant(Queue, "finish")
+def followers_forgotten(real: Broken, queue: Queue, delivery: Any) -> None:
+    """The next one of a subject is not let go when it expired in the line behind another."""
+    waiting = queue._waiting.get(delivery.subject)
+    real(queue, delivery)
+    if waiting and len(waiting) > 2:
+        waiting.pop()
+
+
+@plant(Queue, "add")
+def subjects_ignored(real: Broken, queue: Queue, delivery: Any) -> None:
+    """Two messages of one subject are out at once."""
+    delivery.state = READY
+    queue._lanes[delivery.priority].append(delivery)
+
+
+# -- who goes first, and how many -----------------------------------------------------------------
+
+
+@plant(Queue, "_first_lane")
+def priority_inverted(real: Broken, queue: Queue) -> int | None:
+    """The least urgent goes first."""
+    return next((lane for lane in reversed(range(PRIORITIES)) if queue._trim(lane)), None)
+
+
+@plant(Queue, "_aged_lane")
+def bulk_starves(real: Broken, queue: Queue, first: int) -> int:
+    """A lane that was passed over for long never gets its turn."""
+    return first
+
+
+@plant(Queue, "_promote")
+def emergency_waits_for_bulk(real: Broken, queue: Queue, head: Any, priority: int) -> None:
+    """What goes before an emergency of the same call keeps its own low urgency."""
+
+
+@plant(Holding, "room")
+def credit_off_by_one(real: Broken, holding: Holding, priority: int) -> int:
+    """A consumer is given one delivery more than it asked for."""
+    room: int = real(holding, priority)
+    return room + 1
+
+
+@plant(Holding, "room")
+def reserve_forgotten(real: Broken, holding: Holding, priority: int) -> int:
+    """Routine and bulk fill a window up to its last place."""
+    return holding.window - len(holding.held)
+
+
+@plant(Queue, "take")
+def hold_ignored(real: Broken, queue: Queue) -> Iterator[Any]:
+    """A destination that an operator holds back delivers."""
+    why, queue.hold = queue.hold, None
+    yield from real(queue)
+    queue.hold = why
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+@plant(Core, "_enqueue")
+def expired_delivered(real: Broken, core: Core, delivery: Any, now: Any) -> None:
+    """What has an end to its time is delivered after it."""
+    delivery.expires = None
+    real(core, delivery, now)
+
+
+@plant(Core, "_enqueue")
+def delay_ignored(real: Broken, core: Core, delivery: Any, now: Any) -> None:
+    """What is to wait for its time goes at once."""
+    if not delivery.attempts:
+        delivery.due = None
+    real(core, delivery, now)
+
+
+@plant(Core, "_set_expiry")
+def expiry_fires_once(real: Broken, core: Core, delivery: Any, now: Any) -> None:
+    """What ran out in a consumer's hands may go to another."""
+    if not delivery.attempts:
+        real(core, delivery, now)
+
+
+# -- sessions and operators -----------------------------------------------------------------------
+
+
+@plant(Core, "_may_settle_late")
+def strangers_settle(
+    real: Broken, core: Core, session: Any, delivery: Any, settlement: Any
+) -> bool:
+    """A session settles what it never held and may not consume."""
+    return delivery.state is not IN_FLIGHT
+
+
+@plant(Core, "know")
+def revoked_key_stays(real: Broken, core: Core, names: dict[bytes, str], now: Any) -> None:
+    """A session goes on after its key was revoked."""
+    core.names = names
+
+
+@plant(Core, "_close")
+def withdrawn_one_by_one(real: Broken, session: Any) -> None:
+    """What one session gives back goes to the next that loses its right in the same moment."""
+
+
+@plant(Core, "replay")
+def replayed_twice(real: Broken, core: Core, dead: Any, reason: str, now: Any) -> int:
+    """Two operators who replay the same letter at once both get it."""
+    count: int = real(core, dead, reason, now)
+    core._recalled.clear()
+    return count
+
+
+@plant(Core, "_withdraw")
+def rights_kept_until_goodbye(real: Broken, core: Core, session: Any, now: Any) -> None:
+    """A reload takes away a right, and the session goes on using it."""
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+@plant(supply, "spill")
+def memory_unbounded(real: Broken, queue: Queue, subject: str, row: Any) -> bool:
+    """Everything accepted is held in memory."""
+    return False
+
+
+@plant(supply, "_earlier")
+def read_out_of_order(real: Broken, delivery: Any) -> tuple[Any, ...]:
+    """What is read goes before something of its subject that is still on the disk."""
+    return ()
+
+
+@plant(Spill, "find")
+def overtakes_the_disk(real: Broken, spill: Spill, subject_hash: int) -> list[Any]:
+    """A new message does not see that an earlier one of its subject is on the disk."""
+    return []
+
+
+@plant(supply, "_unread")
+def row_skipped(real: Broken, queue: Queue, load: Any, rows: list[Any]) -> list[Any]:
+    """The last row that a load brings is taken for read, and is not."""
+    found: list[Any] = real(queue, load, rows)
+    return found[:-1] if len(found) > 2 else found
+
+
+@plant(supply, "is_behind")
+def restart_overtakes(real: Broken, delivery: Any) -> bool:
+    """A start queues what came last before what was put out to the disk of its subject."""
+    return False
+
+
+# -- finding them ---------------------------------------------------------------------------------
+
+
+class Find(NamedTuple):
+    """The first seed that found a canary."""
+
+    canary: str
+    seeds: int
+    end: End | None
+
+
+def hunt(name: str, seeds: int = SEEDS_MAX) -> Find:
+    """Plant a bug and live seed after seed until a promise is broken."""
+    with planted(CANARIES[name]):
+        for seed in range(seeds):
+            end = live(draw(seed, STEPS))
+            if end.promise:
+                return Find(name, seed + 1, replace(end, detail=""))
+    return Find(name, seeds, None)
+
+
+def main() -> int:
+    """Hunt for all and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.canaries")
+    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="at most, for each bug")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    asked = parser.parse_args()
+    missed = 0
+    print(f"{'bug':26} {'seed':>5} {'step':>5}  broken promise")
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for find in pool.map(hunt, CANARIES, [asked.seeds] * len(CANARIES)):
+            if find.end is None:
+                missed += 1
+                print(f"{find.canary:26} {'-':>5} {'-':>5}  NOT FOUND in {find.seeds} seeds")
+            else:
+                end = find.end
+                print(f"{find.canary:26} {end.seed:5} {end.steps:5}  {end.promise}", flush=True)
+    print(f"{len(CANARIES) - missed} of {len(CANARIES)} found")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
