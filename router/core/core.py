@@ -815,12 +815,22 @@ class Core:
 
     def beat(self, now: Now) -> None:
         """Ping silent sessions and end those that stay silent; once a second is enough."""
-        for session in list(self.sessions.values()):
+        silent = []
+        for session in self.sessions.values():
             silent_ms = now.mono_ms - session.heard_ms
             if silent_ms >= self.settings.bus.session_timeout_ms:
-                self.gone(session.peer, now, "silent")
+                silent.append(session)
             elif silent_ms >= HEARTBEAT_MS:
                 self._send(session.peer, frames.PING, frames.Ping())
+        self._end_together(silent, "silent", now)
+
+    def _end_together(self, sessions: list[Session], reason: str, now: Now) -> None:
+        """End sessions in the same moment: what one held does not go to the next."""
+        for session in sessions:
+            session.rights = NO_RIGHTS
+            self._close(session)
+        for session in sessions:
+            self.gone(session.peer, now, reason)
 
     def farewell(self) -> None:
         """Say BYE to everyone; the shell stops reading before it calls this."""
@@ -836,11 +846,8 @@ class Core:
             if session.key and names.get(session.key) != session.name
         ]
         for session in revoked:
-            session.rights = NO_RIGHTS
-            self._close(session)
-        for session in revoked:
             self._error(session.peer, Code.REVOKED, "this key is not valid any more")
-            self.gone(session.peer, now, "key revoked")
+        self._end_together(revoked, "key revoked", now)
 
     def _set_expiry(self, delivery: Delivery, now: Now) -> None:
         """See to it that a delivery with an end to its time has a timer, and one only."""

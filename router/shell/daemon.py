@@ -34,6 +34,7 @@ from router.core.core import Core, Now
 from router.core.delivery import State
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
+from router.shell.ballast import Ballast
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
 from router.shell.operator import Operator
@@ -63,6 +64,7 @@ GC_THRESHOLD: Final = 200_000
 SWITCH_S: Final = 0.0002
 TIDY_LAG_MAX: Final = 200_000
 TRACE_LIMIT: Final = 1000
+BALLAST_SHARE: Final = 2  # of free_bytes_min
 # Free space must come back by this factor before publishers are let in again: no flapping.
 FREE_AGAIN: Final = 1.25
 
@@ -126,6 +128,8 @@ class Daemon:
         descriptor = lock_folder(store_folder, self.loaded.path)
         self._cleanup.callback(os.close, descriptor)
         key = self._load_keys()
+        self._ballast = Ballast(store_folder, self.settings.store.free_bytes_min // BALLAST_SHARE)
+        self._measure_disk()  # the start must be able to write, too
         await self._open_store(SqliteStore(store_folder))
         self._cleanup.callback(self._context.destroy, 0)
         self._open_ops()  # a long backlog takes seconds to take up: `status` says so meanwhile
@@ -135,7 +139,7 @@ class Daemon:
             self._cleanup.callback(authenticator.stop)
             self.core.names = self._keyring.names
         self._open_bus(key)
-        self._measure_disk()
+        self._judge_disk()
 
     def _load_keys(self) -> KeyPair | None:
         bus = self.settings.bus
@@ -330,7 +334,7 @@ class Daemon:
         self._beats += 1
         self.core.beat(self.now())
         self._refresh_keys()
-        self._measure_disk()
+        self._judge_disk()
         if all(self.live().values()):
             notify("WATCHDOG=1")
         if self._beats % PRUNE_EVERY_S == 0:
@@ -358,6 +362,12 @@ class Daemon:
     def _measure_disk(self) -> None:
         status = os.statvfs(self.store_path)
         self.free_bytes = status.f_bavail * status.f_frsize
+        if self._ballast.watch(self.free_bytes):
+            log.error(text("router.ballast", folder=self.store_path))
+
+    def _judge_disk(self) -> None:
+        """Refuse new messages while there is little room."""
+        self._measure_disk()
         wanted = self.settings.store.free_bytes_min
         if self.core.store_full:
             wanted = int(wanted * FREE_AGAIN)
@@ -369,6 +379,8 @@ class Daemon:
                 logging.ERROR if full else logging.INFO,
                 text(key, folder=self.store_path, free=self.free_bytes >> 20, want=wanted >> 20),
             )
+        elif self.free_bytes >= 2 * wanted:  # taking it must not fill the disk
+            self._ballast.take()
 
     def _prune(self) -> None:
         keep_ms = self.settings.store.history_hours * 3_600_000

@@ -303,11 +303,11 @@ class Model:
         message = item.message
         if message.expires is not None:
             item.expiries = [*self.stale.pop(item.id, ())]
-            self.timed[item.id] = item
             if message.expires <= now.wall_ms:
                 item.state = DELAYED  # it never gets into line
                 self.due.setdefault(item.id, []).append(EXPIRED)
                 return
+            self.timed[item.id] = item
             self._arm(item, now)
         if not item.attempts and not item.replayed:
             due = message.not_before

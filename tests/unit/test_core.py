@@ -873,6 +873,19 @@ def test_a_reload_takes_the_right_to_consume_at_once(bench: Bench) -> None:
     assert bench.core.queues["sink"].in_flight == 0
 
 
+def test_what_a_silent_session_held_does_not_go_to_another_silent_one(bench: Bench) -> None:
+    bench.consumer(1)
+    bench.accept(message("a"))
+    bench.taken()
+    bench.consumer(9, peer=b"d")
+    later = bench.now.mono_ms + SETTINGS.bus.session_timeout_ms
+    bench.now = Now(bench.now.wall_ms, later)
+    bench.core.beat(bench.now)
+    assert bench.taken(b"d") == []
+    bench.consumer(1, peer=b"e")
+    assert [(id, attempt) for id, _, attempt in bench.taken(b"e")] == [("a", 2)]
+
+
 def test_a_reload_ends_the_session_of_a_name_that_left(bench: Bench) -> None:
     bench.consumer(1)
     rights = {"producer": SETTINGS.permissions["producer"]}
