@@ -3,6 +3,7 @@
 # make lint                ruff and mypy only
 # make bench [ARGS=...]    measure throughput on this machine
 # make bench-backlog       the same with two million messages waiting
+# make bench-outage        latency beside a dead partner with 50,000 messages waiting
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-backlog crash simulate canaries clean packages
+.PHONY: help run test lint bench bench-backlog bench-outage crash simulate canaries clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -32,6 +33,9 @@ bench: $(STAMP)
 
 bench-backlog: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.backlog $(ARGS)
+
+bench-outage: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.outage $(ARGS)
 
 IMAGES ?= 100000
 crash: $(STAMP)

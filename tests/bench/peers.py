@@ -5,6 +5,7 @@ is from just before `publish` to the consumer's hands.
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 import resource
@@ -22,10 +23,11 @@ SUBJECTS = 10_000
 PAD = bytes(range(256)) * 64
 
 
-def _message(number: int, size: int, priority: int) -> Message:
+def _message(number: int, size: int, priority: int, dead: bool) -> Message:
     body = struct.pack(f"<d{size - 8}s", time.monotonic(), PAD)
     subject = f"call-{priority}-{number % SUBJECTS}"
-    return Message(new_id(), "bench.message.v1", "producer", subject, now_ms(), priority, body=body)
+    type = "dead.message.v1" if dead else "bench.message.v1"
+    return Message(new_id(), type, "producer", subject, now_ms(), priority, body=body)
 
 
 def _keys(folder: str, name: str) -> dict[str, Path]:
@@ -46,7 +48,7 @@ async def produce(address: str, folder: str, plan: dict[str, float]) -> dict[str
                 ahead = began + number / plan["rate"] - time.monotonic()
                 if ahead > 0.0005:
                     await asyncio.sleep(ahead)
-            await stream.publish(_message(number, size, priority))
+            await stream.publish(_message(number, size, priority, bool(plan.get("dead"))))
         await stream.drain()
         return {"began": began, "accepted_s": time.monotonic() - began}
 
@@ -88,10 +90,27 @@ async def consume(address: str, folder: str, plan: dict[str, float]) -> dict[str
     }
 
 
+async def refuse(address: str, folder: str, plan: dict[str, float]) -> dict[str, float]:
+    """Give back all that comes for the dead partner, as its connector does, for some seconds."""
+    refused = 0
+    async with BusClient(address, name="consumer", **_keys(folder, "consumer")) as bus:
+        consumer = bus.consume("dead", credit=int(plan["credit"]))
+
+        async def give_back() -> None:
+            nonlocal refused
+            async for delivery in consumer:
+                delivery.retry("no answer")
+                refused += 1
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(give_back(), plan["seconds"])
+    return {"refused": refused}
+
+
 def main() -> None:
-    """Run as `python -m tests.bench.peers produce|consume ADDRESS KEYS PLAN`."""
+    """Run as `python -m tests.bench.peers produce|consume|refuse ADDRESS KEYS PLAN`."""
     role, address, folder, plan = sys.argv[1:5]
-    work = produce if role == "produce" else consume
+    work = {"produce": produce, "consume": consume, "refuse": refuse}[role]
     gc.set_threshold(200_000, 20, 20)  # what is measured is the bus, not this process's collector
     result = uvloop.run(work(address, folder, json.loads(plan)))
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -31,11 +31,12 @@ class BenchRouter:
         )
         (folder / "smpbus.toml").write_text(config)
         (folder / "routes.toml").write_text(
-            "[destinations.sink]\nopen_max = 10000000\n"
+            "[destinations.sink]\nopen_max = 10000000\n[destinations.dead]\n"
             '[[routes]]\ntype = "bench.*"\nto = ["sink"]\n'
+            '[[routes]]\ntype = "dead.*"\nto = ["dead"]\n'
         )
         (folder / "permissions.toml").write_text(
-            '[peers.producer]\npublish = ["bench.*"]\n[peers.consumer]\nconsume = ["sink"]\n'
+            '[peers.producer]\npublish = ["bench.*", "dead.*"]\n[peers.consumer]\nconsume = ["*"]\n'
         )
         command = [str(Path(sys.executable).with_name("smpbus")), "router"]
         command += ["--config", str(folder / "smpbus.toml")]
