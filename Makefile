@@ -7,6 +7,7 @@
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
+# make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-backlog bench-outage crash simulate canaries clean packages
+.PHONY: help run test lint bench bench-backlog bench-outage crash simulate canaries chaos clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -47,6 +48,10 @@ simulate: $(STAMP)
 
 canaries: $(STAMP)
 	@exec $(BIN)/python -m tests.simulation.canaries --jobs "$$(nproc)" $(ARGS)
+
+KILLS ?= 200
+chaos: $(STAMP)
+	@exec $(BIN)/python -m tests.chaos --kills $(KILLS) $(ARGS)
 
 lint: $(STAMP)
 	@step=start

@@ -1,0 +1,257 @@
+"""All processes of one small region, in one folder: for tests to start, kill, drive and ask."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import zmq
+
+from connectors.sys112 import mapping
+from connectors.sys112.samples import Sample, day_of_cards
+
+ROOT = Path(__file__).parents[2]
+SMPBUS = Path(sys.executable).with_name("smpbus")
+PATIENCE_S = 60.0
+RULES = mapping.load_rules()
+SETTINGS = """
+[bus]
+listen = ["ipc://{folder}/bus.sock"]
+keys_dir = "keys"
+[ops]
+listen = "ipc://{folder}/ops.sock"
+events = "ipc://{folder}/events.sock"
+http = ""
+[store]
+folder = "{folder}/data"
+
+[connectors.sys112]
+listen = "127.0.0.1:{sys112_door}"
+repeat_after_s = 0.1
+repeat_after_max_s = 0.5
+accept_timeout_s = 1.0
+retry_after_s = 1
+[connectors.sys112.partner]
+url = "http://127.0.0.1:{sys112}"
+system = "Система-112"
+timeout_s = 2.0
+[connectors.sys112.partner.breaker]
+failures_max = 3
+open_s = 0.2
+open_max_s = 0.4
+
+[connectors.smp]
+listen = "127.0.0.1:{smp_door}"
+accept_timeout_s = 1.0
+retry_after_s = 1
+[connectors.smp.partner]
+url = "http://127.0.0.1:{smp}"
+system = "ИС СМП"
+[connectors.smp.partner.breaker]
+failures_max = 3
+open_s = 0.2
+open_max_s = 0.4
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+class House:
+    """All processes of one small region, in one folder."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="smpbus-", dir="/tmp"))
+        names = ("sys112", "sys112_door", "smp", "smp_door")
+        self.ports = dict(zip(names, free_ports(4), strict=True))
+        self.config = self.folder / "smpbus.toml"
+        told = SETTINGS.format(folder=self.folder, **self.ports)
+        self.config.write_text(told, encoding="utf-8")
+        for name in ("routes.toml", "permissions.toml"):
+            shutil.copy(ROOT / "config" / name, self.folder / name)
+        routes = self.folder / "routes.toml"
+        text = routes.read_text(encoding="utf-8")
+        quick = text.replace("longest_ms = 60000", "first_ms = 100, longest_ms = 500")
+        assert quick != text
+        routes.write_text(quick, encoding="utf-8")
+        for name in ("router", "sys112", "smp", "admin"):
+            self.run("keys", "new", name, "--config", str(self.config))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [SMPBUS, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            with self.log_file(name).open("ab") as log:
+                command = [SMPBUS, *self._arguments(name)]
+                self.processes[name] = subprocess.Popen(command, stderr=log, stdout=log)
+        for name in names:
+            if name.startswith("sim-"):
+                wait_for(lambda name=name: self.ledger(name[4:]), f"{name} to answer")  # type: ignore[misc]
+
+    def _arguments(self, name: str) -> list[str]:
+        if name == "router":
+            return ["router", "--config", str(self.config)]
+        if not name.startswith("sim-"):
+            return ["connector", name, "--config", str(self.config)]
+        system = name[4:]
+        here = f"127.0.0.1:{self.ports[system]}"
+        door = f"http://127.0.0.1:{self.ports[system + '_door']}"
+        kept = str(self.folder / f"{system}.ledger")
+        quick = ["--pace", "0.05", "--repeat", "0.2", "--ledger", kept]
+        return ["sim", system, "--listen", here, "--connector", door, *quick]
+
+    def start_all(self) -> None:
+        self.start("router", "sys112", "smp", "sim-sys112", "sim-smp")
+        wait_for(lambda: self.ops("status")["sessions"] == 2, "both connectors' sessions")
+
+    def kill(self, name: str) -> None:
+        """As a lost machine does it: no goodbye."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str) -> int:
+        process = self.processes.pop(name)
+        process.terminate()
+        return process.wait(PATIENCE_S)
+
+    def log_file(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def log(self, name: str) -> str:
+        return self.log_file(name).read_text(encoding="utf-8")
+
+    def http(self, method: str, port: str, path: str, body: Any = None) -> Any:
+        """Return (status, headers, JSON)."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"http://127.0.0.1:{self.ports[port]}{path}", data, method=method)
+        try:
+            with urlopen(request, timeout=10) as answer:
+                return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")
+        except HTTPError as error:
+            with error:
+                return error.code, dict(error.headers), json.loads(error.read() or b"null")
+
+    def ledger(self, system: str) -> Any:
+        try:
+            return self.http("GET", system, "/ledger")[2]
+        except URLError:
+            return None
+
+    def faults(self, system: str, **switches: Any) -> None:
+        assert self.http("POST", system, "/faults", switches)[0] == 200
+
+    def drive(self, samples: list[Sample]) -> None:
+        body = {"cards": [one.push() for one in samples]}
+        assert self.http("POST", "sys112", "/drive", body)[0] == 202
+
+    def ops(self, command: str, **fields: Any) -> Any:
+        with zmq.Context() as context, context.socket(zmq.REQ) as wire:
+            wire.linger = 0
+            wire.connect(f"ipc://{self.folder}/ops.sock")
+            wire.send(json.dumps({"command": command, **fields}).encode())
+            if not wire.poll(3000):
+                return {"sessions": 0, "open": -1, "queues": []}
+            answer = json.loads(wire.recv())
+        assert answer["ok"], answer
+        return answer["result"]
+
+    def settle(self) -> None:
+        """Wait until every push is answered, every call is lived, every delivery is settled."""
+
+        def calm() -> bool:
+            partners = [self.ledger("sys112"), self.ledger("smp")]
+            if any(one is None for one in partners):
+                return False
+            if partners[0]["pushing"] or partners[1]["living"]:
+                return False
+            queues = {row["destination"]: row for row in self.ops("status")["queues"]}
+            rows = [queues[name] for name in ("smp", "sys112") if name in queues]
+            waiting = [row[key] for row in rows for key in ("pending", "in_flight", "retrying")]
+            return len(rows) == 2 and not any(waiting)
+
+        wait_for(calm, "calm")
+
+    def close(self, *, keep: bool = False) -> None:
+        """End all processes; `keep` leaves the folder."""
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+        if not keep:
+            shutil.rmtree(self.folder)
+
+
+def wait_for(done: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {PATIENCE_S:g} s for {what}")
+        time.sleep(0.05)
+
+
+def steps_of(events: list[str]) -> list[str]:
+    """Return what System-112 must hear of the statuses of a call."""
+    steps = []
+    for code in events:
+        rule = RULES[code]
+        if rule.operation != "none":
+            steps.append(rule.action or "Finish")
+    return steps
+
+
+def check_reactions(house: House) -> None:
+    """Every call's statuses are with System-112: complete, in order, each once in effect."""
+    heard: dict[str, list[str]] = defaultdict(list)
+    entries = house.ledger("sys112")["entries"]
+    assert len({entry["key"] for entry in entries}) == len(entries)
+    for entry in entries:
+        heard[entry["id112"]].append(entry.get("action", "Finish"))
+    for call in house.ledger("smp")["calls"]:
+        first, *tied = call["cards"]
+        assert heard[first] == steps_of(call["events"]), call
+        for card in tied:  # a repeat call hears what happens from then on
+            assert heard[card] == heard[first][len(heard[first]) - len(heard[card]) :]
+
+
+def check_calls(house: House, day: list[Sample]) -> None:
+    """Every incident is one call, and the newest card of each holds."""
+    calls = house.ledger("smp")["calls"]
+    new = {one.id112 for one in day if one.kind == "new"}
+    assert len(calls) == len(new)
+    newest: dict[str, datetime] = {}
+    for one in day:
+        if one.operation == "update" and one.kind != "malformed":
+            changed = datetime.fromisoformat(one.body["Card"]["Changed"])
+            newest[one.id112] = max(changed, newest.get(one.id112, changed))
+    held = {id112: changed for call in calls for id112, changed in call["changed"].items()}
+    assert {id112: datetime.fromisoformat(changed) for id112, changed in held.items()} == newest
+    for call in calls:
+        assert len({id112.removesuffix("-R") for id112 in call["cards"]}) == 1
+
+
+def without_cancels(seed: int, count: int) -> list[Sample]:
+    return [one for one in day_of_cards(seed, count, malformed=False) if one.kind != "cancel"]
