@@ -262,3 +262,78 @@ class RejectedInput(Body, frozen=True, kw_only=True):
     about: Short | None = None
     digest: Short | None = None
     recorded_at: Instant
+
+
+class TelephonyCall(Body, frozen=True, kw_only=True):
+    """What became of a telephone call. `number_from` and `number_to` are personal data."""
+
+    call_id: Required
+    event: Literal[
+        "started", "ringing", "answered", "bridged", "held", "resumed", "transferred", "ended"
+    ]
+    at: Instant
+    direction: Literal["in", "out"]
+    number_from: Short = ""
+    number_to: Short = ""
+    started_at: Instant
+    answered_at: Instant | None = None
+    queue: Short | None = None
+    operator: Short | None = None
+    cause: Short | None = None
+    recording_ref: Short | None = None
+    id112: Id112 | None = None
+
+
+class TelephonyJoined(Body, frozen=True, kw_only=True):
+    """A card of System-112 and a telephone call belong together."""
+
+    call_id: Required
+    id112: Id112
+    at: Instant
+
+
+class OperatorState(Body, frozen=True, kw_only=True):
+    """An operator of the exchange came into another state."""
+
+    operator: Required
+    groups: list[Short]
+    state: Literal["offline", "free", "ringing", "talking", "paused", "unavailable"]
+    at: Instant
+
+
+class GroupStatistics(Body, frozen=True, kw_only=True):
+    """The figures of one group over `period_s`, and who was there at its end."""
+
+    group: Required
+    period_s: Annotated[float, msgspec.Meta(gt=0)]
+    at: Instant
+    offered: Count
+    answered: Count
+    abandoned: Count
+    answered_in_time: Count
+    threshold_s: Annotated[float, msgspec.Meta(gt=0)]
+    wait_mean_s: float
+    wait_max_s: float
+    talk_mean_s: float
+    logged_in: Count
+    available: Count
+    waiting: Count
+
+
+class DialRequest(Body, frozen=True, kw_only=True):
+    """Call a number from an operator's telephone (click-to-call)."""
+
+    operator: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,40}$")]
+    number: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9*#]{1,20}$")]
+    id112: Id112 | None = None
+
+
+class DialResult(Body, frozen=True, kw_only=True):
+    """What came of a DialRequest; `request_id` is its message's id."""
+
+    request_id: Required
+    operator: Required
+    result: Literal["connected", "failed", "unknown"]
+    reason: Short | None = None
+    id112: Id112 | None = None
+    at: Instant

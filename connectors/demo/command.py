@@ -148,11 +148,13 @@ async def _stay(folder: DemoFolder, screen: Screen, day: Day) -> None:
 
 def _simulators(folder: DemoFolder) -> dict[str, str]:
     options = {}
-    for name in ("sys112", "smp"):
+    for name, connector in (
+        ("sys112", folder.url("sys112")), ("smp", folder.url("smp")), ("ats", folder.ami)
+    ):  # fmt: skip
         listen = folder.url(f"sim-{name}").removeprefix("http://")
         ledger = _shell(folder.path / f"sim-{name}.ledger")
         options[name] = (
-            f"--listen {listen} --connector {folder.url(name)} "
+            f"--listen {listen} --connector {connector} "
             f"--pace {PACE_S} --repeat 0.5 --ledger {ledger}"
         )
     return options

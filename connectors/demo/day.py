@@ -60,11 +60,13 @@ class Day:
         self._posted = 0
         self._http112 = HttpClient(self.folder.url("sim-sys112"))
         self._http_smp = HttpClient(self.folder.url("sim-smp"))
+        self._http_ats = HttpClient(self.folder.url("sim-ats"))
 
     async def close(self) -> None:
         """Close the connections to the simulators."""
         await self._http112.close()
         await self._http_smp.close()
+        await self._http_ats.close()
 
     async def run(self, show: Callable[[Progress], None]) -> bool:
         """Feed the day; return whether all of it came to its end."""
@@ -82,7 +84,10 @@ class Day:
         return False
 
     async def post(self, samples: list[Sample]) -> None:
-        """Have System-112 send these."""
+        """Have the callers ring, then System-112 send these."""
+        if callers := [sample.phone for sample in samples if sample.phone]:
+            body = msgspec.json.encode({"callers": callers})
+            await self._http_ats.request("POST", "/drive", body)
         body = msgspec.json.encode({"cards": [sample.push() for sample in samples]})
         await self._http112.request("POST", "/drive", body)
         self._posted += len(samples)

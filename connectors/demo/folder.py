@@ -18,13 +18,15 @@ from typing import IO, Final
 
 import msgspec
 
+from connectors.ats.simulator import SECRET as AMI_SECRET
+from connectors.ats.simulator import USER as AMI_USER
 from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.keys import KeyPair
 from proto.wording import language, text
 
 MARKER: Final = ".smpbus-demo"
-PORTS: Final = ("pages", "sys112", "smp", "sim-sys112", "sim-smp")
-PEERS: Final = ("router", "sys112", "smp", "admin")
+PORTS: Final = ("pages", "sys112", "smp", "ami", "sim-sys112", "sim-smp", "sim-ats")
+PEERS: Final = ("router", "sys112", "smp", "ats", "admin")
 # A path of a Unix socket ends at 107 bytes; supervisor adds ".PID" to its own while it starts.
 _SOCKET_BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")
 
@@ -71,6 +73,11 @@ class DemoFolder:
         """The address of the router's ops socket."""
         return f"ipc://{self.run}/ops.sock"
 
+    @property
+    def ami(self) -> str:
+        """The address of the simulated exchange."""
+        return f"tcp://127.0.0.1:{self.memory.ports['ami']}"
+
     def url(self, name: str) -> str:
         """Return the base URL of what listens on the port called `name`."""
         return f"http://127.0.0.1:{self.memory.ports[name]}"
@@ -103,6 +110,9 @@ class DemoFolder:
         for name in ("routes.toml", "permissions.toml"):
             shutil.copyfile(shipped_config() / name, self.config / name)
         self.settings.write_text(self._smpbus_toml(), encoding="utf-8")
+        password = self.config / "ats.password"
+        password.touch(mode=0o600)
+        password.write_text(f"{AMI_USER}:{AMI_SECRET}\n", encoding="utf-8")
 
     def close(self) -> None:
         """Let go of the folder; sockets outside of it are removed."""
@@ -142,6 +152,15 @@ listen = "127.0.0.1:{self.memory.ports["smp"]}"
 [connectors.smp.partner]
 url = "{self.url("sim-smp")}"
 system = {_quoted(text("demo.system_smp"))}
+
+[connectors.ats]
+live_calls_file = {_quoted(self.path / "ats.calls")}
+statistics_s = 10.0
+
+[connectors.ats.partner]
+url = "{self.ami}"
+system = {_quoted(text("demo.system_ats"))}
+credentials_file = {_quoted(self.config / "ats.password")}
 """
 
 

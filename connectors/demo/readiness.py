@@ -41,8 +41,10 @@ def _checks(folder: DemoFolder) -> dict[str, Callable[[], bool]]:
         "router": lambda: bool(_sessions(folder) is not None),
         "sys112": lambda: "sys112" in (_sessions(folder) or ()) and _accepts(folder, "sys112"),
         "smp": lambda: "smp" in (_sessions(folder) or ()) and _accepts(folder, "smp"),
+        "ats": lambda: "ats" in (_sessions(folder) or ()),
         "sim-sys112": lambda: _accepts(folder, "sim-sys112"),
         "sim-smp": lambda: _accepts(folder, "sim-smp"),
+        "sim-ats": lambda: _accepts(folder, "sim-ats"),
     }
 
 

@@ -48,6 +48,10 @@ class Connector:
     async def poll(self) -> None:
         """Ask the partner for news; called every `poll_s` seconds when that is set."""
 
+    async def stay(self) -> None:
+        """Hold a connection of our own to the partner; runs as long as the connector does."""
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
         """Let go of the partner."""
         self.ingress.close()

@@ -56,7 +56,7 @@ class Partner:
         host = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.outage = Outage(settings.system or name, host)
         self._limiter = Limiter(settings.rate_per_s, settings.rate_burst)
-        user, password = _credentials(settings.credentials_file)
+        user, password = credentials(settings.credentials_file)
         self._http = HttpClient(
             settings.url.rstrip("/"),
             connect_timeout_s=settings.connect_timeout_s,
@@ -83,26 +83,28 @@ class Partner:
             async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
                 answer = await self._http.request(method, path, body, {"idempotency-key": key})
         except Unreachable as error:
-            self._failed()
+            self.failed()
             raise Retry(text("connector.note_no_answer", why=error.kind)) from None
         except TimeoutError:
-            self._failed()
+            self.failed()
             raise Retry(text("connector.note_no_answer", why="timeout")) from None
         if answer.status in AWAY:
-            self._failed(f"HTTP {answer.status}")
+            self.failed(f"HTTP {answer.status}")
         else:
-            self._succeeded()
+            self.succeeded()
         classify(answer)
         return answer
 
-    def _failed(self, answer: str = "") -> None:
+    def failed(self, answer: str = "") -> None:
+        """Note that the partner did not answer, or that it answered it cannot serve us now."""
         now = time.monotonic()
         self.breaker.failed(now)
         self.outage.failed(now, answer)
         if not self.breaker.closed:
             self.on_change()
 
-    def _succeeded(self) -> None:
+    def succeeded(self) -> None:
+        """Note that the partner is there."""
         was_closed = self.breaker.closed
         self.breaker.succeeded()
         self.outage.recovered(time.monotonic())
@@ -129,7 +131,8 @@ def retry_after_s(answer: Answer) -> float | None:
     return min(float(value), 3600.0) if value.isascii() and value.isdigit() else None
 
 
-def _credentials(path: Path | None) -> tuple[str | None, str | None]:
+def credentials(path: Path | None) -> tuple[str | None, str | None]:
+    """Return user and password of a file that only its owner may read. Raises StartError."""
     if path is None:
         return None, None
     try:

@@ -62,7 +62,9 @@ async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
             await server.start()
         LOG.info(text("connector.started", name=name, address=loaded.address))
         notify("READY=1")
-        await _first_of(stop.wait(), intake.run(), _watch(bus), _poll(connector), _watchdog())
+        await _first_of(
+            stop.wait(), intake.run(), connector.stay(), _watch(bus), _poll(connector), _watchdog()
+        )
     except BusError as error:
         raise StartError(text("connector.unwelcome", reason=error.sentence), EX_NOPERM) from None
     finally:

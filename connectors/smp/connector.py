@@ -18,10 +18,16 @@ from proto.client import Delivery, Reject, Retry
 from proto.message import Message, Priority
 from proto.wording import text
 
+DIAL_MS: Final = 30_000  # nobody waits longer for a click
 encode: Final = msgspec.json.Encoder().encode
 PATHS: Final = {
     "incident.card.v1": "/smp/calls",
     "incident.cancelled.v1": "/smp/cancellations",
+    "telephony.call.v1": "/smp/telephony/calls",
+    "telephony.joined.v1": "/smp/telephony/joined",
+    "telephony.operator.v1": "/smp/telephony/operators",
+    "telephony.group.v1": "/smp/telephony/groups",
+    "telephony.dialled.v1": "/smp/telephony/dialled",
 }
 
 
@@ -71,11 +77,13 @@ class SmpConnector(Connector):
         status = door.endpoint("status", lambda _, body: self._status(body))
         ticket = door.endpoint("ticket", lambda _, body: self._ticket(body))
         card = door.endpoint("card", lambda _, body: self._card(body))
+        dial = door.endpoint("dial", lambda _, body: self._dial(body))
         return Starlette(
             routes=[
                 Route("/bus/status", status, methods=["POST"]),
                 Route("/bus/tickets", ticket, methods=["POST"]),
                 Route("/bus/cards", card, methods=["POST"]),
+                Route("/bus/dial", dial, methods=["POST"]),
             ]
         )
 
@@ -111,6 +119,16 @@ class SmpConnector(Connector):
         id = message_id("incident.card_update.v1", card.id112, changed)
         subject = f"112-{card.id112}"
         return [self._message("incident.card_update.v1", id, subject, body)]
+
+    def _dial(self, body: bytes) -> list[Message]:
+        order = decode(body, contract.DialOrder)
+        subject = f"112-{order.id112}" if order.id112 else f"operator-{order.operator}"
+        id = message_id("telephony.dial.v1", order.request_id)
+        raw = decode(body, dict[str, Any])
+        del raw["request_id"]
+        message = self._message("telephony.dial.v1", id, subject, encode(raw))
+        late = message.time + DIAL_MS
+        return [msgspec.structs.replace(message, expires=late)]
 
     def _message(self, type: str, id: str, subject: str, body: bytes) -> Message:
         return Message.new(

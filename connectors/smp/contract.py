@@ -3,10 +3,14 @@
 We call it:
     POST {url}/smp/calls           an IncidentCard, new or corrected  -> CallReply
     POST {url}/smp/cancellations   an IncidentCancelled               -> CallReply
+    POST {url}/smp/telephony/calls, joined, operators, groups, dialled
+                                   a TelephonyCall, TelephonyJoined, OperatorState,
+                                   GroupStatistics, DialResult        -> CallReply
 It calls us:
     POST /bus/status    a StatusEvent; `id112` is a card, a list of cards, or absent
     POST /bus/tickets   a CallTicket
     POST /bus/cards     a CardUpdate, for System-112
+    POST /bus/dial      a DialOrder; `request_id` is the caller's own: its repeat dials nothing
 
 Every call of ours carries `Idempotency-Key`; the same key again must change nothing. The card with
 the newest `changed_at` holds: an older one is answered `outcome` "older" and changes nothing.
@@ -16,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from proto.schemas import Id112, StatusEvent
+from proto.schemas import DialRequest, Id112, Required, StatusEvent
 
 CallOutcome = Literal["created", "updated", "tied", "older", "cancelled", "unknown", "done"]
 
@@ -34,6 +38,12 @@ class StatusReport(StatusEvent, frozen=True, kw_only=True):
     """A StatusEvent as the ambulance system posts it: it may concern several cards at once."""
 
     id112: Id112 | list[Id112] | None = None  # type: ignore[assignment]
+
+
+class DialOrder(DialRequest, frozen=True, kw_only=True):
+    """A DialRequest as the ambulance system posts it."""
+
+    request_id: Required
 
 
 class BusReply(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
     POST /smp/calls            a card: creates or corrects the call, once per idempotency key
     POST /smp/cancellations    the end of a card: cancels its call
+    POST /smp/telephony/...    what the exchange tells: counted
     GET  /ledger               calls, and what was applied
     POST /faults               switches of connectors.runtime.faults
 
@@ -11,6 +12,7 @@ From each call come its ticket and its statuses, in order, posted to the connect
 import asyncio
 import random
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,6 +43,13 @@ LIFE: Final[tuple[schemas.StatusCode, ...]] = (
     "returned",
 )
 ON_PLACE: Final = frozenset({"transport_started", "at_hospital"})
+TELEPHONY: Final[dict[str, type[schemas.Body]]] = {
+    "calls": schemas.TelephonyCall,
+    "joined": schemas.TelephonyJoined,
+    "operators": schemas.OperatorState,
+    "groups": schemas.GroupStatistics,
+    "dialled": schemas.DialResult,
+}
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000103")
 
 
@@ -76,6 +85,7 @@ class Ambulance:
         self.calls: dict[str, Call] = {}  # by Id112; tied cards share one call
         self._early: dict[str, Call] = {}  # by the Id112 that their card is a repeat of
         self.refused: list[dict[str, Any]] = []
+        self.told: Counter[str] = Counter()  # of the exchange, by kind
         self._numbers = 0
         self._random = random.Random(settings.seed)
         self.tasks: set[asyncio.Task[None]] = set()
@@ -92,8 +102,9 @@ class Ambulance:
                 reply = self._take_card(given)
             case schemas.IncidentCancelled(id112=id112):
                 reply = self._end(given)
-            case _:
-                raise TypeError(f"not a card and not a cancellation: {shape.__name__}")
+            case _:  # what the exchange tells is only shown to the dispatchers
+                self.told[shape.__name__] += 1
+                return 200, CallReply("done")
         entry = {"operation": shape.__name__, "id112": id112, "outcome": reply.outcome}
         status = 201 if reply.outcome == "created" else 200
         answer = msgspec.to_builtins(reply)
@@ -219,6 +230,7 @@ class Ambulance:
                 for call in calls
             ],
             "refused": self.refused,
+            "told": self.told,
             "living": len(self.tasks),
             "posts_repeated": self.courier.repeats,
         }
@@ -250,6 +262,10 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
     routes = [
         Route("/smp/calls", endpoint(schemas.IncidentCard), methods=["POST"]),
         Route("/smp/cancellations", endpoint(schemas.IncidentCancelled), methods=["POST"]),
+        *(
+            Route(f"/smp/telephony/{name}", endpoint(shape), methods=["POST"])
+            for name, shape in TELEPHONY.items()
+        ),
         Route("/ledger", ledger),
     ]
     lifespan = closing(ambulance.tasks, ambulance.courier)

@@ -46,6 +46,13 @@ class Sample:
     kind: str
     offset_s: float
 
+    @property
+    def phone(self) -> str:
+        """The number that a new incident was reported from; "" of everything else."""
+        if self.kind != "new":
+            return ""
+        return str(self.body.get("Ier", {}).get("CgPn", ""))
+
     def push(self) -> dict[str, Any]:
         """Return it as `POST /drive` of the simulator wants it."""
         return {"operation": self.operation, "id112": self.id112, "body": self.body}

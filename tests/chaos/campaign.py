@@ -13,7 +13,7 @@ from tests.chaos.verdict import Verdict, judge
 from tests.integration.house import check_calls, check_reactions, wait_for, without_cancels
 
 TARGETS: Final = ("router", *CONNECTORS, *PUBLISHERS, *CONSUMERS)
-WEIGHTS: Final = (4, 2, 2, 1, 1, 1, 1)
+WEIGHTS: Final = (4, 2, 2, 2, 1, 1, 1, 1)
 PROGRESS_S: Final = 5.0
 KILLS_PER_CARD: Final = 2
 AWAY_MAX_S: Final = 0.3

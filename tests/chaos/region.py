@@ -8,8 +8,8 @@ from tests.integration.house import House
 
 PUBLISHERS: Final = ("chaos-north", "chaos-south")
 CONSUMERS: Final = ("chaos-taker-1", "chaos-taker-2")
-CONNECTORS: Final = ("smp", "sys112")
-SIMULATORS: Final = ("sim-sys112", "sim-smp")
+CONNECTORS: Final = ("smp", "sys112", "ats")
+SIMULATORS: Final = ("sim-sys112", "sim-smp", "sim-ats")
 OWN_ROUTE: Final = """
 [destinations.chaos]
 memory_mib = 1

@@ -17,6 +17,8 @@ from urllib.request import Request, urlopen
 
 import zmq
 
+from connectors.ats.simulator import SECRET as AMI_SECRET
+from connectors.ats.simulator import USER as AMI_USER
 from connectors.sys112 import mapping
 from connectors.sys112.samples import Sample, day_of_cards
 
@@ -50,6 +52,14 @@ failures_max = 3
 open_s = 0.2
 open_max_s = 0.4
 
+[connectors.ats]
+live_calls_file = "ats.calls"
+statistics_s = 1.0
+[connectors.ats.partner]
+url = "tcp://127.0.0.1:{ami}"
+system = "АТС"
+credentials_file = "ats.password"
+
 [connectors.smp]
 listen = "127.0.0.1:{smp_door}"
 accept_timeout_s = 1.0
@@ -79,8 +89,8 @@ class House:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smpbus-", dir="/tmp"))
-        names = ("sys112", "sys112_door", "smp", "smp_door")
-        self.ports = dict(zip(names, free_ports(4), strict=True))
+        names = ("sys112", "sys112_door", "smp", "smp_door", "ats", "ami")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.config = self.folder / "smpbus.toml"
         told = SETTINGS.format(folder=self.folder, **self.ports)
         self.config.write_text(told, encoding="utf-8")
@@ -91,7 +101,10 @@ class House:
         quick = text.replace("longest_ms = 60000", "first_ms = 100, longest_ms = 500")
         assert quick != text
         routes.write_text(quick, encoding="utf-8")
-        for name in ("router", "sys112", "smp", "admin"):
+        password = self.folder / "ats.password"
+        password.touch(mode=0o600)
+        password.write_text(f"{AMI_USER}:{AMI_SECRET}\n", encoding="utf-8")
+        for name in ("router", "sys112", "smp", "ats", "admin"):
             self.run("keys", "new", name, "--config", str(self.config))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -118,14 +131,17 @@ class House:
             return ["connector", name, "--config", str(self.config)]
         system = name[4:]
         here = f"127.0.0.1:{self.ports[system]}"
+        if system == "ats":
+            ami = f"tcp://127.0.0.1:{self.ports['ami']}"
+            return ["sim", "ats", "--listen", here, "--connector", ami, "--pace", "0.05"]
         door = f"http://127.0.0.1:{self.ports[system + '_door']}"
         kept = str(self.folder / f"{system}.ledger")
         quick = ["--pace", "0.05", "--repeat", "0.2", "--ledger", kept]
         return ["sim", system, "--listen", here, "--connector", door, *quick]
 
     def start_all(self) -> None:
-        self.start("router", "sys112", "smp", "sim-sys112", "sim-smp")
-        wait_for(lambda: self.ops("status")["sessions"] == 2, "both connectors' sessions")
+        self.start("router", "sys112", "smp", "ats", "sim-sys112", "sim-smp", "sim-ats")
+        wait_for(lambda: self.ops("status")["sessions"] == 3, "the connectors' sessions")
 
     def kill(self, name: str) -> None:
         """As a lost machine does it: no goodbye."""
@@ -165,6 +181,9 @@ class House:
         assert self.http("POST", system, "/faults", switches)[0] == 200
 
     def drive(self, samples: list[Sample]) -> None:
+        """Have the callers ring, and System-112 send their cards."""
+        callers = [one.phone for one in samples if one.phone]
+        assert self.http("POST", "ats", "/drive", {"callers": callers})[0] == 202
         body = {"cards": [one.push() for one in samples]}
         assert self.http("POST", "sys112", "/drive", body)[0] == 202
 
@@ -186,12 +205,12 @@ class House:
             partners = [self.ledger("sys112"), self.ledger("smp")]
             if any(one is None for one in partners):
                 return False
-            if partners[0]["pushing"] or partners[1]["living"]:
+            if partners[0]["pushing"] or partners[1]["living"] or self.ledger("ats")["living"]:
                 return False
             queues = {row["destination"]: row for row in self.ops("status")["queues"]}
-            rows = [queues[name] for name in ("smp", "sys112") if name in queues]
+            rows = [queues[name] for name in ("smp", "sys112", "ats") if name in queues]
             waiting = [row[key] for row in rows for key in ("pending", "in_flight", "retrying")]
-            return len(rows) == 2 and not any(waiting)
+            return len(rows) == 3 and not any(waiting)
 
         wait_for(calm, "calm")
 

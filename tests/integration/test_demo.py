@@ -22,7 +22,7 @@ from proto.keys import KeyPair
 CARDS = "4"
 PATIENCE_S = 60.0
 COMPLETE = r"Путь полон: карточка 112-\S+ → вызов \d+-\d+"
-PROGRAMS = ("router", "sys112", "smp", "sim-sys112", "sim-smp")
+PROGRAMS = ("router", "sys112", "smp", "ats", "sim-sys112", "sim-smp", "sim-ats")
 
 
 def start(data: Path, *arguments: str, cwd: Path) -> subprocess.Popen[str]:

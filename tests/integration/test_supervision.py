@@ -20,7 +20,7 @@ from proto.ops import OpsError, ops_request
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "systemd"
 PROGRAMS = REPOSITORY / "config" / "supervisor" / "programs"
-CONNECTORS = {"sys112", "smp"}
+CONNECTORS = {"sys112", "smp", "ats"}
 PATIENCE_S = 30.0
 # Exposure at most 1.2 (systemd-analyze counts tenths).
 EXPOSURE_MAX = 12
@@ -110,7 +110,7 @@ class TestSupervisor:
         os.kill(killed, signal.SIGKILL)
 
         wait_for("its end", lambda: killed not in supervisor.children())
-        wait_for("three programs", lambda: len(supervisor.children()) == 3)
+        wait_for("all programs", lambda: len(supervisor.children()) == 4)
         wait_for("both connectors on the bus", lambda: sessions(folder) == CONNECTORS)
         assert router_pid(folder) == router
 
@@ -120,11 +120,11 @@ class TestSupervisor:
         assert supervisor.stop() == []
 
         assert not supervisor.running
-        assert len(children) == 3
+        assert len(children) == 4
         assert not set(children) & set(command_lines())
         assert processes_of(folder) == []
         log = (folder.logs / "supervisord.log").read_text(encoding="utf-8")
-        assert len(re.findall(r"stopped: \w+ \(exit status 0\)", log)) == 3, log
+        assert len(re.findall(r"stopped: \w+ \(exit status 0\)", log)) == 4, log
 
 
 class TestShippedPrograms:

@@ -1,0 +1,119 @@
+"""One connection to an exchange: logged in, asked questions, its events handed on in order."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from connectors.ats.ami import Packet, Parser, encode
+
+READ_BYTES: Final = 64 * 1024
+Until = Callable[[Packet], bool]
+
+
+class LinkLost(Exception):
+    """The connection is gone, or the exchange does not answer; says which, never what was said."""
+
+
+class LoginRefused(Exception):
+    """The exchange knows the user or the secret not."""
+
+
+class AmiSession:
+    """Use `open`, then `run` beside everything else; `ask` while it runs."""
+
+    def __init__(self, on_event: Callable[[Packet], Awaitable[None]], timeout_s: float) -> None:
+        self._on_event = on_event
+        self._timeout_s = timeout_s
+        self._numbers = itertools.count(1)
+        self._questions: dict[str, tuple[Until, list[Packet], asyncio.Future[list[Packet]]]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._held: list[Packet] | None = []  # events that wait for the end of `resync`
+        self.parser = Parser()
+
+    async def open(self, host: str, port: int) -> None:
+        """Connect. Raises LinkLost."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._reader, self._writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            raise LinkLost(type(error).__name__) from None
+
+    async def run(self) -> None:
+        """Read until the connection ends. Raises LinkLost always."""
+        try:
+            while data := await self._reader.read(READ_BYTES):
+                for packet in self.parser.feed(data):
+                    await self._take(packet)
+            raise LinkLost("closed")
+        except OSError as error:
+            raise LinkLost(type(error).__name__) from None
+        finally:
+            self._fail()
+
+    async def _take(self, packet: Packet) -> None:
+        question = self._questions.get(packet["ActionID"])
+        if question is not None:
+            until, found, answer = question
+            found.append(packet)
+            if until(packet) and not answer.done():
+                answer.set_result(found)
+        elif self._held is not None:
+            self._held.append(packet)
+        elif packet.event:
+            await self._on_event(packet)
+
+    async def release(self) -> None:
+        """Hand on what happened during `resync`, and everything from now on."""
+        while self._held:
+            held, self._held = self._held, []
+            for packet in held:
+                await self._on_event(packet)
+        self._held = None
+
+    async def ask(
+        self, action: str, fields: Mapping[str, str] = {}, until: Until | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Packet]:  # fmt: skip
+        """Return the answer and what belongs to it, up to the packet `until` knows as the last; a
+        refusal is always the last. Raises LinkLost."""
+        if self._writer is None:
+            raise LinkLost("not connected")
+        action_id = f"smpbus-{next(self._numbers)}"
+        answer: asyncio.Future[list[Packet]] = asyncio.get_running_loop().create_future()
+        last = until or (lambda packet: "Response" in packet)
+        self._questions[action_id] = (lambda p: p["Response"] == "Error" or last(p), [], answer)
+        try:
+            self._writer.write(encode(action, action_id, fields))
+            async with asyncio.timeout(timeout_s or self._timeout_s):
+                await self._writer.drain()
+                return await answer
+        except TimeoutError:
+            raise LinkLost("timeout") from None
+        except OSError as error:
+            raise LinkLost(type(error).__name__) from None
+        finally:
+            del self._questions[action_id]
+
+    async def login(self, user: str, secret: str) -> None:
+        """Say who we are. Raises LoginRefused or LinkLost."""
+        fields = {"Username": user, "Secret": secret, "Events": "on"}
+        if (await self.ask("Login", fields))[-1]["Response"] != "Success":
+            raise LoginRefused
+
+    async def listing(self, action: str) -> list[Packet]:
+        """Return the events of a list that the exchange gives. Raises LinkLost."""
+        found = await self.ask(action, until=lambda packet: packet["EventList"] == "Complete")
+        return [packet for packet in found if packet.event]
+
+    def _fail(self) -> None:
+        for _, _, answer in self._questions.values():
+            if not answer.done():
+                answer.set_exception(LinkLost("closed"))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._fail()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
