@@ -92,6 +92,7 @@ endef
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
+	command -v curl >/dev/null || want="$$want curl"
 	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
 	$(install_packages)

@@ -1,18 +1,20 @@
 """The commands `smpbus connector` and `smpbus sim`: run a connector, run a partner's stand-in."""
 
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
+from connectors.runtime.check import check
 from connectors.runtime.connector import Connector
 from connectors.runtime.faults import Faults
 from connectors.runtime.log import LOG
 from connectors.runtime.process import run_connector, serve_until_stopped
 from connectors.runtime.serving import bind
 from connectors.runtime.simulation import SimulatorSettings
-from proto.exits import EX_USAGE, StartError
+from proto.exits import EX_UNAVAILABLE, EX_USAGE, StartError
 from proto.logs import configure_logs
 from proto.wording import text
 
@@ -23,13 +25,28 @@ FILE = click.Path(path_type=Path)
 @click.argument("name")
 @click.option("--config", type=FILE, help=text("connector.help_config"))
 @click.option("--kind", help=text("connector.help_kind"))
-def connector(name: str, config: Path | None, kind: str | None) -> None:
+@click.option("--check", "only_check", is_flag=True, help=text("connector.help_check"))
+def connector(name: str, config: Path | None, kind: str | None, only_check: bool) -> None:
     """Run connector NAME until SIGTERM or Ctrl-C; its table is [connectors.NAME]."""
     try:
         shape: type[Connector] = _plugin("smpbus.connectors", kind or name, "connector.no_such")
+        if only_check:
+            raise SystemExit(_check(name, shape, config))
         run_connector(name, shape, config)
     except StartError as error:
         _end(error)
+
+
+def _check(name: str, shape: type[Connector], config: Path | None) -> int:
+    """Say what is found; return EX_UNAVAILABLE when something is missing."""
+    code = 0
+    for good, sentence in check(name, shape, config):
+        if good:
+            click.echo(text("connector.check_good", sentence=sentence))
+        else:
+            click.echo(text("log.error", sentence=sentence), err=True)
+            code = EX_UNAVAILABLE
+    return code
 
 
 @click.command(help=text("connector.help_sim"))
@@ -84,11 +101,24 @@ def _simulator_settings(
 
 
 def _plugin(group: str, name: str, missing: str) -> Any:
+    if ":" in name:
+        return _named(name)
     found = {point.name: point for point in entry_points(group=group)}
     if name not in found:
         known = ", ".join(sorted(found))
         raise StartError(text(missing, name=name, known=known), EX_USAGE)
     return found[name].load()
+
+
+def _named(name: str) -> Any:
+    """Return what "module:attribute" names: one that is not installed yet."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StartError(
+            text("connector.not_importable", name=name, reason=error), EX_USAGE
+        ) from None
 
 
 def _end(error: StartError) -> None:

@@ -160,6 +160,29 @@ def test_an_unknown_key_of_the_settings_is_named(house: House) -> None:
     assert "connectors.smp.accept_time" in said
 
 
+def test_a_check_says_what_is_missing_before_anything_runs(house: House) -> None:
+    def checked(name: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [SMPBUS, "connector", name, "--check", "--config", str(house.config)],
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    house.start("router", "sim-smp")
+    wait_for(lambda: house.ops("status").get("version"), "the router")
+    code, found, missing = checked("smp")
+    assert (code, missing) == (0, "")
+    assert found.count("хорошо: ") == 3
+    code, found, missing = checked("ats")  # its exchange is not there
+    assert code == 69
+    assert found.count("хорошо: ") == 2
+    assert f"127.0.0.1:{house.ports['ami']} не принимает соединение" in missing
+    house.kill("router")
+    code, found, missing = checked("smp")
+    assert code == 69
+    assert "bus.sock не принимает" in missing
+
+
 def test_an_unknown_name_is_a_usage_error(house: House) -> None:
     assert end_of(house, "connector", "nobody")[0] == 64
     assert end_of(house, "sim", "nobody", "--listen", "127.0.0.1:1")[0] == 64

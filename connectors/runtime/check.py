@@ -1,0 +1,68 @@
+"""`smpbus connector NAME --check`: would it work, before it is let loose."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from connectors.runtime.connector import Connector
+from connectors.runtime.settings import Loaded, find_config, load
+from proto.client import BusClient
+from proto.errors import BusError
+from proto.keys import KeyFileError
+from proto.wording import text
+
+BUS_S: Final = 5.0
+PORTS: Final = {"http": 80, "https": 443}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    good: bool
+    sentence: str
+
+
+def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
+    """Yield what is found: the settings, the bus, the partner. Raises StartError for settings that
+    cannot be read."""
+    loaded = load(name, shape.Settings, find_config(config))
+    yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
+    yield asyncio.run(_bus(name, loaded))
+    yield asyncio.run(_partner(loaded))
+
+
+async def _bus(name: str, loaded: Loaded) -> Finding:
+    try:
+        bus = BusClient(loaded.address, name=name, key=loaded.key, server_key=loaded.server_key)
+    except KeyFileError as error:
+        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=error))
+    await bus.start()
+    try:
+        async with asyncio.timeout(BUS_S):
+            await bus.wait_welcomed()
+    except TimeoutError:
+        reason = text("connector.check_silent", seconds=f"{BUS_S:g}")
+        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=reason))
+    except BusError as error:
+        reason = error.sentence
+        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=reason))
+    finally:
+        await bus.close()
+    return Finding(True, text("connector.check_bus", address=loaded.address, name=name))
+
+
+async def _partner(loaded: Loaded) -> Finding:
+    partner = loaded.settings.partner
+    url = urlsplit(partner.url)
+    host, port = url.hostname or "", url.port or PORTS.get(url.scheme, 0)
+    place = f"{host}:{port}"
+    try:
+        async with asyncio.timeout(partner.connect_timeout_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=url.scheme == "https" or None)
+        writer.close()
+    except (OSError, TimeoutError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return Finding(False, text("connector.check_no_partner", place=place, reason=reason))
+    return Finding(True, text("connector.check_partner", place=place))
