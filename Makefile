@@ -71,12 +71,13 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: a client in PHP, and the checker of the systemd units.
+# What the tests run besides Python: a client in PHP, the checker of the systemd units, a cache.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
 	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
+	command -v memcached >/dev/null || want="$$want memcached"
 	$(install_packages)
 
 $(STAMP): requirements.lock pyproject.toml
