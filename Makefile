@@ -1,6 +1,7 @@
 # make run [ARGS=--once]   the whole bus at work on this machine, until Ctrl-C
 # make test                lint, types and every test
 # make lint                ruff and mypy only
+# make test-contracts DATA=folder   the partners' contracts on real data, one folder per partner
 # make bench [ARGS=...]    measure throughput on this machine
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench crash simulate clean packages
+.PHONY: help run test test-contracts lint bench crash simulate clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -50,6 +51,16 @@ test: packages $(STAMP)
 	      else echo "make test: FAILED at: $$step"; fi' EXIT
 	step="lint"; $(MAKE) --no-print-directory lint
 	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest $(ARGS)
+
+test-contracts:
+	@if [ -z "$(DATA)" ] || [ ! -d "$(DATA)" ]; then
+		echo "make test-contracts: name the folder with the partners' data:" \
+			"make test-contracts DATA=folder (given: '$(DATA)')" >&2
+		exit 1
+	fi
+	$(MAKE) -s --no-print-directory $(STAMP)
+	export SMPBUS_CONTRACT_DATA="$$(cd "$(DATA)" && pwd)"
+	$(BIN)/python -m pytest tests/federal $(ARGS) && echo "make test-contracts: OK"
 
 clean:
 	@rm -rf $(VENV) demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
