@@ -1,6 +1,7 @@
 # make run [ARGS=--once]   the whole bus at work on this machine, until Ctrl-C
 # make test                lint, types and every test
 # make lint                ruff and mypy only
+# make test-contracts DATA=folder   the partners' contracts on real data, one folder per partner
 # make bench [ARGS=...]    measure throughput on this machine
 # make bench-backlog       the same with two million messages waiting
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
@@ -17,7 +18,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-backlog bench-outage crash simulate canaries chaos clean packages
+.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -68,6 +69,16 @@ test: packages $(STAMP)
 	step="lint"; $(MAKE) --no-print-directory lint
 	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest $(ARGS)
 
+test-contracts:
+	@if [ -z "$(DATA)" ] || [ ! -d "$(DATA)" ]; then
+		echo "make test-contracts: name the folder with the partners' data:" \
+			"make test-contracts DATA=folder (given: '$(DATA)')" >&2
+		exit 1
+	fi
+	$(MAKE) -s --no-print-directory $(STAMP)
+	export SMPBUS_CONTRACT_DATA="$$(cd "$(DATA)" && pwd)"
+	$(BIN)/python -m pytest tests/federal $(ARGS) && echo "make test-contracts: OK"
+
 clean:
 	@rm -rf $(VENV) demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -88,13 +99,14 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: a client in PHP, and the checker of the systemd units.
+# What the tests run besides Python: a client in PHP, the checker of the systemd units, a cache.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
 	command -v curl >/dev/null || want="$$want curl"
 	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
+	command -v memcached >/dev/null || want="$$want memcached"
 	$(install_packages)
 
 $(STAMP): requirements.lock pyproject.toml

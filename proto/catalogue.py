@@ -71,6 +71,32 @@ _TICKET: Final = {
     "version": 1,
     "changed_at": "2026-11-23T08:14:41+03:00",
 }
+_WORKER: Final = {
+    "id": "99-000017",
+    "snils": "00000000017",
+    "family": "Вымышленная",
+    "given": "Анна",
+    "birth_date": "1985-02-03",
+    "sex": "female",
+    "positions": [
+        {
+            "organisation": "1.2.643.5.1.13.13.12.2.99.1",
+            "department": "Подстанция 3",
+            "post": {"code": "196", "system": "1.2.643.5.1.13.13.11.1002"},
+            "rate": 1.0,
+            "begins": "2019-09-01",
+        }
+    ],
+    "specialities": [
+        {
+            "code": {"code": "200", "system": "1.2.643.5.1.13.13.11.1066"},
+            "certificate": "9900000017",
+            "begins": "2022-05-01",
+            "ends": "2027-05-01",
+        }
+    ],
+    "changed_at": "2026-11-22T18:00:00+03:00",
+}
 
 
 @dataclass(frozen=True)
@@ -214,6 +240,30 @@ _ENTRIES: Final = (
             "id112": "112-99-000001",
             "at": "2026-11-23T08:16:00+03:00",
         },
+    ),
+    Entry(
+        "worker.changed.v1",
+        schemas.Worker,
+        "The register of medical workers to whoever needs it: a worker, new or changed",
+        _WORKER,
+    ),
+    Entry(
+        "worker.removed.v1",
+        schemas.WorkerRemoved,
+        "The register of medical workers to whoever needs it: it has this worker no more",
+        {"id": "99-000017", "recorded_at": "2026-11-23T03:00:00+03:00"},
+    ),
+    Entry(
+        "worker.lookup.v1",
+        schemas.WorkerQuestion,
+        "A question to the register of medical workers: who is it (answered, not queued)",
+        {"snils": "00000000017"},
+    ),
+    Entry(
+        "worker.load.v1",
+        schemas.WorkerLoad,
+        "The administrator to the register's connector: load the register now",
+        {"full": True},
     ),
 )
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}

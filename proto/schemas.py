@@ -18,6 +18,7 @@ Short = Annotated[str, msgspec.Meta(max_length=400)]
 Required = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 # 200 leaves room for the prefix of the subject, "112-".
 Id112 = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+WorkerId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 
 StatusCode = Literal[
@@ -337,3 +338,61 @@ class DialResult(Body, frozen=True, kw_only=True):
     reason: Short | None = None
     id112: Id112 | None = None
     at: Instant
+
+
+class Position(Body, frozen=True, kw_only=True):
+    """A position that a worker holds: `organisation` is an OID of the register of organisations,
+    `post` a code of 1.2.643.5.1.13.13.11.1002, `rate` the share of a full one."""
+
+    organisation: Required
+    department: Short | None = None
+    post: Coded
+    rate: Annotated[float, msgspec.Meta(gt=0, le=3)] | None = None
+    kind: Short | None = None
+    begins: date
+    ends: date | None = None
+
+
+class Speciality(Body, frozen=True, kw_only=True):
+    """A speciality (a code of 1.2.643.5.1.13.13.11.1066) with its certificate or accreditation."""
+
+    code: Coded
+    certificate: Short | None = None
+    begins: date | None = None
+    ends: date | None = None
+
+
+class Worker(Body, frozen=True, kw_only=True):
+    """A medical worker as the register has it now; the whole record, the newest holds."""
+
+    id: WorkerId
+    snils: Annotated[str, msgspec.Meta(pattern=r"^\d{11}$")]
+    family: Required
+    given: Required
+    middle: Short | None = None
+    birth_date: date
+    sex: Sex | None = None
+    positions: Annotated[list[Position], msgspec.Meta(min_length=1)]
+    specialities: list[Speciality] = []
+    dismissed: date | None = None
+    changed_at: Instant
+
+
+class WorkerRemoved(Body, frozen=True, kw_only=True):
+    """The register has this worker no more."""
+
+    id: WorkerId
+    recorded_at: Instant
+
+
+class WorkerQuestion(Body, frozen=True, kw_only=True):
+    """Who is it? Asked by the register's `id` or by `snils` (11 digits), one of the two."""
+
+    id: WorkerId | None = None
+    snils: Annotated[str, msgspec.Meta(pattern=r"^\d{11}$")] | None = None
+
+
+class WorkerLoad(Body, frozen=True, kw_only=True):
+    """Load the register now: all of it, or what has changed."""
+
+    full: bool = True

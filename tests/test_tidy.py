@@ -44,7 +44,7 @@ THIRD_PARTY = {
         "uvloop",
         "zmq",
     },
-    "connectors": {"click", "httpx", "msgspec", "starlette", "uvicorn", "uvloop"},
+    "connectors": {"click", "httpx", "msgspec", "pymemcache", "starlette", "uvicorn", "uvloop"},
 }
 NEIGHBOURS = {
     "proto": {"proto"},

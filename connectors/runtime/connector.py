@@ -1,7 +1,7 @@
 """The base of every connector: what the bus brings, what the partner brings, and the partner."""
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from starlette.types import ASGIApp
 
@@ -51,6 +51,14 @@ class Connector:
     async def stay(self) -> None:
         """Hold a connection of our own to the partner; runs as long as the connector does."""
         await asyncio.Event().wait()
+
+    def figures(self) -> dict[str, Any]:
+        """Return this connector's own counters (lookups, loads), as JSON can hold them.
+
+        The wire has no way yet to carry them to `smpbus status`; a connector that has any shows
+        them on its own listener.
+        """
+        return {}
 
     async def close(self) -> None:
         """Let go of the partner."""

@@ -1,12 +1,14 @@
 """Faults on demand: how a simulator plays a partner that is slow, broken or gone.
 
 `fail` is the share of requests that fail, half of them after the work was done (the answer is
-lost, which only an idempotency key can heal). `down` fails all of them. Seeded: a run repeats.
+lost, which only an idempotency key can heal). `down` fails all of them. `spoil` spoils every
+answer: "half" breaks off in the middle of the body, "cut" is JSON that ends too early, "html" is a
+page where JSON should be, "redirect" sends elsewhere. Seeded: a run repeats.
 """
 
 import asyncio
 import random
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -23,6 +25,7 @@ class Faults(msgspec.Struct, kw_only=True):
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 0.0
     down: bool = False
     down_after_s: float | None = None
+    spoil: Literal["", "half", "cut", "html", "redirect"] = ""
     seed: int = 0
 
 
@@ -56,8 +59,28 @@ class FaultyApp:
             if after_work:
                 await self._app(scope, receive, _nowhere)
             await Response(status_code=500)(scope, receive, send)
+        elif self.faults.spoil:
+            await self._spoiled(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _spoiled(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.faults.spoil == "html":
+            await Response("<html>Technical works</html>", media_type="text/html")(
+                scope, receive, send
+            )
+            return
+        if self.faults.spoil == "redirect":
+            await Response(status_code=302, headers={"location": "/elsewhere"})(
+                scope, receive, send
+            )
+            return
+        whole = Answered()
+        await self._app(scope, receive, whole)
+        half = whole.body[: len(whole.body) // 2]
+        length = len(whole.body) if self.faults.spoil == "half" else len(half)
+        headers = {"content-length": str(length), "content-type": "application/json"}
+        await Response(half, whole.status, headers)(scope, receive, send)
 
     def _is_down(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -71,6 +94,18 @@ class FaultyApp:
             merged = msgspec.to_builtins(self.faults) | given
             self.faults = msgspec.convert(merged, Faults)
         return Response(msgspec.json.encode(self.faults), media_type="application/json")
+
+
+class Answered:
+    """Keeps an answer instead of sending it."""
+
+    def __init__(self) -> None:
+        self.status = 500
+        self.body = b""
+
+    async def __call__(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        self.body += message.get("body", b"")
 
 
 async def _nowhere(_: Message) -> None:

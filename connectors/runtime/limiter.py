@@ -10,6 +10,15 @@ class Limiter:
         self._tokens = float(self._burst)
         self._at: float | None = None
 
+    @property
+    def state(self) -> tuple[float, float]:
+        """What a process hands over to the next: places left, and at what time (0: never used)."""
+        return self._tokens, 0.0 if self._at is None else self._at
+
+    @state.setter
+    def state(self, state: tuple[float, float]) -> None:
+        self._tokens, self._at = state
+
     def take(self, now: float) -> float:
         """Take the next place in the line; return the seconds to wait before using it."""
         if self._per_s <= 0:

@@ -1,0 +1,26 @@
+"""The lookup layer: cached questions of all connectors, memcached first, then the partner."""
+
+from connectors.lookup.kind import (
+    CODE_LIST,
+    INSURANCE,
+    NUMBER,
+    PATIENT,
+    WORKER,
+    CodeList,
+    Insurance,
+    Kind,
+)
+from connectors.lookup.lookup import Lookup, LookupSettings
+
+__all__ = [
+    "CODE_LIST",
+    "INSURANCE",
+    "NUMBER",
+    "PATIENT",
+    "WORKER",
+    "CodeList",
+    "Insurance",
+    "Kind",
+    "Lookup",
+    "LookupSettings",
+]
