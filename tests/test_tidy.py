@@ -44,7 +44,17 @@ THIRD_PARTY = {
         "uvloop",
         "zmq",
     },
-    "connectors": {"click", "httpx", "msgspec", "pymemcache", "starlette", "uvicorn", "uvloop"},
+    "connectors": {
+        "apsw",
+        "click",
+        "httpx",
+        "lxml",
+        "msgspec",
+        "pymemcache",
+        "starlette",
+        "uvicorn",
+        "uvloop",
+    },
 }
 NEIGHBOURS = {
     "proto": {"proto"},
