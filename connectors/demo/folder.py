@@ -24,7 +24,7 @@ from proto.wording import language, text
 
 MARKER: Final = ".smpbus-demo"
 PORTS: Final = ("pages", "sys112", "smp", "sim-sys112", "sim-smp")
-PEERS: Final = ("router", "sys112", "smp", "admin")
+PEERS: Final = ("router", "sys112", "smp", "rmr", "admin")
 # A path of a Unix socket ends at 107 bytes; supervisor adds ".PID" to its own while it starts.
 _SOCKET_BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")
 

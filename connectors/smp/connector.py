@@ -22,6 +22,8 @@ encode: Final = msgspec.json.Encoder().encode
 PATHS: Final = {
     "incident.card.v1": "/smp/calls",
     "incident.cancelled.v1": "/smp/cancellations",
+    "worker.changed.v1": "/smp/workers",
+    "worker.removed.v1": "/smp/workers/removals",
 }
 
 
@@ -43,7 +45,7 @@ class SmpConnector(Connector):
     # -- to the ambulance system ----------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Bring a card or a cancellation, byte for byte. Raises Retry or Reject."""
+        """Bring a card, a cancellation or a worker, byte for byte. Raises Retry or Reject."""
         message = delivery.message
         path = PATHS.get(message.type)
         if path is None:

@@ -1,8 +1,10 @@
 """The contract with the ambulance system: HTTP and JSON, the bodies are the bus's own schemas.
 
 We call it:
-    POST {url}/smp/calls           an IncidentCard, new or corrected  -> CallReply
-    POST {url}/smp/cancellations   an IncidentCancelled               -> CallReply
+    POST {url}/smp/calls               an IncidentCard, new or corrected  -> CallReply
+    POST {url}/smp/cancellations       an IncidentCancelled               -> CallReply
+    POST {url}/smp/workers             a Worker, new or changed           -> CallReply, no call_id
+    POST {url}/smp/workers/removals    a WorkerRemoved                    -> CallReply, no call_id
 It calls us:
     POST /bus/status    a StatusEvent; `id112` is a card, a list of cards, or absent
     POST /bus/tickets   a CallTicket

@@ -102,7 +102,7 @@ def test_an_unknown_list_or_version_is_refused_by_its_code() -> None:
     [
         {"down": True},
         {"fail": 1.0},
-        {"delay_s": 3.0},
+        {"delay_s": 0.6},
         {"spoil": "half"},
         {"spoil": "cut"},
         {"spoil": "html"},
@@ -188,7 +188,7 @@ def test_the_key_of_the_organisation_is_sent_and_never_logged(
 
         scene.app._app = listening
         await scene.client.passport(POSTS)
-        scene.faults(down=True)
+        scene.faults(spoil="half")
         with pytest.raises(Retry) as caught:
             await scene.client.passport(POSTS)
         assert "secret" not in str(caught.value)
