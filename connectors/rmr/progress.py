@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from proto.exits import StartError
+from proto.wording import text
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS position (only INTEGER PRIMARY KEY CHECK (only = 1), state BLOB);
@@ -71,7 +72,7 @@ class Progress:
             self.position = self._load()
             self.wanted = bool(self._connection.execute("SELECT 1 FROM wish").fetchone())
         except (sqlite3.Error, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise StartError(f"{path}: {error}") from None
+            raise StartError(text("rmr.no_state", path=path, problem=error)) from None
 
     def close(self) -> None:
         """Close the file."""

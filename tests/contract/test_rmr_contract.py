@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import copy
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage import Bus, Scene, scene
 
+from connectors.lookup import WORKER, LookupSettings
 from connectors.nsi.simulator import create_app as create_nsi
-from connectors.rmr import RmrConnector, samples
+from connectors.rmr import RmrConnector, RmrSettings, samples
 from connectors.rmr.mapping import snils_of
+from connectors.rmr.progress import Progress
 from connectors.rmr.simulator import create_app
 from connectors.runtime.body import BadInput
 from connectors.runtime.serving import HttpServer, bind
+from connectors.runtime.settings import load
 from connectors.runtime.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import Reject
 from proto.errors import Code, RequestFailed
+from proto.exits import StartError
 from proto.message import Message
 
 PEOPLE = samples.workers(7, 55)
@@ -161,44 +167,49 @@ def test_what_the_bus_did_not_accept_is_published_again_under_its_ids(
     assert published(bus) == IDS
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [
-        {"down": True},
-        {"fail": 1.0},
-        {"delay_s": 0.5},
-        {"spoil": "half"},
-        {"spoil": "cut"},
-        {"spoil": "html"},
-        {"spoil": "redirect"},
-    ],
-    ids=str,
+FAULTS: tuple[dict[str, Any], ...] = (
+    {"fail": 1.0},
+    {"delay_s": 0.5},
+    {"spoil": "half"},
+    {"spoil": "cut"},
+    {"spoil": "html"},
+    {"spoil": "redirect"},
+    {"down": True},
 )
-def test_every_fault_stops_a_load_and_is_told_once(
-    switches: dict[str, Any], bus: Bus, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    well = {"down": False, "fail": 0.0, "delay_s": 0.0, "spoil": ""}
+WELL = {"down": False, "fail": 0.0, "delay_s": 0.0, "spoil": ""}
 
+
+def test_every_fault_stops_a_load_and_every_question_and_passes(bus: Bus, tmp_path: Path) -> None:
     async def act(stage: Scene) -> None:
-        await stage.faults(**switches)
-        for _ in range(2):
+        for number, switches in enumerate(FAULTS):
+            before = position(stage)
+            await drive(stage, remove=[IDS[number]], put=[PEOPLE[20] | {"department": number}])
+            await stage.faults(**WELL | switches)
             await rested_poll(stage)
-        assert position(stage).loaded == 0
-        with pytest.raises(RequestFailed, match="does not answer"):
-            await stage.connector.answer(question(id=IDS[0]))  # type: ignore[attr-defined]
-        await stage.faults(**well)
-        await rested_poll(stage)
-        assert position(stage).since is not None
-        await stage.faults(**switches)
-        await rested_poll(stage)
-        await stage.faults(**well)
-        await drive(stage, remove=[IDS[0]])
-        await rested_poll(stage)
+            assert position(stage) == replace(before, load=1, loading=position(stage).loading)
+            await stage.connector.lookup.forget(WORKER, ("id", IDS[30]))  # type: ignore[attr-defined]
+            with pytest.raises(RequestFailed, match="does not answer"):
+                await stage.connector.answer(question(id=IDS[30]))  # type: ignore[attr-defined]
+            await stage.faults(**WELL)
+            await rested_poll(stage)
+            assert position(stage).full_at, switches
+
+    play(bus, tmp_path, act)
+    assert [body["id"] for body in bus.bodies("worker.removed.v1")] == IDS[1:7]
+    assert published(bus) == IDS[1:] + [IDS[20]] * 6
+
+
+def test_what_stopped_a_load_is_told_once(
+    bus: Bus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(stage: Scene) -> None:
+        for spoil in ("html", "", "html"):
+            await stage.faults(spoil=spoil)
+            for _ in range(3):
+                await stage.connector.poll()
 
     with caplog.at_level(logging.WARNING, "smpbus.connector"):
         play(bus, tmp_path, act)
-    assert published(bus) == IDS
-    assert len(bus.bodies("worker.removed.v1")) == 1
     stopped = [one for one in caplog.records if "остановилась" in one.getMessage()]
     assert len(stopped) == 2
 
@@ -351,3 +362,31 @@ def test_known_snils() -> None:
         with pytest.raises(BadInput):
             snils_of(wrong)
     assert snils_of("00000000017") == "00000000017"
+
+
+def test_a_state_file_that_cannot_be_is_named_with_what_to_do(bus: Bus, tmp_path: Path) -> None:
+    (tmp_path / "register.db").write_bytes(b"rubbish" * 1000)
+    for file in (tmp_path / "nowhere" / "register.db", tmp_path / "register.db"):
+        with pytest.raises(StartError, match=re.escape(str(file))) as caught:
+            Progress(file)
+        assert "state_file" in caught.value.sentence
+
+
+def test_the_example_tables_are_settings(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "config" / "connectors.example.toml"
+    whole = example.read_text(encoding="utf-8")
+    rmr = whole[whole.index("[connectors.rmr]") :]
+    shown = re.sub(r"^# (?=\[|[a-z_]+ = )", "", rmr, flags=re.MULTILINE)
+    file = tmp_path / "smpbus.toml"
+    file.write_text(shown, encoding="utf-8")
+    settings = load("rmr", RmrSettings, file).settings
+    assert isinstance(settings, RmrSettings)
+    assert settings.lookup.secret_file == tmp_path / "keys" / "lookup.secret"
+    assert settings.nsi is not None
+    assert settings.nsi.user_key_file == tmp_path / "keys" / "nsi.key"
+    built_in = msgspec.structs.replace(settings, lookup=LookupSettings(), nsi=None)
+    assert built_in == RmrSettings(partner=settings.partner)
+    shown_keys = set(
+        re.findall(r"^([a-z_]+) = ", shown.partition("[connectors.rmr.partner]")[0], re.M)
+    )
+    assert shown_keys == {"listen", "state_file", "poll_s", "full_every_s", "page_size", "pause_s"}
