@@ -192,6 +192,10 @@ class TestImports:
         knowing = [str(path.relative_to(ROOT)) for path in modules() if "httpx" in imported(path)]
         assert knowing == ["connectors/runtime/http.py"]
 
+    def test_one_module_knows_the_cache_client(self) -> None:
+        knowing = [path for path in modules() if "pymemcache" in imported(path)]
+        assert knowing == [ROOT / "connectors" / "lookup" / "memcached.py"]
+
 
 class TestCode:
     @pytest.mark.parametrize("path", named(modules()))

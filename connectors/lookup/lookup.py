@@ -99,6 +99,12 @@ class Lookup:
         self._flights.pop(key, None)
         await asyncio.shield(self._store(kind, key, value))
 
+    async def peek(self, kind: Kind[Value], question: tuple[str, ...]) -> Value | None:
+        """Return the answer that is cached, None when there is none; nobody is asked or counted."""
+        entry, _ = await self._cached(kind, self._secret.key(kind.name, question))
+        found: Value | None = None if entry is None else entry.value
+        return found
+
     async def forget(self, kind: Kind[Any], question: tuple[str, ...]) -> None:
         """Ask the partner the next time."""
         key = self._secret.key(kind.name, question)

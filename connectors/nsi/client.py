@@ -13,6 +13,7 @@ from connectors.lookup import CODE_LIST, CodeList, Lookup
 from connectors.nsi import contract
 from connectors.runtime.partner import Answer, Partner, PartnerSettings
 from connectors.runtime.quota import Quota
+from connectors.runtime.reply import read_reply
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
@@ -135,16 +136,9 @@ class CodeLists:
 
 def _read(answer: Answer, shape: type[Shape]) -> Shape:
     """Raises Retry for what is no answer of НСИ at all, Reject for its refusal."""
-    bad = Retry(text("connector.note_bad_reply", status=answer.status))
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not kind.endswith("json"):
-        raise bad
-    try:
-        outcome = msgspec.json.decode(answer.body, type=contract.Outcome)
-        if outcome.result == contract.OK and answer.status == 200:
-            return msgspec.json.decode(answer.body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise bad from None
+    outcome = read_reply(answer, contract.Outcome)
+    if outcome.result == contract.OK and answer.status == 200:
+        return read_reply(answer, shape)
     code = str(outcome.result_code or "")[:40]
     raise Reject(text("nsi.note_refused", status=answer.status, code=code))
 

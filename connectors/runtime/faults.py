@@ -78,9 +78,13 @@ class FaultyApp:
         whole = Answered()
         await self._app(scope, receive, whole)
         half = whole.body[: len(whole.body) // 2]
-        length = len(whole.body) if self.faults.spoil == "half" else len(half)
-        headers = {"content-length": str(length), "content-type": "application/json"}
-        await Response(half, whole.status, headers)(scope, receive, send)
+        if self.faults.spoil == "cut":
+            await Response(half, whole.status, media_type="application/json")(scope, receive, send)
+            return
+        length = str(len(whole.body)).encode()
+        headers = [(b"content-length", length), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": whole.status, "headers": headers})
+        await send({"type": "http.response.body", "body": half, "more_body": True})
 
     def _is_down(self) -> bool:
         now = asyncio.get_running_loop().time()

@@ -28,6 +28,8 @@ PATHS: Final = {
     "telephony.operator.v1": "/smp/telephony/operators",
     "telephony.group.v1": "/smp/telephony/groups",
     "telephony.dialled.v1": "/smp/telephony/dialled",
+    "worker.changed.v1": "/smp/workers",
+    "worker.removed.v1": "/smp/workers/removals",
 }
 
 
@@ -49,7 +51,7 @@ class SmpConnector(Connector):
     # -- to the ambulance system ----------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Bring a card or a cancellation, byte for byte. Raises Retry or Reject."""
+        """Bring a card, a cancellation or a worker, byte for byte. Raises Retry or Reject."""
         message = delivery.message
         path = PATHS.get(message.type)
         if path is None:

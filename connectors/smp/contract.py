@@ -6,6 +6,8 @@ We call it:
     POST {url}/smp/telephony/calls, joined, operators, groups, dialled
                                    a TelephonyCall, TelephonyJoined, OperatorState,
                                    GroupStatistics, DialResult        -> CallReply
+    POST {url}/smp/workers             a Worker, new or changed           -> CallReply, no call_id
+    POST {url}/smp/workers/removals    a WorkerRemoved                    -> CallReply, no call_id
 It calls us:
     POST /bus/status    a StatusEvent; `id112` is a card, a list of cards, or absent
     POST /bus/tickets   a CallTicket

@@ -82,6 +82,7 @@ class Ambulance:
         self.settings = settings
         self.ledger = Ledger(settings.ledger)
         self.courier = Courier(settings)
+        self.workers: dict[str, dict[str, Any]] = {}
         self.calls: dict[str, Call] = {}  # by Id112; tied cards share one call
         self._early: dict[str, Call] = {}  # by the Id112 that their card is a repeat of
         self.refused: list[dict[str, Any]] = []
@@ -97,6 +98,8 @@ class Ambulance:
         if known := self.ledger.answer_of(key):
             return known
         given = decode(body, shape)
+        if isinstance(given, schemas.Worker | schemas.WorkerRemoved):
+            return self._take_worker(key, given)
         match given:
             case schemas.IncidentCard(id112=id112):
                 reply = self._take_card(given)
@@ -110,6 +113,17 @@ class Ambulance:
         answer = msgspec.to_builtins(reply)
         self.ledger.record(key, entry | {"call_id": reply.call_id}, status, answer)
         return status, answer
+
+    def _take_worker(
+        self, key: str, given: schemas.Worker | schemas.WorkerRemoved
+    ) -> tuple[int, Any]:
+        if isinstance(given, schemas.Worker):
+            self.workers[given.id] = msgspec.to_builtins(given)
+        else:
+            self.workers.pop(given.id, None)
+        answer = msgspec.to_builtins(CallReply("done"))
+        self.ledger.record(key, {"operation": type(given).__name__, "id": given.id}, 200, answer)
+        return 200, answer
 
     def _take_card(self, card: schemas.IncidentCard) -> CallReply:
         call = self.calls.get(card.id112)
@@ -229,6 +243,7 @@ class Ambulance:
                 }
                 for call in calls
             ],
+            "workers": self.workers,
             "refused": self.refused,
             "told": self.told,
             "living": len(self.tasks),
@@ -266,6 +281,8 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
             Route(f"/smp/telephony/{name}", endpoint(shape), methods=["POST"])
             for name, shape in TELEPHONY.items()
         ),
+        Route("/smp/workers", endpoint(schemas.Worker), methods=["POST"]),
+        Route("/smp/workers/removals", endpoint(schemas.WorkerRemoved), methods=["POST"]),
         Route("/ledger", ledger),
     ]
     lifespan = closing(ambulance.tasks, ambulance.courier)

@@ -45,7 +45,7 @@ async def stage(*, strict: bool = False, **settings: Any) -> AsyncIterator[Stage
     server = HttpServer(app, channel := bind("127.0.0.1:0", "test"))
     await server.start()
     url = f"http://127.0.0.1:{channel.getsockname()[1]}"
-    partner = {"url": url, "timeout_s": 2.0, "breaker": {"failures_max": 100}}
+    partner = {"url": url, "timeout_s": 0.4, "breaker": {"failures_max": 100}}
     table = {"partner": partner, "pause_s": 0.01, "requests_per_minute": 10_000, **settings}
     client = NsiClient(msgspec.convert(table, NsiSettings, dec_hook=lambda _, path: Path(path)))
     if settings.get("requests_per_minute", 10_000) == 10_000:
@@ -97,39 +97,27 @@ def test_an_unknown_list_or_version_is_refused_by_its_code() -> None:
     play(act)
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [
-        {"down": True},
-        {"fail": 1.0},
-        {"delay_s": 3.0},
-        {"spoil": "half"},
-        {"spoil": "cut"},
-        {"spoil": "html"},
-        {"spoil": "redirect"},
-    ],
-    ids=str,
+FAULTS: tuple[dict[str, Any], ...] = (
+    {"down": True},
+    {"fail": 1.0},
+    {"delay_s": 0.6},
+    {"spoil": "half"},
+    {"spoil": "cut"},
+    {"spoil": "html"},
+    {"spoil": "redirect"},
 )
-def test_every_fault_passes_and_is_told_as_such(switches: dict[str, Any]) -> None:
+
+
+def test_every_fault_passes_and_is_told_as_such() -> None:
     async def act(scene: Stage) -> None:
-        scene.faults(**switches)
-        with pytest.raises(Retry):
-            await scene.client.code_list(LONG)
-        scene.faults()
-        assert len((await scene.client.code_list(LONG)).rows) == 550
+        for switches in FAULTS:
+            scene.faults(**switches)
+            with pytest.raises(Retry):
+                await scene.client.code_list(LONG)
+            scene.faults()
+            assert len((await scene.client.code_list(LONG)).rows) == 550, switches
 
-    partner = {"timeout_s": 0.2, "connect_timeout_s": 0.1, "breaker": {"failures_max": 100}}
-    play_on = {"pause_s": 0.01}
-
-    async def whole() -> None:
-        async with stage(**play_on) as scene:
-            await scene.client.close()
-            table = {"partner": {"url": scene.url, **partner}, "pause_s": 0.01}
-            scene.client = NsiClient(msgspec.convert(table, NsiSettings), Quota(100_000, 5000))
-            await act(scene)
-            await scene.client.close()
-
-    asyncio.run(whole())
+    play(act)
 
 
 def test_lost_pages_are_asked_for_again_and_not_the_whole_list() -> None:
@@ -188,7 +176,7 @@ def test_the_key_of_the_organisation_is_sent_and_never_logged(
 
         scene.app._app = listening
         await scene.client.passport(POSTS)
-        scene.faults(down=True)
+        scene.faults(spoil="half")
         with pytest.raises(Retry) as caught:
             await scene.client.passport(POSTS)
         assert "secret" not in str(caught.value)

@@ -12,13 +12,16 @@ import pytest
 VARIABLE = "SMPBUS_CONTRACT_DATA"
 
 
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder of the data."""
+def pytest_configure() -> None:
     folder = os.environ.get(VARIABLE, "")
     if not folder or not Path(folder).is_dir():
         raise pytest.UsageError(
             f"{VARIABLE} must name the folder with the partners' data, and is {folder!r}; "
             "run: make test-contracts DATA=folder"
         )
-    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of the data."""
+    return Path(os.environ[VARIABLE])

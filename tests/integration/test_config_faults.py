@@ -49,7 +49,7 @@ class Ground:
         shutil.copytree(OWN, folder, dirs_exist_ok=True)
         self.file("smpbus.toml").write_text(MAIN)
         self.port = 0
-        for name in ("router", "smp", "sys112", "ats", "admin"):
+        for name in ("router", "smp", "sys112", "ats", "rmr", "admin"):
             KeyPair.new().save(folder / "keys", name)
 
     def file(self, name: str) -> Path:
@@ -237,7 +237,7 @@ FAULTS = {
     ),
     "route to nowhere": Fault(
         append("routes.toml", '[[routes]]\ntype = "a.b"\nto = ["rmsi"]\n'),
-        78, ("routes[8].to", "rmsi"), "routes.toml", -1,
+        78, ("].to: ", "rmsi"), "routes.toml", -1,
     ),
     "bad name in a permission": Fault(
         append("permissions.toml", '[peers."Больница"]\n'), 78, ("peers.Больница",),

@@ -51,7 +51,7 @@ def test_own_files_are_the_built_in_values(folder: Path):
     built_in = (BusSettings(), OpsSettings(), Store(), LogSettings())
     settings = loaded.settings
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
-    assert set(loaded.settings.destinations) == {"smp", "sys112", "ats", "admin"}
+    assert set(loaded.settings.destinations) == {"smp", "sys112", "ats", "rmr", "admin"}
     assert set(loaded.origins.values()) >= {"built-in"}
 
 
@@ -85,6 +85,10 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
         ("smp", "call.status.v1", ("sys112",)),
         ("smp", "incident.card_update.v1", ("sys112",)),
         ("smp", "input.rejected.v1", ("admin",)),
+        ("rmr", "worker.changed.v1", ("smp",)),
+        ("rmr", "worker.removed.v1", ("smp",)),
+        ("admin", "worker.load.v1", ("rmr",)),
+        ("smp", "worker.load.v1", ()),
         ("sys112", "input.rejected.v1", ("admin",)),
         ("sys112", "call.status.v1", ()),
         ("smp", "incident.card.v1", ()),
@@ -172,7 +176,7 @@ def test_a_peer_without_key_is_a_warning(folder: Path):
     (keys / "smp.pub").write_text("x")
     path = write(folder, "smpbus.toml", '[bus]\nkeys_dir = "keys"\n')
     found = load(path, environ={}).warnings
-    assert len(found) == 3
+    assert len(found) == 4
     assert not [sentence for sentence in found if "у smp " in sentence]
 
 
