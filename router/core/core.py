@@ -326,7 +326,7 @@ class Core:
             target = self._route(session, message.type, priority)
         if message.source != session.name:
             return Code.SOURCE_MISMATCH, "the source is not the name of this session"
-        refusal = target.refusal or self._check_limits(message, target.queues, now)
+        refusal = target.refusal or self._check_limits(message, target, now)
         if refusal is not None:
             return refusal
         n = self._next_n
@@ -367,21 +367,22 @@ class Core:
             refusal = (Code.NO_ROUTE, "no route takes this type from this source")
             target = Target((), refusal=refusal)
         else:
-            target = Target(tuple(self.queues[name] for name in names), " ".join(names))
+            own = self._routes.body_bytes_max(session.name, type, priority)
+            limit = self.body_bytes_max if own is None else min(own, self.body_bytes_max)
+            queues = tuple(self.queues[name] for name in names)
+            target = Target(queues, " ".join(names), None, limit)
         if len(session.routed) < ROUTED_MAX:  # a peer may invent types without end
             session.routed[type, priority] = target
         return target
 
-    def _check_limits(
-        self, message: Message, queues: tuple[Queue, ...], now: Now
-    ) -> tuple[str, str] | None:
-        if len(message.body) > self.body_bytes_max:
-            return Code.BODY_TOO_LARGE, f"the body is over {self.body_bytes_max} bytes"
+    def _check_limits(self, message: Message, target: Target, now: Now) -> tuple[str, str] | None:
+        if len(message.body) > target.body_bytes_max:
+            return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
         if message.expires is not None and message.expires <= now.wall_ms:
             return Code.EXPIRED, "its time was over when it came"
         if self.store_full:
             return Code.STORE_FULL, "the router's disk is almost full"
-        for queue in queues:
+        for queue in target.queues:
             if queue.open >= queue.settings.open_max:
                 return Code.QUEUE_FULL, f"{queue.open} deliveries to {queue.name} are open"
         return None

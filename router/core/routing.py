@@ -19,10 +19,12 @@ class Routes:
     """The routes in force. Every route that matches adds its destinations, each once."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
+        routes = list(routes)
         self._routes = [
             (Patterns([route.source]), Patterns([route.type]), route.priorities, tuple(route.to))
             for route in routes
         ]
+        self._limits = [route.body_bytes_max for route in routes]
 
     def find(self, source: str, type: str, priority: int) -> tuple[str, ...]:
         """Return the names of the destinations, in the order of the file; () when none."""
@@ -31,6 +33,12 @@ class Routes:
             if not verdict.mismatch:
                 found.update(dict.fromkeys(verdict.to))
         return tuple(found)
+
+    def body_bytes_max(self, source: str, type: str, priority: int) -> int | None:
+        """Return the least limit of the routes that take such a message, None when none has one."""
+        verdicts = self.explain(source, type, priority)
+        limits = (self._limits[one.number - 1] for one in verdicts if not one.mismatch)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def explain(self, source: str, type: str, priority: int) -> list[Verdict]:
         """Return what each route says of such a message; `find` decides by the same."""

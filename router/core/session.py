@@ -15,6 +15,7 @@ class Target(NamedTuple):
     queues: tuple[Queue, ...]
     names: str = ""
     refusal: tuple[str, str] | None = None
+    body_bytes_max: int = 0
 
 
 class Session:

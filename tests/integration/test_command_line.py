@@ -110,7 +110,14 @@ def test_queues(site: Site) -> None:
     rows = site.json("queues")["queues"]
     assert [row["destination"] for row in rows] == ["admin", "ats", "rmr", "smp", "sys112"]
     table = site.run("queues").stdout.splitlines()
-    assert [line.split()[0] for line in table] == ["назначение", "admin", "ats", "rmr", "smp", "sys112"]
+    assert [line.split()[0] for line in table] == [
+        "назначение",
+        "admin",
+        "ats",
+        "rmr",
+        "smp",
+        "sys112",
+    ]
 
 
 def test_send_and_trace(site: Site) -> None:

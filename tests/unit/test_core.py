@@ -800,6 +800,18 @@ class TestSessions:
 
 
 class TestRoutes:
+    def test_the_least_limit_of_the_routes_that_take_a_message_holds(self, bench: Bench) -> None:
+        routes = [
+            Route(type="test.*", to=["sink"], body_bytes_max=50),
+            Route(type="test.*", to=["other"], body_bytes_max=20, priorities=[3]),
+            Route(type="*", to=["sink"]),
+        ]
+        bench.core.configure(msgspec.structs.replace(SETTINGS, routes=routes), bench.now)
+        assert bench.publish(message("a", body=b"x" * 50)) == []
+        assert refusal(bench.publish(message("b", body=b"x" * 51))).code == "body_too_large"
+        said = refusal(bench.publish(message("c", BULK, body=b"x" * 21)))
+        assert (said.code, said.sentence) == ("body_too_large", "the body is over 20 bytes")
+
     @pytest.mark.parametrize(
         ("source", "type", "priority", "to"),
         [
