@@ -8,6 +8,7 @@ from typing import Final, Self
 import httpx
 
 JSON_TYPE: Final = "application/json"
+ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024  # unpacked: nobody has so much to say to us
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class HttpAnswer:
 
 
 class Unreachable(Exception):
-    """No answer: `kind` is "connect" (nobody listens), "timeout" or "broken"; no other detail."""
+    """No answer: `kind` is "connect" (nobody listens), "timeout", "broken" or "too long"; no other
+    detail."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -39,7 +41,9 @@ class HttpClient:
         connections_max: int = 32,
         user: str | None = None,
         password: str | None = None,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> None:
+        self._answer_bytes_max = answer_bytes_max
         # Proxies and .netrc of the environment would change silently where patients' data goes.
         self._client = httpx.AsyncClient(
             base_url=base,
@@ -71,7 +75,8 @@ class HttpClient:
         """Send JSON `body`. Raises Unreachable when no whole answer came."""
         sent = {"content-type": JSON_TYPE, "accept": JSON_TYPE, **(headers or {})}
         try:
-            answer = await self._client.request(method, path, content=body, headers=sent)
+            async with self._client.stream(method, path, content=body, headers=sent) as answer:
+                whole = await self._read(answer)
         except httpx.ConnectTimeout:
             raise Unreachable("connect") from None
         except httpx.TimeoutException:
@@ -80,4 +85,14 @@ class HttpClient:
             raise Unreachable("connect") from None
         except (httpx.HTTPError, httpx.InvalidURL):
             raise Unreachable("broken") from None
-        return HttpAnswer(answer.status_code, answer.headers, answer.content)
+        return HttpAnswer(answer.status_code, answer.headers, whole)
+
+    async def _read(self, answer: httpx.Response) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in answer.aiter_bytes():
+            size += len(part)
+            if size > self._answer_bytes_max:
+                raise Unreachable("too long")
+            parts.append(part)
+        return b"".join(parts)

@@ -1,0 +1,45 @@
+"""The HTTP client against answers that are more than it asked for."""
+
+import asyncio
+import gzip
+
+import pytest
+from stage import free_port
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.runtime.http import HttpClient, Unreachable
+from connectors.runtime.serving import HttpServer, bind
+
+LIMIT = 10_000
+
+
+async def _plain(request: Request) -> Response:
+    return Response(b"x" * int(request.path_params["size"]))
+
+
+async def _packed(request: Request) -> Response:
+    body = gzip.compress(b"x" * int(request.path_params["size"]))
+    return Response(body, headers={"content-encoding": "gzip"})
+
+
+async def _ask(path: str) -> bytes:
+    port = free_port()
+    routes = [Route("/plain/{size}", _plain), Route("/packed/{size}", _packed)]
+    server = HttpServer(Starlette(routes=routes), bind(f"127.0.0.1:{port}", "test"))
+    await server.start()
+    try:
+        async with HttpClient(f"http://127.0.0.1:{port}", answer_bytes_max=LIMIT) as client:
+            return (await client.request("GET", path)).body
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_an_answer_is_read_up_to_its_limit_unpacked(kind: str) -> None:
+    assert asyncio.run(_ask(f"/{kind}/{LIMIT}")) == b"x" * LIMIT
+    with pytest.raises(Unreachable) as refused:
+        asyncio.run(_ask(f"/{kind}/{LIMIT + 1}"))
+    assert refused.value.kind == "too long"
