@@ -265,6 +265,12 @@ _ENTRIES: Final = (
         "The administrator to the register's connector: load the register now",
         {"full": True},
     ),
+    Entry(
+        "insurance.lookup.v1",
+        schemas.InsuranceQuestion,
+        "A question to the insurance fund: whose policy on a date (answered, not queued)",
+        {"on_date": "2026-11-23", "enp": "6654510822123455", "birth_date": "1984-05-27"},
+    ),
 )
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
 

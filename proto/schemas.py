@@ -396,3 +396,47 @@ class WorkerLoad(Body, frozen=True, kw_only=True):
     """Load the register now: all of it, or what has changed."""
 
     full: bool = True
+
+
+class IdentityDocument(Body, frozen=True, kw_only=True):
+    """A document; `type` is a code of the fund's list F011."""
+
+    type: Annotated[int, msgspec.Meta(ge=1, le=99)]
+    series: Short | None = None
+    number: Required
+
+
+class InsuranceQuestion(Body, frozen=True, kw_only=True):
+    """Whose policy is it, and which one on a date? By ЕНП, by СНИЛС, by a policy's number, by a
+    document, or by names; a birth date narrows it, and names need one."""
+
+    on_date: date
+    enp: Annotated[str, msgspec.Meta(pattern=r"^\d{16}$")] | None = None
+    snils: Annotated[str, msgspec.Meta(pattern=r"^\d{11}$")] | None = None
+    policy_number: Short | None = None
+    document: IdentityDocument | None = None
+    family: Short | None = None
+    given: Short | None = None
+    middle: Short | None = None
+    birth_date: date | None = None
+
+
+class InsuredPerson(Body, frozen=True, kw_only=True):
+    """Somebody whom the fund knows, and the policy on the date asked for; `policy_kind` is F008."""
+
+    enp: Annotated[str, msgspec.Meta(pattern=r"^\d{16}$")]
+    policy_kind: Literal[1, 2, 3]
+    policy_number: Required
+    insurer: Short | None = None
+    region: Short | None = None
+    begins: date | None = None
+    ends: date | None = None
+    attached_to: Short | None = None
+    died: date | None = None
+
+
+class InsuranceAnswer(Body, frozen=True, kw_only=True):
+    """Who it may be. That nobody or several fit is an answer, not an error."""
+
+    outcome: Literal["found", "ambiguous", "not_found"]
+    persons: Annotated[list[InsuredPerson], msgspec.Meta(max_length=100)] = []

@@ -47,6 +47,8 @@ def warnings(settings: Settings) -> tuple[str, ...]:
                 folder = settings.bus.keys_dir
                 found.append(text("config.warn_no_key", name=name, folder=folder))
     fed = {destination for route in settings.routes for destination in route.to}
+    # A destination may be there to be asked only.
+    fed |= {name for permission in settings.permissions.values() for name in permission.ask}
     unfed = [name for name in settings.destinations if name not in fed]
     found += [text("config.warn_no_route", name=name) for name in unfed]
     return tuple(found)

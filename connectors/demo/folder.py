@@ -26,7 +26,7 @@ from proto.wording import language, text
 
 MARKER: Final = ".smpbus-demo"
 PORTS: Final = ("pages", "sys112", "smp", "ami", "sim-sys112", "sim-smp", "sim-ats")
-PEERS: Final = ("router", "sys112", "smp", "ats", "rmr", "admin")
+PEERS: Final = ("router", "sys112", "smp", "ats", "rmr", "tfoms", "admin")
 # A path of a Unix socket ends at 107 bytes; supervisor adds ".PID" to its own while it starts.
 _SOCKET_BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")
 

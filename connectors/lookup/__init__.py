@@ -3,6 +3,7 @@
 from connectors.lookup.kind import (
     CODE_LIST,
     INSURANCE,
+    INSURED,
     NUMBER,
     PATIENT,
     WORKER,
@@ -15,6 +16,7 @@ from connectors.lookup.lookup import Lookup, LookupSettings
 __all__ = [
     "CODE_LIST",
     "INSURANCE",
+    "INSURED",
     "NUMBER",
     "PATIENT",
     "WORKER",

@@ -69,7 +69,8 @@ class CodeList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # day. Registers are reconciled nightly. A number of another system never changes once given.
 PATIENT: Final = Kind("patient", 1, schemas.Person, HOUR, MINUTE)
 INSURANCE: Final = Kind("insurance", 1, Insurance, 12 * HOUR, 5 * MINUTE)
+INSURED: Final = Kind("insured", 1, schemas.InsuranceAnswer, 12 * HOUR, 5 * MINUTE)
 WORKER: Final = Kind("worker", 1, schemas.Worker, DAY, 5 * MINUTE)
 CODE_LIST: Final = Kind("code_list", 1, CodeList, DAY, HOUR, stale_s=29 * DAY)
 NUMBER: Final = Kind("number", 1, str, 7 * DAY, 5.0)
-KINDS: Final = (PATIENT, INSURANCE, WORKER, CODE_LIST, NUMBER)
+KINDS: Final = (PATIENT, INSURANCE, INSURED, WORKER, CODE_LIST, NUMBER)

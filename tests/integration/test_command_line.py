@@ -108,7 +108,7 @@ def test_status_in_english(site: Site) -> None:
 
 def test_queues(site: Site) -> None:
     rows = site.json("queues")["queues"]
-    assert [row["destination"] for row in rows] == ["admin", "ats", "rmr", "smp", "sys112"]
+    assert [row["destination"] for row in rows] == ["admin", "ats", "rmr", "smp", "sys112", "tfoms"]
     table = site.run("queues").stdout.splitlines()
     assert [line.split()[0] for line in table] == [
         "назначение",
@@ -117,6 +117,7 @@ def test_queues(site: Site) -> None:
         "rmr",
         "smp",
         "sys112",
+        "tfoms",
     ]
 
 

@@ -51,7 +51,7 @@ def test_own_files_are_the_built_in_values(folder: Path):
     built_in = (BusSettings(), OpsSettings(), Store(), LogSettings())
     settings = loaded.settings
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
-    assert set(loaded.settings.destinations) == {"smp", "sys112", "ats", "rmr", "admin"}
+    assert set(loaded.settings.destinations) == {"smp", "sys112", "ats", "rmr", "tfoms", "admin"}
     assert set(loaded.origins.values()) >= {"built-in"}
 
 
@@ -176,7 +176,7 @@ def test_a_peer_without_key_is_a_warning(folder: Path):
     (keys / "smp.pub").write_text("x")
     path = write(folder, "smpbus.toml", '[bus]\nkeys_dir = "keys"\n')
     found = load(path, environ={}).warnings
-    assert len(found) == 4
+    assert len(found) == 5
     assert not [sentence for sentence in found if "у smp " in sentence]
 
 
