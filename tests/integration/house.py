@@ -224,12 +224,14 @@ class House:
             shutil.rmtree(self.folder)
 
 
-def wait_for(done: Callable[[], Any], what: str) -> None:
+def wait_for(done: Callable[[], Any], what: str) -> Any:
+    """Return what `done` returns, as soon as it is true."""
     deadline = time.monotonic() + PATIENCE_S
-    while not done():
+    while not (found := done()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {PATIENCE_S:g} s for {what}")
         time.sleep(0.05)
+    return found
 
 
 def steps_of(events: list[str]) -> list[str]:

@@ -3,27 +3,22 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
+from house import PATIENCE_S, ROOT, SMPBUS, free_ports, wait_for
 from memcache import Memcache
 
 from connectors.rmr import samples
 from proto import BusClient
 from proto.ops import OpsError, ops_request
 
-ROOT = Path(__file__).parents[2]
-SMPBUS = str(Path(sys.executable).with_name("smpbus"))
-PATIENCE_S = 60.0
 WORKERS = 300  # as many as the simulator makes up
 SETTINGS = """
 [bus]
@@ -57,17 +52,7 @@ url = "http://127.0.0.1:{ambulance}"
 """
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-class House:
+class RegisterHouse:
     """Router, register, its connector, the ambulance's connector and system, and memcached."""
 
     def __init__(self) -> None:
@@ -156,22 +141,16 @@ class House:
         shutil.rmtree(self.folder)
 
 
-def wait_for(done: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := done()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
-def house() -> Iterator[House]:
-    built = House()
+def house() -> Iterator[RegisterHouse]:
+    built = RegisterHouse()
     yield built
     built.close()
 
 
-def test_a_load_survives_kills_and_everybody_reaches_the_ambulance_once(house: House) -> None:
+def test_a_load_survives_kills_and_everybody_reaches_the_ambulance_once(
+    house: RegisterHouse,
+) -> None:
     house.cache.start()
     house.start("router", "sim-rmr", "sim-smp", "smp")
     wait_for(lambda: house.http("register", "/ledger"), "the register")
