@@ -212,8 +212,9 @@ class PublishStream:
 
     async def _wait(self) -> None:
         self._client.raise_if_dead()
-        self._room = asyncio.get_running_loop().create_future()
-        await self._room
+        if self._room is None or self._room.done():
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._room)  # others may wait for it too
 
 
 Outcome = Callable[[int, list[Refused]], None]

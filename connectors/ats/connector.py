@@ -1,7 +1,6 @@
 """The connector of the telephone exchange, by the Asterisk Manager Interface over TCP."""
 
 import asyncio
-import contextlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,21 +17,21 @@ from connectors.ats.memory import LiveCalls
 from connectors.ats.session import AmiSession, LinkLost, LoginRefused
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import message_id
-from connectors.runtime.log import LOG
+from connectors.runtime.outbox import Outbox
 from connectors.runtime.partner import PartnerSettings, credentials
 from connectors.runtime.settings import ConnectorSettings
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.errors import Refused
 from proto.exits import StartError
 from proto.message import Message, Priority
 from proto.wording import text
 
 PORT: Final = 5038
-WINDOW: Final = 500  # messages on their way to the router; then the exchange has to wait
+OUTBOX_MAX: Final = 5_000  # messages for the bus; then the exchange has to wait
 MARGIN_S: Final = 5.0  # over the time that a telephone rings
 RECONNECT_S: Final = 1.0
 HOUSEKEEPING_S: Final = 1.0
+FAREWELL_S: Final = 1.0
 encode: Final = msgspec.json.Encoder().encode
 
 
@@ -77,7 +76,7 @@ class AtsConnector(Connector):
         self._cards: dict[str, str] = {}  # live call -> id112
         self._ended: list[str] = []  # their end is on its way to the bus
         self._put_off: set[str] = set()  # requests that were surely not dialled yet
-        self._stream = bus.stream(WINDOW)
+        self._outbox = Outbox(bus, OUTBOX_MAX)
         self._session: AmiSession | None = None
         self._told_at = datetime.now(UTC)
 
@@ -90,20 +89,25 @@ class AtsConnector(Connector):
         except OSError as error:
             path = self.settings.live_calls_file
             raise StartError(f"{path}: {error.strerror}") from None
-        housekeeping = asyncio.create_task(self._keep_house())
+        work = (self._outbox.run(), self._keep_house(), self._listen_again())
+        tasks = [asyncio.create_task(one) for one in work]
         try:
-            while True:
-                try:
-                    await self._listen()
-                except LinkLost:
-                    self.partner.failed()
-                except LoginRefused:
-                    self.partner.failed(text("connector.ats_login"))
-                pause_s = self.partner.breaker.wait_s(time.monotonic())
-                await asyncio.sleep(max(RECONNECT_S, pause_s))
+            await asyncio.gather(*tasks)
         finally:
-            housekeeping.cancel()
-            await asyncio.gather(housekeeping, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen_again(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except LinkLost:
+                self.partner.failed()
+            except LoginRefused:
+                self.partner.failed(text("connector.ats_login"))
+            pause_s = self.partner.breaker.wait_s(time.monotonic())
+            await asyncio.sleep(max(RECONNECT_S, pause_s))
 
     async def _listen(self) -> None:
         """One connection from its login to its end. Raises LinkLost or LoginRefused."""
@@ -191,7 +195,7 @@ class AtsConnector(Connector):
             await asyncio.sleep(HOUSEKEEPING_S)
             if self._ended:
                 ended, self._ended = self._ended, []
-                await self._drain()
+                await self._outbox.drain()
                 self._memory.ended(ended)
             if time.monotonic() >= next_s:
                 next_s += self.settings.statistics_s
@@ -215,21 +219,12 @@ class AtsConnector(Connector):
             await self._publish("telephony.group.v1", id, f"group-{group}", body)
 
     async def _publish(self, type: str, id: str, subject: str, body: schemas.Body) -> None:
-        message = Message.new(type, self.name, encode(body), subject=subject, id=id,
-                              priority=Priority.ROUTINE)  # fmt: skip
-        while True:
-            try:
-                await self._stream.publish(message)
-            except Refused as refused:  # an earlier one: not this one's fault
-                LOG.warning(text("connector.ats_refused", code=refused.code))
-            else:
-                return
+        await self._outbox.put(self._message(type, id, subject, body))
 
-    async def _drain(self) -> None:
-        try:
-            await self._stream.drain()
-        except Refused as refused:
-            LOG.warning(text("connector.ats_refused", code=refused.code))
+    def _message(self, type: str, id: str, subject: str, body: schemas.Body) -> Message:
+        return Message.new(
+            type, self.name, encode(body), subject=subject, id=id, priority=Priority.ROUTINE
+        )
 
     # -- to the exchange ------------------------------------------------------------------------
 
@@ -273,7 +268,9 @@ class AtsConnector(Connector):
         }  # fmt: skip
         id = message_id("telephony.dialled.v1", delivery.message.id)
         answer = msgspec.convert(body, schemas.DialResult)
-        await self._publish("telephony.dialled.v1", id, delivery.message.subject, answer)
+        # On the router's disk before the request is settled: nobody would tell it again.
+        result_message = self._message("telephony.dialled.v1", id, delivery.message.subject, answer)
+        await self.bus.publish(result_message)
         return result
 
     async def _originate(
@@ -299,9 +296,6 @@ class AtsConnector(Connector):
 
     async def close(self) -> None:
         """Let what was told reach the bus, for a moment; then let go of the exchange."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._drain()
-                self._memory.ended(self._ended)
+        await self._outbox.finish(FAREWELL_S)
         self._memory.close()
         await super().close()

@@ -31,6 +31,7 @@ class Bus:
         self.address = address
         self.silent = False
         self.refuse: Code | None = None
+        self.retry_ms = 7000
         self.accepted: list[Message] = []
 
     async def serve(self) -> None:
@@ -53,7 +54,7 @@ class Bus:
             publish = msgspec.msgpack.decode(payload, type=frames.Publish)
             if self.refuse is not None:
                 refusals = [
-                    frames.Refusal(index, self.refuse, "no", 7000)
+                    frames.Refusal(index, self.refuse, "no", self.retry_ms)
                     for index in range(len(publish.messages))
                 ]
                 yield [frames.REFUSED, frames.encode(frames.RefusedBatch(publish.batch, refusals))]

@@ -72,6 +72,29 @@ def test_one_turn_of_publishes_travels_in_one_frame() -> None:
         asyncio.run(work(router))
 
 
+def test_several_tasks_may_share_a_stream() -> None:
+    async def work(router: RouterProcess) -> int:
+        async with router.client("producer") as bus:
+            stream = bus.stream(2)
+
+            async def publish(name: str) -> None:
+                for number in range(100):
+                    await stream.publish(bus.message("test.message.v1", {"n": f"{name}{number}"}))
+
+            async with asyncio.timeout(20):
+                waiting = asyncio.create_task(publish("cancelled"))
+                await asyncio.sleep(0)
+                others = [asyncio.create_task(publish(name)) for name in "abc"]
+                await asyncio.sleep(0.001)
+                waiting.cancel()
+                await asyncio.gather(*others)
+                await stream.drain()
+            return stream.accepted
+
+    with RouterProcess() as router:
+        assert asyncio.run(work(router)) >= 300
+
+
 def test_requests_are_answered_once_or_fail_by_name() -> None:
     async def work(router: RouterProcess) -> None:
         async with router.client("producer") as asker, router.client("consumer") as server:

@@ -1,0 +1,76 @@
+"""What a connector tells the bus of its own accord, in order, however long the bus is away."""
+
+import asyncio
+from typing import Final
+
+from connectors.runtime.log import LOG
+from proto.client import BusClient
+from proto.errors import TEMPORARY
+from proto.message import Message
+from proto.wording import text
+
+BATCH: Final = 500
+PAUSE_S: Final = 1.0
+
+
+class Outbox:
+    """Publishes what is put into it; `run` it beside everything else. When it is full `put` waits.
+
+    What the bus refuses for the time being is published again; what it refuses for good is told in
+    the log and dropped.
+    """
+
+    def __init__(self, bus: BusClient, length_max: int) -> None:
+        self._bus = bus
+        self._queue: asyncio.Queue[Message] = asyncio.Queue(length_max)
+        self._batch: list[Message] = []  # in hand; published again if `run` is cancelled meanwhile
+        self._taken = 0
+
+    async def put(self, message: Message) -> None:
+        """Take a message; waits while there is no room."""
+        await self._queue.put(message)
+
+    async def drain(self) -> None:
+        """Wait until all that was put in is on the router's disk, or refused for good."""
+        await self._queue.join()
+
+    async def run(self) -> None:
+        """Publish, until cancelled. Raises BusError when the session has ended for good."""
+        while True:
+            if not self._batch:
+                self._batch = [await self._queue.get()]
+                while len(self._batch) < BATCH and not self._queue.empty():
+                    self._batch.append(self._queue.get_nowait())
+                self._taken = len(self._batch)
+            while self._batch:
+                self._batch = await self._publish(self._batch)
+            for _ in range(self._taken):
+                self._queue.task_done()
+
+    async def finish(self, within_s: float) -> None:
+        """After `run` has ended: publish what is left, as far as the time allows."""
+        running = asyncio.create_task(self.run())
+        try:
+            async with asyncio.timeout(within_s):
+                await self.drain()
+        except TimeoutError:
+            pass
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _publish(self, batch: list[Message]) -> list[Message]:
+        """Publish once; return what is to be published again, after a pause."""
+        again: list[Message] = []
+        pause_s = PAUSE_S
+        for message, refused in zip(batch, await self._bus.publish_many(batch), strict=True):
+            if refused is None:
+                continue
+            if refused.code in TEMPORARY:
+                again.append(message)
+                pause_s = max(pause_s, (refused.retry_after_ms or 0) / 1000)
+            else:
+                LOG.error(text("connector.outbox_refused", type=message.type, code=refused.code))
+        if again:
+            await asyncio.sleep(pause_s)
+        return again
