@@ -14,7 +14,7 @@ from router.core.output import BacklogRow, Load, OpenDelivery
 from router.core.queue import PRIORITIES, Queue
 
 SUPPLY_MIN: Final = 1_024  # ready deliveries of a lane: below this it reads on, if it has room,
-HUNGER: Final = 64  # and below this also beyond its room, as what it holds cannot go,
+HUNGER: Final = 64  # and below this, if anybody consumes, beyond its room: what it holds cannot go,
 HUNGER_SHARE: Final = 4  # up to so many times its memory
 
 
@@ -91,7 +91,8 @@ def wanted(queue: Queue) -> list[Load]:
 def _is_short(queue: Queue, lane: int) -> bool:
     """Whether a lane has little to hand out, and room for more."""
     supply = queue.supply(lane)
-    share = HUNGER_SHARE if supply < HUNGER else 1
+    hungry = supply < HUNGER and queue.holdings  # with nobody to feed, its room will do
+    share = HUNGER_SHARE if hungry else 1
     return supply < SUPPLY_MIN and queue.resident_bytes[lane] < share * queue.lane_bytes_max
 
 
