@@ -9,7 +9,7 @@ from bus import RouterProcess
 from proto import Message
 from proto.message import now_ms
 
-COUNT = 3_000
+COUNT = 4_800  # half of them: 300 fill the memory, and each of three lanes may have read 256 more
 SUBJECTS = 40
 SHORT = (
     "[destinations.sink]\nmemory_mib = 1\n[destinations.other]\n"
