@@ -54,6 +54,7 @@ THIRD_PARTY = {
         "starlette",
         "uvicorn",
         "uvloop",
+        "zeep",
     },
 }
 NEIGHBOURS = {

@@ -7,7 +7,7 @@ itself and raises Reject, unless the connector expects it.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 AWAY: Final = frozenset({429, 502, 503, 504})
 PASSING: Final = frozenset({401, 407, 408, 425, 429})
+EXPLAINED: Final = frozenset({400, 403, 404, 409, 410, 422})
 
 
 class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,18 +71,27 @@ class Partner:
         """Close every connection."""
         await self._http.close()
 
-    async def send(self, method: str, path: str, body: bytes, key: str) -> Answer:
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        key: str,
+        headers: Mapping[str, str] | None = None,
+        explained: Collection[int] = EXPLAINED,
+    ) -> Answer:
         """Ask once, with `key` as the idempotency key. Raises Retry or Reject (see the module).
 
-        Answers 2xx are returned, and so are 400, 403, 404, 409, 410 and 422, which a contract may
-        explain in their body; `classify` is there for those.
+        Answers 2xx are returned, and so are those `explained`, which a contract may explain in
+        their body: 400, 403, 404, 409, 410 and 422; SOAP 1.1 tells its Faults with 500.
         """
         wait_s = self._limiter.take(time.monotonic())
         if wait_s:
             await asyncio.sleep(wait_s)
+        sent = {**(headers or {}), "idempotency-key": key}
         try:
             async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
-                answer = await self._http.request(method, path, body, {"idempotency-key": key})
+                answer = await self._http.request(method, path, body, sent)
         except Unreachable as error:
             self.failed()
             raise Retry(text("connector.note_no_answer", why=error.kind)) from None
@@ -92,7 +102,7 @@ class Partner:
             self.failed(f"HTTP {answer.status}")
         else:
             self.succeeded()
-        classify(answer)
+        classify(answer, explained)
         return answer
 
     def failed(self, answer: str = "") -> None:
@@ -112,13 +122,10 @@ class Partner:
             self.on_change()
 
 
-EXPLAINED: Final = frozenset({400, 403, 404, 409, 410, 422})
-
-
-def classify(answer: Answer) -> None:
+def classify(answer: Answer, explained: Collection[int] = EXPLAINED) -> None:
     """Raise Retry or Reject for an answer that is neither 2xx nor one a contract explains."""
     status = answer.status
-    if 200 <= status < 300 or status in EXPLAINED:
+    if 200 <= status < 300 or status in explained:
         return
     if status in PASSING or status >= 500 or 300 <= status < 400:
         raise Retry(f"HTTP {status}", retry_after_s(answer))

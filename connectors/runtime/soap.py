@@ -1,0 +1,168 @@
+"""A SOAP server, one for all connectors: SOAP 1.1 and 1.2, document/literal, one path per service.
+
+A request is read within limits, its body element names the operation, the operation returns the
+answer's element. What breaks the contract becomes a Fault of the sender, a bus that is away one of
+the receiver; no Fault tells a value or a trace. The WSDL is the one of the package, served as it
+is with the address that the caller used.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from lxml import etree
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.runtime import xml
+from connectors.runtime.body import BadInput, read_body
+from connectors.runtime.ingress import NotAccepted
+from connectors.runtime.log import LOG
+from proto.wording import text
+
+SOAP11: Final = "http://schemas.xmlsoap.org/soap/envelope/"
+SOAP12: Final = "http://www.w3.org/2003/05/soap-envelope"
+CONTENT_TYPE: Final = {SOAP11: "text/xml", SOAP12: "application/soap+xml"}
+CODES: Final = {
+    SOAP11: {"sender": "Client", "receiver": "Server", "mustUnderstand": "MustUnderstand"},
+    SOAP12: {"sender": "Sender", "receiver": "Receiver", "mustUnderstand": "MustUnderstand"},
+}
+LANG: Final = "{http://www.w3.org/XML/1998/namespace}lang"
+ADDRESS: Final = b"{address}"
+
+
+class Fault(Exception):
+    """The answer is a Fault: `who` is to blame, "sender" or "receiver"; `reason` is for people and
+    holds nothing of the request."""
+
+    def __init__(self, who: str, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(who)
+        self.who = who
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request: its `body` element, what stood in the header, and the whole as it came."""
+
+    version: str
+    header: tuple[xml.Element, ...]
+    body: xml.Element
+    raw: bytes
+
+
+Operation = Callable[[Call], Awaitable[xml.Element]]
+
+
+def envelope(
+    body: xml.Element | None, header: Collection[xml.Element] = (), soap: str = SOAP11
+) -> bytes:
+    """Return the document of an envelope."""
+    root = etree.Element(f"{{{soap}}}Envelope", nsmap={"soap": soap})
+    if header:
+        etree.SubElement(root, f"{{{soap}}}Header").extend(header)
+    inner = etree.SubElement(root, f"{{{soap}}}Body")
+    if body is not None:
+        inner.append(body)
+    return xml.render(root)
+
+
+def read_envelope(raw: bytes) -> Call:
+    """Return what is in an envelope. Raises BadInput."""
+    root = xml.parse(raw)
+    name = etree.QName(root)
+    if name.localname != "Envelope" or name.namespace not in CONTENT_TYPE:
+        raise BadInput("", "is not a SOAP envelope")
+    header = root.find(f"{{{name.namespace}}}Header")
+    body = root.find(f"{{{name.namespace}}}Body")
+    if body is None or len(body) != 1:
+        raise BadInput("Envelope.Body", "has not exactly one element")
+    return Call(name.namespace, tuple(header if header is not None else ()), body[0], raw)
+
+
+def fault(soap: str, who: str, reason: str) -> bytes:
+    """Return the document of a Fault."""
+    root = etree.Element(f"{{{soap}}}Fault", nsmap={"soap": soap})
+    code = f"soap:{CODES[soap][who]}"
+    if soap == SOAP11:
+        etree.SubElement(root, "faultcode").text = code
+        etree.SubElement(root, "faultstring").text = reason
+    else:
+        value = etree.SubElement(root, f"{{{soap}}}Code")
+        etree.SubElement(value, f"{{{soap}}}Value").text = code
+        told = etree.SubElement(root, f"{{{soap}}}Reason")
+        sentence = etree.SubElement(told, f"{{{soap}}}Text", {LANG: "en"})
+        sentence.text = reason
+    return envelope(root, soap=soap)
+
+
+class SoapService:
+    """One address and its operations, by the local name of the body's element. `understands` are
+    the namespaces of header blocks that may be marked mustUnderstand."""
+
+    def __init__(
+        self,
+        path: str,
+        operations: Mapping[str, Operation],
+        *,
+        wsdl: bytes = b"",
+        bytes_max: int,
+        understands: Collection[str] = (),
+    ) -> None:
+        self._path = path
+        self._operations = operations
+        self._wsdl = wsdl
+        self._bytes_max = bytes_max
+        self._understands = frozenset(understands)
+
+    def route(self) -> Route:
+        """Return the route to put into an app."""
+        return Route(self._path, self._endpoint, methods=["GET", "POST"])
+
+    async def _endpoint(self, request: Request) -> Response:
+        if request.method != "POST":
+            return self._description(request)
+        soap = SOAP12 if "soap+xml" in request.headers.get("content-type", "") else SOAP11
+        try:
+            call = read_envelope(await read_body(request, self._bytes_max))
+            soap = call.version
+            answer = await self._operation(call)(call)
+        except BadInput as bad:
+            return _fault(soap, Fault("sender", bad.sentence))
+        except NotAccepted as error:
+            return _fault(soap, Fault("receiver", error.sentence, error.retry_after_s))
+        except Fault as told:
+            return _fault(soap, told)
+        except Exception as error:  # its text may hold personal data
+            LOG.error(text("connector.mistake", id=self._path, kind=type(error).__name__))
+            return _fault(soap, Fault("receiver", "The service bus made a mistake."))
+        return Response(envelope(answer, soap=soap), media_type=CONTENT_TYPE[soap])
+
+    def _operation(self, call: Call) -> Operation:
+        for block in call.header:
+            wanted = block.get(f"{{{call.version}}}mustUnderstand") in ("1", "true")
+            if wanted and etree.QName(block).namespace not in self._understands:
+                raise Fault("mustUnderstand", f"Header.{xml.local(block)}: is not understood")
+        operation = self._operations.get(xml.local(call.body))
+        if operation is None:
+            known = ", ".join(sorted(self._operations))
+            raise Fault("sender", f"There is no such operation here; there are: {known}.")
+        return operation
+
+    def _description(self, request: Request) -> Response:
+        if not self._wsdl or "wsdl" not in {key.lower() for key in request.query_params}:
+            return Response("POST a SOAP request; ?wsdl describes it.\n", 405, {"allow": "POST"})
+        address = str(request.url.replace(query="")).encode("ascii", "xmlcharrefreplace")
+        address = address.replace(b"&", b"&amp;").replace(b'"', b"&quot;")
+        return Response(self._wsdl.replace(ADDRESS, address), media_type="text/xml")
+
+
+def _fault(soap: str, told: Fault) -> Response:
+    # SOAP 1.2 gives 400 to a Fault of the sender; SOAP 1.1 knows only 500.
+    status = 400 if soap == SOAP12 and told.who == "sender" else 500
+    headers = {} if told.retry_after_s is None else {"retry-after": str(told.retry_after_s)}
+    return Response(
+        fault(soap, told.who, told.reason), status, headers, media_type=CONTENT_TYPE[soap]
+    )

@@ -1,0 +1,176 @@
+"""XML from outside, parsed within limits, and the structs of a contract as elements and back.
+
+Nothing is fetched, no entity is expanded, a DOCTYPE is refused, and so is what is too deep or has
+too many elements. What is wrong is a BadInput with path and rule, never with the value. Names are
+matched without their namespace: partners differ in what they qualify, not in what they mean.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from lxml import etree
+from msgspec import inspect
+
+from connectors.runtime.body import BadInput, bad_input
+
+__all__ = ["Element", "local", "parse", "read", "render", "write"]
+
+Element = etree._Element
+DEPTH_MAX: Final = 64
+ELEMENTS_MAX: Final = 20_000
+NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
+# What XML Schema calls a white space; str.strip() takes many more.
+BLANK: Final = " \t\r\n"
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def parse(body: bytes, elements_max: int = ELEMENTS_MAX) -> Element:
+    """Return the root of `body`. Raises BadInput."""
+    # One parser for one document: libxml2 keeps the names of all that a parser ever saw.
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        root = etree.fromstring(body, parser)
+    except (etree.XMLSyntaxError, ValueError):
+        raise BadInput("", "is not well-formed XML") from None
+    if root.getroottree().docinfo.doctype:
+        raise BadInput("", "has a DOCTYPE, which is not allowed")
+    _measure(root, elements_max)
+    return root
+
+
+def _measure(root: Element, elements_max: int) -> None:
+    level: list[Element] = [root]
+    count = depth = 0
+    while level:
+        count += len(level)
+        depth += 1
+        if depth > DEPTH_MAX:
+            raise BadInput("", f"is nested deeper than {DEPTH_MAX} elements")
+        if count > elements_max:
+            raise BadInput("", f"has more than {elements_max} elements")
+        level = [child for element in level for child in element]
+
+
+def render(element: Element) -> bytes:
+    """Return `element` as a document in UTF-8."""
+    return etree.tostring(element, xml_declaration=True, encoding="UTF-8")
+
+
+def local(element: Element) -> str:
+    """Return the name of `element` without its namespace."""
+    return etree.QName(element).localname
+
+
+# -- structs ------------------------------------------------------------------------------------
+
+
+def read(element: Element, shape: type[Shape]) -> Shape:
+    """Return the children of `element` as the fields of `shape`. Raises BadInput.
+
+    An element that is empty where no text is expected, or marked nil, counts as absent. Elements
+    that `shape` does not know are left out.
+    """
+    try:
+        return msgspec.convert(_plain(element, inspect.type_info(shape)), shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise bad_input(str(error)) from None
+
+
+def _plain(element: Element, kind: inspect.Type) -> Any:
+    match _only(kind):
+        case inspect.StructType(fields=fields):
+            return _fields(element, fields)
+        case inspect.DictType():
+            return _free(element)
+        case inspect.StrType():
+            return element.text or ""
+        case _:
+            return (element.text or "").strip(BLANK)
+
+
+def _fields(element: Element, fields: Iterable[inspect.Field]) -> dict[str, Any]:
+    known = {field.encode_name: _only(field.type) for field in fields}
+    result: dict[str, Any] = {}
+    for child in element:
+        name = local(child)
+        kind = known.get(name)
+        if kind is None or child.get(NIL) in ("true", "1"):
+            continue
+        if isinstance(kind, inspect.ListType):
+            result.setdefault(name, []).append(_plain(child, kind.item_type))
+        elif name in result:
+            raise BadInput(name, "is given more than once")
+        elif _says_something(child, kind):
+            result[name] = _plain(child, kind)
+    return result
+
+
+def _says_something(child: Element, kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.StrType | inspect.StructType | inspect.DictType):
+        return True
+    return bool((child.text or "").strip(BLANK))
+
+
+def _only(kind: inspect.Type) -> inspect.Type:
+    """Return the kind itself of what may also be absent."""
+    if isinstance(kind, inspect.Metadata):
+        return _only(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        rest = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+        return _only(rest[0])
+    return kind
+
+
+def _free(element: Element) -> Any:
+    """Return an element of no known shape as nested dicts; repeated names become lists."""
+    if not len(element):
+        return element.text or ""
+    result: dict[str, Any] = {}
+    for child in element:
+        name, value = local(child), _free(child)
+        if name not in result:
+            result[name] = value
+        elif isinstance(result[name], list):
+            result[name].append(value)
+        else:
+            result[name] = [result[name], value]
+    return result
+
+
+def write(parent: Element, value: msgspec.Struct | dict[str, Any], namespace: str | None) -> None:
+    """Append the fields of `value` to `parent`, in their order, in `namespace` if it is given.
+
+    None is left out. Raises BadInput for a character that XML cannot hold.
+    """
+    _write_fields(parent, msgspec.to_builtins(value), namespace, "")
+
+
+def _write_fields(parent: Element, plain: dict[str, Any], ns: str | None, at: str) -> None:
+    for name, value in plain.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is None:
+                continue
+            child = etree.SubElement(parent, f"{{{ns}}}{name}" if ns else name)
+            path = f"{at}.{name}" if at else name
+            if isinstance(one, dict):
+                _write_fields(child, one, ns, path)
+                continue
+            try:
+                child.text = _text(one)
+            except ValueError:
+                raise BadInput(path, "has a character that XML cannot hold") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
