@@ -3,12 +3,15 @@
 Every person, phone and address below is invented.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from proto import schemas
+from proto.clinical_types import ENTRIES as CLINICAL
+from proto.entry import Entry
+
+__all__ = ["Entry", "entries", "entry", "json_schema"]
 
 _OPERATOR: Final = {"login": "op-07", "name": "Оператор 07", "workplace": "АРМ-7"}
 _ADDRESS: Final = {
@@ -97,20 +100,6 @@ _WORKER: Final = {
     ],
     "changed_at": "2026-11-22T18:00:00+03:00",
 }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One message type."""
-
-    name: str
-    schema: type[schemas.Body]
-    description: str
-    example: dict[str, Any]
-
-    def read(self, body: bytes) -> schemas.Body:
-        """Return `body` as the schema. Raises msgspec.DecodeError naming the field and rule."""
-        return msgspec.json.decode(body, type=self.schema)
 
 
 _ENTRIES: Final = (
@@ -271,6 +260,7 @@ _ENTRIES: Final = (
         "A question to the insurance fund: whose policy on a date (answered, not queued)",
         {"on_date": "2026-11-23", "enp": "6654510822123455", "birth_date": "1984-05-27"},
     ),
+    *CLINICAL,
 )
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
 
