@@ -16,6 +16,7 @@ from proto.schemas import (
     CallTicket,
     Coded,
     Count,
+    Id112,
     IdentityDocument,
     Instant,
     Person,
@@ -250,6 +251,7 @@ class BedRequest(Body, frozen=True, kw_only=True):
 
     booking_id: Required
     call_id: CallId
+    id112: Id112 | None = None
     hospital: Required
     ward: Required
     profile: Short | None = None
@@ -265,6 +267,7 @@ class BedCancel(Body, frozen=True, kw_only=True):
 
     booking_id: Required
     call_id: CallId
+    id112: Id112 | None = None
     reason: Text | None = None
     asked_at: Instant
 
@@ -274,6 +277,7 @@ class ArrivalNotice(Body, frozen=True, kw_only=True):
 
     notice_id: Required
     call_id: CallId
+    id112: Id112 | None = None
     booking_id: Short | None = None
     hospital: Required
     brigade: Short | None = None
@@ -318,6 +322,7 @@ class VisitRequest(Body, frozen=True, kw_only=True):
 
     visit_id: Required
     call_id: CallId
+    id112: Id112 | None = None
     clinic: Short | None = None
     patient: Person
     address: Address

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from connectors.demo.day import Day, Progress
-from connectors.demo.folder import DemoFolder, open_folder
+from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
 from connectors.demo.proof import Proof, choose, prove
 from connectors.demo.readiness import wait_ready
 from connectors.demo.screen import Screen
@@ -148,9 +148,8 @@ async def _stay(folder: DemoFolder, screen: Screen, day: Day) -> None:
 
 def _simulators(folder: DemoFolder) -> dict[str, str]:
     options = {}
-    for name, connector in (
-        ("sys112", folder.url("sys112")), ("smp", folder.url("smp")), ("ats", folder.ami)
-    ):  # fmt: skip
+    for name in PARTNERS:
+        connector = folder.ami if name == "ats" else folder.url(name)
         listen = folder.url(f"sim-{name}").removeprefix("http://")
         ledger = _shell(folder.path / f"sim-{name}.ledger")
         options[name] = (

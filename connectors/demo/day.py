@@ -21,7 +21,7 @@ CARD_S: Final = 0.2
 LOOK_S: Final = 0.3
 # Nothing has moved for so long: the day will not end by itself any more.
 STUCK_S: Final = 20.0
-PARTNER_QUEUES: Final = ("smp", "sys112")
+PARTNER_QUEUES: Final = ("smp", "sys112", "rmis", "ats")
 OPEN_STATES: Final = ("pending", "in_flight", "retrying")
 
 
@@ -61,12 +61,14 @@ class Day:
         self._http112 = HttpClient(self.folder.url("sim-sys112"))
         self._http_smp = HttpClient(self.folder.url("sim-smp"))
         self._http_ats = HttpClient(self.folder.url("sim-ats"))
+        self._http_rmis = HttpClient(self.folder.url("sim-rmis"))
 
     async def close(self) -> None:
         """Close the connections to the simulators."""
         await self._http112.close()
         await self._http_smp.close()
         await self._http_ats.close()
+        await self._http_rmis.close()
 
     async def run(self, show: Callable[[Progress], None]) -> bool:
         """Feed the day; return whether all of it came to its end."""
@@ -96,6 +98,7 @@ class Day:
         """Return how far everybody is."""
         self.system112 = await _ledger(self._http112)
         self.ambulance = await _ledger(self._http_smp)
+        hospitals = await _ledger(self._http_rmis)
         answers = self.system112.get("answers", [])
         accepted = sum(200 <= answer["status"] < 300 for answer in answers)
         calls = self.ambulance.get("calls", [])
@@ -105,7 +108,7 @@ class Day:
             accepted=accepted,
             refused=len(answers) - accepted,
             calls=len(calls),
-            living=self.ambulance.get("living", 0),
+            living=self.ambulance.get("living", 0) + hospitals.get("living", 0),
             statuses=settled,
             reactions=len(self.system112.get("entries", [])),
             open=open_,

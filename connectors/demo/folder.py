@@ -25,8 +25,10 @@ from proto.keys import KeyPair
 from proto.wording import language, text
 
 MARKER: Final = ".smpbus-demo"
-PORTS: Final = ("pages", "sys112", "smp", "ami", "sim-sys112", "sim-smp", "sim-ats")
-PEERS: Final = ("router", "sys112", "smp", "ats", "rmr", "tfoms", "admin")
+PARTNERS: Final = ("sys112", "smp", "ats", "rmis", "tfoms", "rmr")
+LISTENERS: Final = ("sys112", "smp", "rmis", "tfoms", "rmr")
+PORTS: Final = ("pages", "ami", *LISTENERS, *(f"sim-{name}" for name in PARTNERS))
+PEERS: Final = ("router", *PARTNERS, "admin")
 # A path of a Unix socket ends at 107 bytes; supervisor adds ".PID" to its own while it starts.
 _SOCKET_BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")
 
@@ -152,6 +154,30 @@ listen = "127.0.0.1:{self.memory.ports["smp"]}"
 [connectors.smp.partner]
 url = "{self.url("sim-smp")}"
 system = {_quoted(text("demo.system_smp"))}
+
+[connectors.rmis]
+listen = "127.0.0.1:{self.memory.ports["rmis"]}"
+state_file = {_quoted(self.path / "rmis.db")}
+poll_s = 1.0
+
+[connectors.rmis.partner]
+url = "{self.url("sim-rmis")}"
+system = {_quoted(text("demo.system_rmis"))}
+
+[connectors.tfoms]
+listen = "127.0.0.1:{self.memory.ports["tfoms"]}"
+
+[connectors.tfoms.partner]
+url = "{self.url("sim-tfoms")}"
+system = {_quoted(text("demo.system_tfoms"))}
+
+[connectors.rmr]
+listen = "127.0.0.1:{self.memory.ports["rmr"]}"
+state_file = {_quoted(self.path / "rmr.db")}
+
+[connectors.rmr.partner]
+url = "{self.url("sim-rmr")}"
+system = {_quoted(text("demo.system_rmr"))}
 
 [connectors.ats]
 live_calls_file = {_quoted(self.path / "ats.calls")}

@@ -20,11 +20,14 @@ class Proof:
 
 
 def choose(day: Day) -> str:
-    """Return the Id112 to show: if there is one, a corrected card whose call is finished."""
+    """Return the Id112 to show: a finished call, whose patient is known and was taken to hospital,
+    and whose card was corrected, as far as there is one."""
     calls: dict[str, Any] = {
         card: call for call in day.ambulance.get("calls", []) for card in call["cards"][:1]
     }
     finished = [card for card, call in calls.items() if "finished" in call["events"]]
+    treated = [card for card in finished if calls[card]["hospital"] and calls[card]["patient"]]
+    finished = treated or finished
     plain = [card for card in finished if len(calls[card]["cards"]) == 1]
     corrected = [card for card in plain if calls[card]["version"] > 1]
     samples: list[str] = [sample.id112 for sample in day.samples if sample.kind == "new"]
@@ -50,14 +53,27 @@ def prove(day: Day, id112: str) -> Proof:
         missing.append(text("demo.statuses_differ", **counts))
     if "FinishReaction" not in heard:
         missing.append(text("demo.no_finish"))
+    missing += _clinical(call)
     return Proof(subject, call["id"], call["status"], len(heard), missing)
+
+
+def _clinical(call: dict[str, Any]) -> list[str]:
+    """What the other systems should have told the ambulance of this call."""
+    told, missing = call.get("told", []), []
+    if "TransferState card confirmed" not in told:
+        missing.append(text("demo.not_confirmed"))
+    if call.get("hospital") and not any(one.startswith("HospitalOutcome") for one in told):
+        missing.append(text("demo.no_outcome"))
+    if call.get("patient") and not call.get("insured"):
+        missing.append(text("demo.not_insured"))
+    return missing
 
 
 def _call_of(day: Day, id112: str) -> dict[str, Any]:
     for call in day.ambulance.get("calls", []):
         if id112 in call["cards"]:
             return dict(call)
-    return {"id": "?", "status": "?", "events": []}
+    return {"id": "?", "status": "?", "events": [], "told": []}
 
 
 def _unsettled(messages: list[dict[str, Any]]) -> list[str]:

@@ -5,10 +5,11 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from connectors.demo.folder import DemoFolder
+from connectors.demo.folder import LISTENERS, PARTNERS, DemoFolder
 from connectors.demo.screen import Screen
 from connectors.demo.supervision import Supervisor
 from proto.exits import EX_UNAVAILABLE, StartError
@@ -37,15 +38,18 @@ async def wait_ready(
 
 
 def _checks(folder: DemoFolder) -> dict[str, Callable[[], bool]]:
-    return {
-        "router": lambda: bool(_sessions(folder) is not None),
-        "sys112": lambda: "sys112" in (_sessions(folder) or ()) and _accepts(folder, "sys112"),
-        "smp": lambda: "smp" in (_sessions(folder) or ()) and _accepts(folder, "smp"),
-        "ats": lambda: "ats" in (_sessions(folder) or ()),
-        "sim-sys112": lambda: _accepts(folder, "sim-sys112"),
-        "sim-smp": lambda: _accepts(folder, "sim-smp"),
-        "sim-ats": lambda: _accepts(folder, "sim-ats"),
-    }
+    answers: dict[str, Callable[[], bool]] = {"router": lambda: _sessions(folder) is not None}
+    for name in PARTNERS:
+        answers[name] = partial(_serves, folder, name)
+    for name in PARTNERS:
+        answers[f"sim-{name}"] = partial(_accepts, folder, f"sim-{name}")
+    return answers
+
+
+def _serves(folder: DemoFolder, name: str) -> bool:
+    """Whether a connector is on the bus, and listens where its partner would call."""
+    on_bus = name in (_sessions(folder) or ())
+    return on_bus and (name not in LISTENERS or _accepts(folder, name))
 
 
 def _sessions(folder: DemoFolder) -> list[str] | None:

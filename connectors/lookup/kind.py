@@ -6,7 +6,7 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 
-from proto import schemas
+from proto import clinical, schemas
 
 Value = TypeVar("Value")
 
@@ -68,9 +68,14 @@ class CodeList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # A person's identity and insurance change rarely, a refused card costs a night: an hour, half a
 # day. Registers are reconciled nightly. A number of another system never changes once given.
 PATIENT: Final = Kind("patient", 1, schemas.Person, HOUR, MINUTE)
+PATIENTS: Final = Kind("patients", 1, clinical.PatientAnswer, HOUR, MINUTE)
+# A brigade is on its way for half an hour: what it read once may hold so long.
+SUMMARY: Final = Kind("summary", 1, clinical.PatientSummary, 30 * MINUTE, MINUTE)
 INSURANCE: Final = Kind("insurance", 1, Insurance, 12 * HOUR, 5 * MINUTE)
 INSURED: Final = Kind("insured", 1, schemas.InsuranceAnswer, 12 * HOUR, 5 * MINUTE)
 WORKER: Final = Kind("worker", 1, schemas.Worker, DAY, 5 * MINUTE)
 CODE_LIST: Final = Kind("code_list", 1, CodeList, DAY, HOUR, stale_s=29 * DAY)
 NUMBER: Final = Kind("number", 1, str, 7 * DAY, 5.0)
-KINDS: Final = (PATIENT, INSURANCE, INSURED, WORKER, CODE_LIST, NUMBER)
+KINDS: Final = (
+    PATIENT, PATIENTS, SUMMARY, INSURANCE, INSURED, WORKER, CODE_LIST, NUMBER,
+)  # fmt: skip

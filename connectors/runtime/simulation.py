@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -48,18 +49,30 @@ class Courier:
         self._http: HttpClient | None = None
         self.repeats = 0
 
+    @property
+    def _client(self) -> HttpClient:
+        if self._http is None:
+            self._http = HttpClient(self._settings.connector_url)
+        return self._http
+
     async def close(self) -> None:
         """Stop bringing."""
         if self._http is not None:
             await self._http.close()
 
+    async def ask(self, path: str, question: object) -> Any:
+        """Return the answer to a question, None when there is none: nobody waits for it twice."""
+        try:
+            answer = await self._client.request("POST", path, msgspec.json.encode(question))
+        except Unreachable:
+            return None
+        return msgspec.json.decode(answer.body) if answer.status == 200 else None
+
     async def bring(self, method: str, path: str, body: bytes) -> HttpAnswer:
         """Return the first answer that is not "repeat later" (5xx, 429, none at all)."""
-        if self._http is None:
-            self._http = HttpClient(self._settings.connector_url)
         while True:
             try:
-                answer = await self._http.request(method, path, body)
+                answer = await self._client.request(method, path, body)
                 if answer.status < 500 and answer.status != 429:
                     return answer
             except Unreachable:

@@ -13,7 +13,8 @@ from connectors.runtime.door import Door, message_id
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.smp import contract
-from proto import schemas
+from connectors.smp.questions import Questions
+from proto import catalogue, schemas
 from proto.client import Delivery, Reject, Retry
 from proto.message import Message, Priority
 from proto.wording import text
@@ -28,18 +29,35 @@ PATHS: Final = {
     "telephony.operator.v1": "/smp/telephony/operators",
     "telephony.group.v1": "/smp/telephony/groups",
     "telephony.dialled.v1": "/smp/telephony/dialled",
+    "transfer.state.v1": "/smp/transfers",
+    "hospital.booked.v1": "/smp/hospital/bookings",
+    "hospital.outcome.v1": "/smp/hospital/outcomes",
+    "visit.state.v1": "/smp/visits",
+    "document.state.v1": "/smp/documents",
     "worker.changed.v1": "/smp/workers",
     "worker.removed.v1": "/smp/workers/removals",
 }
+# What the ambulance wants done for its patients, and which field makes a repeat a repeat.
+WISHES: Final = {
+    "/bus/tickets": "call.ticket.v1",
+    "/bus/call-cards": "call.card.v1",
+    "/bus/hospital/bookings": "hospital.book.v1",
+    "/bus/hospital/cancellations": "hospital.cancel.v1",
+    "/bus/hospital/arrivals": "hospital.arrival.v1",
+    "/bus/visits": "visit.request.v1",
+}
+IDENTITY: Final = ("card_id", "booking_id", "notice_id", "visit_id", "id")
 
 
 class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[connectors.smp]. With `tickets` off the ambulance's tickets are taken and go nowhere: switch
-    it on together with a route for call.ticket.v1."""
+    """[connectors.smp]. With `clinical` off the ambulance's tickets, call cards, beds and visits
+    are taken and go nowhere: for a region whose hospitals' system is not on the bus yet. A question
+    of the ambulance is answered within `question_timeout_s`."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7103"
-    tickets: bool = False
+    clinical: bool = True
+    question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 3.0
 
 
 class SmpConnector(Connector):
@@ -77,17 +95,50 @@ class SmpConnector(Connector):
             subject=lambda about: about,
         )
         status = door.endpoint("status", lambda _, body: self._status(body))
-        ticket = door.endpoint("ticket", lambda _, body: self._ticket(body))
         card = door.endpoint("card", lambda _, body: self._card(body))
         dial = door.endpoint("dial", lambda _, body: self._dial(body))
+        questions = Questions(self.bus, self.settings)
         return Starlette(
             routes=[
                 Route("/bus/status", status, methods=["POST"]),
-                Route("/bus/tickets", ticket, methods=["POST"]),
                 Route("/bus/cards", card, methods=["POST"]),
                 Route("/bus/dial", dial, methods=["POST"]),
+                *(self._wish(door, path, type) for path, type in WISHES.items()),
+                questions.route(),
             ]
         )
+
+    def _wish(self, door: Door, path: str, type: str) -> Route:
+        shape = catalogue.entry(type).schema
+
+        def make(_: str, body: bytes) -> list[Message]:
+            return self._clinical(type, decode(body, shape), body)
+
+        return Route(path, door.endpoint(type, make), methods=["POST"])
+
+    def _clinical(self, type: str, given: Any, body: bytes) -> list[Message]:
+        if not self.settings.clinical:
+            return []
+        if isinstance(given, schemas.CallTicket):
+            cards = given.source.id112
+            call, id112 = given.id, cards[0] if cards else None
+        else:
+            call, id112 = given.call_id, given.id112
+        name = next(getattr(given, field) for field in IDENTITY if hasattr(given, field))
+        version = str(given.version) if isinstance(given, schemas.CallTicket) else None
+        subject = f"112-{id112}" if id112 else f"call-{call}"
+        urgent = type.startswith("hospital.")
+        return [
+            Message.new(
+                type,
+                self.name,
+                body,
+                subject=subject,
+                id=message_id(type, name, version),
+                priority=Priority.URGENT if urgent else Priority.ROUTINE,
+                correlation_id=call,
+            )
+        ]
 
     def _status(self, body: bytes) -> list[Message]:
         """One message for each card of System-112 that the call is tied to (domain.md 2.3)."""
@@ -104,16 +155,6 @@ class SmpConnector(Connector):
             subject = f"112-{id112}" if id112 else f"call-{report.call_id}"
             messages.append(self._message("call.status.v1", id, subject, encode(one)))
         return messages
-
-    def _ticket(self, body: bytes) -> list[Message]:
-        ticket = decode(body, schemas.CallTicket)
-        if not self.settings.tickets:
-            return []
-        cards = ticket.source.id112
-        number = f"{ticket.received_at.year}-{ticket.number_year}"
-        subject = f"112-{cards[0]}" if cards else f"call-{number}"
-        id = message_id("call.ticket.v1", ticket.id, str(ticket.version))
-        return [self._message("call.ticket.v1", id, subject, body)]
 
     def _card(self, body: bytes) -> list[Message]:
         card = decode(body, schemas.CardUpdate)

@@ -3,6 +3,7 @@
     POST /smp/calls            a card: creates or corrects the call, once per idempotency key
     POST /smp/cancellations    the end of a card: cancels its call
     POST /smp/telephony/...    what the exchange tells: counted
+    POST /smp/transfers, hospital/..., visits, documents   what other systems tell: kept by call
     GET  /ledger               calls, and what was applied
     POST /faults               switches of connectors.runtime.faults
 
@@ -12,7 +13,7 @@ From each call come its ticket and its statuses, in order, posted to the connect
 import asyncio
 import random
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,8 +28,9 @@ from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
 from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.smp.care import Care
 from connectors.smp.contract import CallReply
-from proto import schemas
+from proto import clinical, schemas
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 LIFE: Final[tuple[schemas.StatusCode, ...]] = (
@@ -50,6 +52,13 @@ TELEPHONY: Final[dict[str, type[schemas.Body]]] = {
     "groups": schemas.GroupStatistics,
     "dialled": schemas.DialResult,
 }
+HEARD: Final[dict[str, type[schemas.Body]]] = {
+    "transfers": clinical.TransferState,
+    "hospital/bookings": clinical.BedState,
+    "hospital/outcomes": clinical.HospitalOutcome,
+    "visits": clinical.VisitState,
+    "documents": clinical.DocumentState,
+}
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000103")
 
 
@@ -68,6 +77,7 @@ class Call:
     cancelled: bool = False
     changed: dict[str, datetime] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    care: Care | None = None
 
     @property
     def id(self) -> str:
@@ -87,6 +97,8 @@ class Ambulance:
         self._early: dict[str, Call] = {}  # by the Id112 that their card is a repeat of
         self.refused: list[dict[str, Any]] = []
         self.told: Counter[str] = Counter()  # of the exchange, by kind
+        self.told_of: defaultdict[str, list[str]] = defaultdict(list)  # by call
+        self._heard: set[str] = set()
         self._numbers = 0
         self._random = random.Random(settings.seed)
         self.tasks: set[asyncio.Task[None]] = set()
@@ -105,6 +117,14 @@ class Ambulance:
                 reply = self._take_card(given)
             case schemas.IncidentCancelled(id112=id112):
                 reply = self._end(given)
+            case (
+                clinical.TransferState()
+                | clinical.BedState()
+                | clinical.HospitalOutcome()
+                | clinical.VisitState()
+                | clinical.DocumentState()
+            ):
+                return self._hear(key, given)
             case _:  # what the exchange tells is only shown to the dispatchers
                 self.told[shape.__name__] += 1
                 return 200, CallReply("done")
@@ -113,6 +133,18 @@ class Ambulance:
         answer = msgspec.to_builtins(reply)
         self.ledger.record(key, entry | {"call_id": reply.call_id}, status, answer)
         return status, answer
+
+    def _hear(self, key: str, given: Any) -> tuple[int, Any]:
+        """Another system told what became of something: once each, whoever repeats it."""
+        answer = msgspec.to_builtins(CallReply("done", given.call_id))
+        said = getattr(given, "state", "admitted")
+        what = getattr(given, "kind", None) or getattr(given, "register", "-")
+        entry = {"operation": type(given).__name__, "call": given.call_id, "what": what}
+        if given.event_id not in self._heard:
+            self._heard.add(given.event_id)
+            self.told_of[given.call_id].append(f"{type(given).__name__} {what} {said}")
+        self.ledger.record(key, entry | {"said": said}, 200, answer)
+        return 200, answer
 
     def _take_worker(
         self, key: str, given: schemas.Worker | schemas.WorkerRemoved
@@ -165,7 +197,9 @@ class Ambulance:
         return _reply("cancelled", call)
 
     async def _live(self, call: Call) -> None:
+        call.care = Care(call.number, self.settings.seed, self.courier, self._bring)
         await self._bring_ticket(call)
+        await call.care.identify()
         stays = self._random.random() < 0.4  # helped on the spot, nobody is taken to hospital
         for code in LIFE:
             if stays and code in ON_PLACE:
@@ -174,7 +208,18 @@ class Ambulance:
                 await self._happen(call, "cancelled")
                 return
             await self._happen(call, code)
+            await self._care(call, call.care, code)
             await asyncio.sleep(self.settings.pace_s * self._random.uniform(0.5, 1.5))
+
+    async def _care(self, call: Call, care: Care, code: schemas.StatusCode) -> None:
+        about = {"call_id": call.id, "id112": call.cards[0], "brigade": call.brigade}
+        if code == "transport_started":
+            await care.find_bed(about)
+        elif code == "finished":
+            call.version += 1
+            await care.write_card(msgspec.to_builtins(self._ticket(call)))
+            if care.hospital is None:
+                await care.ask_visit(about, call.card.address)
 
     async def _happen(self, call: Call, code: schemas.StatusCode) -> None:
         call.status = code
@@ -194,8 +239,11 @@ class Ambulance:
         await self._bring("/bus/status", event)
 
     async def _bring_ticket(self, call: Call) -> None:
+        await self._bring("/bus/tickets", self._ticket(call))
+
+    def _ticket(self, call: Call) -> schemas.CallTicket:
         caller = call.card.contact.caller if call.card.contact else None
-        ticket = schemas.CallTicket(
+        return schemas.CallTicket(
             id=call.id,
             number_day=call.number,
             number_year=call.number,
@@ -210,7 +258,6 @@ class Ambulance:
             version=call.version,
             changed_at=datetime.now(UTC),
         )
-        await self._bring("/bus/tickets", ticket)
 
     async def _bring(self, path: str, body: Any) -> None:
         answer = await self.courier.bring("POST", path, msgspec.json.encode(body))
@@ -240,6 +287,10 @@ class Ambulance:
                     "version": call.version,
                     "changed": call.changed,
                     "description": call.card.description,
+                    "hospital": call.care.hospital if call.care else None,
+                    "insured": call.care.insured if call.care else False,
+                    "patient": call.care.patient if call.care else None,
+                    "told": self.told_of[call.id],
                 }
                 for call in calls
             ],
@@ -280,6 +331,10 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         *(
             Route(f"/smp/telephony/{name}", endpoint(shape), methods=["POST"])
             for name, shape in TELEPHONY.items()
+        ),
+        *(
+            Route(f"/smp/{name}", endpoint(shape), methods=["POST"])
+            for name, shape in HEARD.items()
         ),
         Route("/smp/workers", endpoint(schemas.Worker), methods=["POST"]),
         Route("/smp/workers/removals", endpoint(schemas.WorkerRemoved), methods=["POST"]),

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from connectors.tfoms import checks
+from connectors.runtime import checks
 from connectors.tfoms.profile import Tables
 
 Text36 = Annotated[str, msgspec.Meta(min_length=1, max_length=36)]

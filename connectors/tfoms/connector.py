@@ -4,7 +4,6 @@ The contract is HTTP and JSON: POST {url}/insured, an InsuranceQuestion -> an In
 in the bus's own words (proto/schemas.py).
 """
 
-from datetime import date
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 
@@ -15,11 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.lookup import INSURED, Lookup, LookupSettings
+from connectors.lookup.question import spelt
+from connectors.runtime import checks
 from connectors.runtime.connector import Connector
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.reply import read_reply
 from connectors.runtime.settings import ConnectorSettings
-from connectors.tfoms import checks
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
@@ -125,8 +125,4 @@ def question_of(asked: schemas.InsuranceQuestion) -> tuple[str, ...]:
         f"{document.type}/{document.series or ''}/{document.number}" if document else None,
         asked.family, asked.given, asked.middle, asked.birth_date,
     )  # fmt: skip
-    return tuple(_spelt(part) for part in parts)
-
-
-def _spelt(part: str | date | None) -> str:
-    return "" if part is None else " ".join(str(part).upper().replace("Ё", "Е").split())
+    return tuple(spelt(part) for part in parts)

@@ -4,8 +4,6 @@ POST /insured   whose policy; GET /ledger   how often it was asked, and who ther
 POST /faults    switches of connectors.runtime.faults
 """
 
-from datetime import date, timedelta
-from random import Random
 from typing import Any, Final
 
 import msgspec
@@ -16,27 +14,11 @@ from starlette.routing import Route
 
 from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
+from connectors.runtime.people import people
 from connectors.runtime.simulation import SimulatorSettings
-from connectors.tfoms.checks import make_enp
 from proto import schemas
 
-PEOPLE: Final = 200
 BYTES_MAX: Final = 64 * 1024
-FAMILIES: Final = ("ПРИМЕРОВ", "ОБРАЗЦОВ", "ТЕСТОВ", "ВЫДУМКИН")
-
-
-def people(seed: int, count: int = PEOPLE) -> list[dict[str, Any]]:
-    """Return made-up people; two of them have all names and the birth date in common."""
-    random = Random(seed)
-    found: list[dict[str, Any]] = []
-    for number in range(count):
-        born = date(1940, 1, 1) + timedelta(days=random.randrange(30_000))
-        names = {"family": random.choice(FAMILIES), "given": "ИВАН", "birth_date": born.isoformat()}
-        if number == count - 1:
-            names = {key: found[0][key] for key in names}
-            born = date.fromisoformat(names["birth_date"])
-        found.append({**names, "enp": make_enp("99", born, "male", number)})
-    return found
 
 
 def _fits(person: dict[str, Any], asked: schemas.InsuranceQuestion) -> bool:

@@ -10,10 +10,16 @@ from typing import Final
 from connectors.sys112.samples import Sample
 from tests.chaos.region import CONNECTORS, CONSUMERS, PUBLISHERS, Region
 from tests.chaos.verdict import Verdict, judge
-from tests.integration.house import check_calls, check_reactions, wait_for, without_cancels
+from tests.integration.house import (
+    check_calls,
+    check_care,
+    check_reactions,
+    wait_for,
+    without_cancels,
+)
 
 TARGETS: Final = ("router", *CONNECTORS, *PUBLISHERS, *CONSUMERS)
-WEIGHTS: Final = (4, 2, 2, 2, 1, 1, 1, 1)
+WEIGHTS: Final = (4, 2, 2, 2, 2, 1, 1, 1, 1)
 PROGRESS_S: Final = 5.0
 KILLS_PER_CARD: Final = 2
 AWAY_MAX_S: Final = 0.3
@@ -86,6 +92,7 @@ class Campaign:
         try:
             check_calls(region, day)
             check_reactions(region)
+            check_care(region)
         except AssertionError as error:
             verdict.wrong.append(f"calls: {str(error)[:300] or 'not as they must be'}")
 

@@ -8,8 +8,8 @@ from tests.integration.house import House
 
 PUBLISHERS: Final = ("chaos-north", "chaos-south")
 CONSUMERS: Final = ("chaos-taker-1", "chaos-taker-2")
-CONNECTORS: Final = ("smp", "sys112", "ats")
-SIMULATORS: Final = ("sim-sys112", "sim-smp", "sim-ats")
+CONNECTORS: Final = ("smp", "sys112", "ats", "rmis")
+SIMULATORS: Final = tuple(f"sim-{name}" for name in CONNECTORS)
 OWN_ROUTE: Final = """
 [destinations.chaos]
 memory_mib = 1

@@ -52,7 +52,7 @@ def test_a_card_becomes_a_call_that_is_lived_in_order(bus: Bus) -> None:
         (call,) = await calls(stage)
         assert call["status"] == "returned"
 
-    play(bus, act, tickets=True)
+    play(bus, act, clinical=True)
     wanted = [code for code in LIFE if code not in ON_PLACE]
     assert [code for code in codes(bus) if code not in ON_PLACE] == wanted
     assert {message.subject for message in bus.accepted} == {f"112-{CARD['id112']}"}
@@ -61,7 +61,7 @@ def test_a_card_becomes_a_call_that_is_lived_in_order(bus: Bus) -> None:
         catalogue.entry(message.type).read(message.body)
 
 
-def test_tickets_go_nowhere_until_they_are_switched_on(bus: Bus) -> None:
+def test_tickets_go_nowhere_where_they_are_switched_off(bus: Bus) -> None:
     ticket = catalogue.entry("call.ticket.v1").example
 
     async def act(stage: Scene) -> None:
@@ -69,7 +69,7 @@ def test_tickets_go_nowhere_until_they_are_switched_on(bus: Bus) -> None:
         assert answer.status == 200
         assert b"switched off" in answer.body
 
-    play(bus, act)
+    play(bus, act, clinical=False)
     assert bus.accepted == []
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from stage import Bus, Scene, scene
 
+from connectors.runtime.checks import make_enp
 from connectors.runtime.simulation import SimulatorSettings
 from connectors.tfoms import TfomsConnector
-from connectors.tfoms.checks import make_enp
 from connectors.tfoms.connector import question_of
 from connectors.tfoms.simulator import create_app, people
 from proto import catalogue, schemas

@@ -25,6 +25,7 @@ from connectors.sys112.samples import Sample, day_of_cards
 ROOT = Path(__file__).parents[2]
 SMPBUS = Path(sys.executable).with_name("smpbus")
 PATIENCE_S = 60.0
+CONNECTORS = ("sys112", "smp", "ats", "rmis")
 RULES = mapping.load_rules()
 SETTINGS = """
 [bus]
@@ -60,6 +61,21 @@ url = "tcp://127.0.0.1:{ami}"
 system = "АТС"
 credentials_file = "ats.password"
 
+[connectors.rmis]
+listen = "127.0.0.1:{rmis_door}"
+state_file = "{folder}/rmis.db"
+poll_s = 0.5
+accept_timeout_s = 1.0
+retry_after_s = 1
+[connectors.rmis.partner]
+url = "http://127.0.0.1:{rmis}"
+system = "РМИС"
+timeout_s = 2.0
+[connectors.rmis.partner.breaker]
+failures_max = 3
+open_s = 0.2
+open_max_s = 0.4
+
 [connectors.smp]
 listen = "127.0.0.1:{smp_door}"
 accept_timeout_s = 1.0
@@ -89,7 +105,7 @@ class House:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smpbus-", dir="/tmp"))
-        names = ("sys112", "sys112_door", "smp", "smp_door", "ats", "ami")
+        names = ("sys112", "sys112_door", "smp", "smp_door", "rmis", "rmis_door", "ats", "ami")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.config = self.folder / "smpbus.toml"
         told = SETTINGS.format(folder=self.folder, **self.ports)
@@ -104,7 +120,7 @@ class House:
         password = self.folder / "ats.password"
         password.touch(mode=0o600)
         password.write_text(f"{AMI_USER}:{AMI_SECRET}\n", encoding="utf-8")
-        for name in ("router", "sys112", "smp", "ats", "admin"):
+        for name in ("router", "sys112", "smp", "ats", "rmis", "admin"):
             self.run("keys", "new", name, "--config", str(self.config))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -140,8 +156,8 @@ class House:
         return ["sim", system, "--listen", here, "--connector", door, *quick]
 
     def start_all(self) -> None:
-        self.start("router", "sys112", "smp", "ats", "sim-sys112", "sim-smp", "sim-ats")
-        wait_for(lambda: self.ops("status")["sessions"] == 3, "the connectors' sessions")
+        self.start("router", *CONNECTORS, *(f"sim-{name}" for name in CONNECTORS))
+        wait_for(lambda: self.ops("status")["sessions"] == len(CONNECTORS), "all sessions")
 
     def kill(self, name: str) -> None:
         """As a lost machine does it: no goodbye."""
@@ -202,15 +218,15 @@ class House:
         """Wait until every push is answered, every call is lived, every delivery is settled."""
 
         def calm() -> bool:
-            partners = [self.ledger("sys112"), self.ledger("smp")]
+            partners = [self.ledger(name) for name in CONNECTORS]
             if any(one is None for one in partners):
                 return False
-            if partners[0]["pushing"] or partners[1]["living"] or self.ledger("ats")["living"]:
+            if partners[0]["pushing"] or any(one["living"] for one in partners[1:]):
                 return False
             queues = {row["destination"]: row for row in self.ops("status")["queues"]}
-            rows = [queues[name] for name in ("smp", "sys112", "ats") if name in queues]
+            rows = [queues[name] for name in CONNECTORS if name in queues]
             waiting = [row[key] for row in rows for key in ("pending", "in_flight", "retrying")]
-            return len(rows) == 3 and not any(waiting)
+            return len(rows) == len(CONNECTORS) and not any(waiting)
 
         wait_for(calm, "calm")
 
@@ -272,6 +288,34 @@ def check_calls(house: House, day: list[Sample]) -> None:
     assert {id112: datetime.fromisoformat(changed) for id112, changed in held.items()} == newest
     for call in calls:
         assert len({id112.removesuffix("-R") for id112 in call["cards"]}) == 1
+
+
+def check_care(house: House) -> None:
+    """Every call that was lived to its end is whole at the hospitals' system, each thing once in
+    effect, and the ambulance has heard what became of it."""
+    applied: dict[str, list[str]] = defaultdict(list)
+    events: dict[str, set[str]] = defaultdict(set)
+    entries = house.ledger("rmis")["entries"]
+    assert len({entry["key"] for entry in entries}) == len(entries)
+    for entry in entries:
+        applied[entry["call"]].append(entry["operation"])
+        if entry["operation"] == "StatusEvent":
+            events[entry["call"]].add(entry["code"])
+    for call in house.ledger("smp")["calls"]:
+        done, told = applied[call["id"]], call["told"]
+        assert events[call["id"]] == set(call["events"]), call
+        assert "TransferState ticket confirmed" in told, call
+        if "finished" not in call["events"]:
+            continue
+        assert done.count("CallCard") == 1, call
+        assert told.count("TransferState card confirmed") == 1, call
+        if call["hospital"]:
+            assert (done.count("BedRequest"), done.count("ArrivalNotice")) == (1, 1), call
+            assert told.count("BedState - booked") == 1, call
+            assert told.count("HospitalOutcome - admitted") == 1, call
+        else:
+            assert done.count("VisitRequest") == 1, call
+            assert told.count("VisitState - done") == 1, call
 
 
 def without_cancels(seed: int, count: int) -> list[Sample]:

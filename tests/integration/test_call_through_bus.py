@@ -14,6 +14,7 @@ from house import (
     SMPBUS,
     House,
     check_calls,
+    check_care,
     check_reactions,
     wait_for,
     without_cancels,
@@ -39,10 +40,12 @@ def test_a_day_of_112_goes_through_and_its_statuses_come_back(house: House) -> N
     house.settle()
     check_calls(house, day)
     check_reactions(house)
+    check_care(house)
     status = house.ops("status")
     assert status["counters"]["duplicates"] >= len([one for one in day if one.kind == "double"])
     assert status["counters"]["dead"] == 0
-    applied = [entry["key"] for entry in house.ledger("smp")["entries"]]
+    entries = house.ledger("smp")["entries"]
+    applied = [entry["key"] for entry in entries if "id112" in entry]
     assert len(applied) == len([one for one in day if one.kind not in ("double", "malformed")])
 
     (bad,) = [one for one in day if one.kind == "malformed"]
@@ -90,6 +93,7 @@ def test_while_the_router_is_away_112_is_asked_to_repeat_and_nothing_is_lost(
     house.settle()
     check_calls(house, day)
     check_reactions(house)
+    check_care(house)
     assert house.log("sys112").count("шина не отвечает") == 1
 
 
@@ -104,6 +108,7 @@ def test_a_partner_down_is_one_line_and_its_messages_wait_for_it(house: House) -
     house.settle()
     check_calls(house, day)
     check_reactions(house)
+    check_care(house)
     log = house.log("sys112")
     assert log.count("Unable to complete network request to host «127.0.0.1:") == 1
     assert log.count("снова отвечает") == 1
@@ -128,6 +133,7 @@ def test_a_killed_connector_and_lost_answers_double_nothing(house: House) -> Non
     house.settle()
     check_calls(house, day)
     check_reactions(house)
+    check_care(house)
 
 
 # -- starts that cannot be ------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Ground:
         shutil.copytree(OWN, folder, dirs_exist_ok=True)
         self.file("smpbus.toml").write_text(MAIN)
         self.port = 0
-        for name in ("router", "smp", "sys112", "ats", "rmr", "tfoms", "admin"):
+        for name in ("router", "smp", "sys112", "ats", "rmis", "rmr", "tfoms", "admin"):
             KeyPair.new().save(folder / "keys", name)
 
     def file(self, name: str) -> Path:

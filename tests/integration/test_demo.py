@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.demo.folder import DemoFolder, open_folder
+from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
 from connectors.demo.supervision import SMPBUS, Supervisor, render
 from proto.catalogue import entry
 from proto.exits import StartError
@@ -22,7 +22,7 @@ from proto.keys import KeyPair
 CARDS = "4"
 PATIENCE_S = 60.0
 COMPLETE = r"Путь полон: карточка 112-\S+ → вызов \d+-\d+"
-PROGRAMS = ("router", "sys112", "smp", "ats", "sim-sys112", "sim-smp", "sim-ats")
+PROGRAMS = ("router", *PARTNERS, *(f"sim-{name}" for name in PARTNERS))
 
 
 def start(data: Path, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -255,7 +255,7 @@ class TestReadme:
         for name, added in (("permissions.toml", permissions), ("routes.toml", routes)):
             with (folder.config / name).open("a", encoding="utf-8") as file:
                 file.write(added)
-        KeyPair.new().save(data / "keys", "rmis")
+        KeyPair.new().save(data / "keys", "sitcentre")
         code = code.replace("/etc/smpbus", str(data)).replace("/run/smpbus", str(folder.run))
         assert len(re.findall(r"^.+$", code, re.MULTILINE)) <= 12
 

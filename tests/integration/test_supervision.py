@@ -20,7 +20,7 @@ from proto.ops import OpsError, ops_request
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "systemd"
 PROGRAMS = REPOSITORY / "config" / "supervisor" / "programs"
-CONNECTORS = {"sys112", "smp", "ats"}
+CONNECTORS = {"sys112", "smp", "ats", "rmis", "rmr", "tfoms"}
 PATIENCE_S = 30.0
 # Exposure at most 1.2 (systemd-analyze counts tenths).
 EXPOSURE_MAX = 12

@@ -51,7 +51,9 @@ def test_own_files_are_the_built_in_values(folder: Path):
     built_in = (BusSettings(), OpsSettings(), Store(), LogSettings())
     settings = loaded.settings
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
-    assert set(loaded.settings.destinations) == {"smp", "sys112", "ats", "rmr", "tfoms", "admin"}
+    assert set(loaded.settings.destinations) == {
+        "smp", "sys112", "ats", "rmis", "rmr", "tfoms", "admin",
+    }  # fmt: skip
     assert set(loaded.origins.values()) >= {"built-in"}
 
 
@@ -82,7 +84,15 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
         ("ats", "telephony.call.v1", ("smp",)),
         ("smp", "telephony.dial.v1", ("ats",)),
         ("sys112", "incident.cancelled.v1", ("smp",)),
-        ("smp", "call.status.v1", ("sys112",)),
+        ("smp", "call.status.v1", ("sys112", "rmis")),
+        ("smp", "call.ticket.v1", ("rmis",)),
+        ("smp", "call.card.v1", ("rmis",)),
+        ("smp", "hospital.book.v1", ("rmis",)),
+        ("smp", "visit.request.v1", ("rmis",)),
+        ("rmis", "hospital.booked.v1", ("smp",)),
+        ("rmis", "transfer.state.v1", ("smp",)),
+        ("rmis", "visit.state.v1", ("smp",)),
+        ("rmis", "input.rejected.v1", ("admin",)),
         ("smp", "incident.card_update.v1", ("sys112",)),
         ("smp", "input.rejected.v1", ("admin",)),
         ("rmr", "worker.changed.v1", ("smp",)),
@@ -176,7 +186,7 @@ def test_a_peer_without_key_is_a_warning(folder: Path):
     (keys / "smp.pub").write_text("x")
     path = write(folder, "smpbus.toml", '[bus]\nkeys_dir = "keys"\n')
     found = load(path, environ={}).warnings
-    assert len(found) == 5
+    assert len(found) == 6
     assert not [sentence for sentence in found if "у smp " in sentence]
 
 
@@ -245,7 +255,7 @@ ROUTES_FAULTS = {
     "bad name": (f"{DESTINATIONS}[destinations.SMP]\n", "destinations.SMP", 4),
     "unknown destination": (
         f'{DESTINATIONS}[[routes]]\ntype = "a.b"\nto = ["smp"]\n'
-        '[[routes]]\ntype = "c.d"\nto = ["rmis"]\n',
+        '[[routes]]\ntype = "c.d"\nto = ["nobody"]\n',
         "routes[2].to",
         9,
     ),
@@ -279,7 +289,7 @@ PEER_FAULTS = {
     "bad peer": ('[peers."СМП"]\n', "peers.СМП", 1),
     "bad type": ('[peers.smp]\npublish = ["a b"]\n', "peers.smp.publish", 2),
     "unknown destination": ('[peers.smp]\nconsume = ["smpp"]\n', "peers.smp.consume", 2),
-    "unknown asked": ('[peers.smp]\nask = ["rmis"]\n', "peers.smp.ask", 2),
+    "unknown asked": ('[peers.smp]\nask = ["nobody"]\n', "peers.smp.ask", 2),
     "bad prefix": ('[peers.smp]\nask = ["R*"]\n', "peers.smp.ask", 2),
     "unknown key": ('[peers.smp]\npublsh = ["*"]\n', "peers.smp.publsh", 2),
     "string": ('[peers.smp]\npublish = "*"\n', "peers.smp.publish", 2),

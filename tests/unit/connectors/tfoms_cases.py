@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.tfoms.checks import make_enp
+from connectors.runtime.checks import make_enp
 
 FAMILIES = ("Примеров", "Образцов", "Тестов", "Выдумкин", "Небылицын")
 

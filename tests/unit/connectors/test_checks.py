@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.tfoms import checks
+from connectors.runtime import checks
 
 BORN = st.dates(date(1901, 1, 1), date(2026, 11, 23))
 SEX = st.sampled_from(["male", "female"])

@@ -1,0 +1,90 @@
+"""The canonical dialect: the bus's own words over HTTP (see `connectors.rmis.contract`)."""
+
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from connectors.rmis.contract import Booked, Changes, Taken
+from connectors.runtime.partner import Partner
+from connectors.runtime.reply import read_reply
+from proto import clinical, schemas
+from proto.client import Reject
+from proto.identifiers import new_id
+
+Shape = TypeVar("Shape")
+
+
+class Canonical:
+    """See `connectors.rmis.dialect.Dialect`."""
+
+    def __init__(self, partner: Partner) -> None:
+        self._partner = partner
+
+    async def put_ticket(self, ticket: schemas.CallTicket, body: bytes, key: str) -> Taken:
+        """Hand over a ticket."""
+        return await self._ask("PUT", f"/tickets/{_part(ticket.id)}", body, key, Taken)
+
+    async def put_status(self, status: schemas.StatusEvent, body: bytes, key: str) -> Taken:
+        """Hand over a status."""
+        path = f"/tickets/{_part(status.call_id)}/statuses"
+        return await self._ask("POST", path, body, key, Taken)
+
+    async def put_card(self, card: clinical.CallCard, body: bytes, key: str) -> Taken:
+        """Hand over a call card."""
+        return await self._ask("PUT", f"/cards/{_part(card.card_id)}", body, key, Taken)
+
+    async def identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
+        """Ask who it is."""
+        body = msgspec.json.encode(asked)
+        shape = clinical.PatientAnswer
+        return await self._ask("POST", "/patients/identify", body, new_id(), shape)
+
+    async def summary(self, patient: str) -> clinical.PatientSummary:
+        """Ask what a brigade must know; nothing known is an answer."""
+        answer = await self._partner.send(
+            "GET", f"/patients/{_part(patient)}/summary", b"", new_id()
+        )
+        if answer.status == 404:
+            return clinical.PatientSummary(patient=patient, known=False)
+        if answer.status >= 300:
+            raise Reject(f"HTTP {answer.status}")
+        return read_reply(answer, clinical.PatientSummary)
+
+    async def hospitals(self, profile: str) -> clinical.HospitalAnswer:
+        """Ask where there is a free bed."""
+        path = f"/hospitals?profile={_part(profile)}"
+        return await self._ask("GET", path, b"", new_id(), clinical.HospitalAnswer)
+
+    async def book(self, bed: clinical.BedRequest, body: bytes, key: str) -> Booked:
+        """Book a bed."""
+        return await self._ask("POST", "/bookings", body, key, Booked)
+
+    async def cancel(self, cancelled: clinical.BedCancel, body: bytes, key: str) -> Booked:
+        """Give a bed back."""
+        path = f"/bookings/{_part(cancelled.booking_id)}/cancel"
+        return await self._ask("POST", path, body, key, Booked)
+
+    async def announce(self, notice: clinical.ArrivalNotice, body: bytes, key: str) -> Taken:
+        """Tell an emergency room who will come."""
+        return await self._ask("POST", "/arrivals", body, key, Taken)
+
+    async def visit(self, wanted: clinical.VisitRequest, body: bytes, key: str) -> Taken:
+        """Ask for a visit."""
+        return await self._ask("POST", "/visits", body, key, Taken)
+
+    async def changes(self, after: str) -> Changes:
+        """Ask what became of all this."""
+        return await self._ask("GET", f"/changes?after={_part(after)}", b"", new_id(), Changes)
+
+    async def _ask(
+        self, method: str, path: str, body: bytes, key: str, shape: type[Shape]
+    ) -> Shape:
+        answer = await self._partner.send(method, path, body, key)
+        if answer.status >= 300:
+            raise Reject(f"HTTP {answer.status}")
+        return read_reply(answer, shape)
+
+
+def _part(value: str) -> str:
+    return quote(value, safe="")

@@ -1,0 +1,75 @@
+"""Changes that the hospitals' system tells, as messages of the bus.
+
+A change keeps its own id, so that it is one message however often and by whichever door it comes.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from connectors.rmis.contract import Change
+from connectors.rmis.memory import Memory
+from connectors.runtime.body import BadInput, convert
+from connectors.runtime.door import REJECTED_KEPT_MS, message_id
+from proto import catalogue, clinical, schemas
+from proto.message import Message, Priority, now_ms
+
+OUTSIDE: Final = "rmis"
+
+
+class Reader:
+    """Makes messages of changes."""
+
+    def __init__(self, source: str, memory: Memory) -> None:
+        self._source = source
+        self._memory = memory
+
+    def message(self, change: Change) -> Message:
+        """Return the message of one change. Raises BadInput."""
+        raw: dict[str, Any] = {**change.body, "event_id": change.id}
+        if change.type == "transfer.state.v1":
+            raw["system"] = OUTSIDE
+        typed: Any = convert(raw, catalogue.entry(change.type).schema)
+        if isinstance(typed, clinical.TransferState):
+            self._memory.note_transfers([(typed.call_id, typed.kind, typed.state)])
+        return Message.new(
+            change.type,
+            self._source,
+            msgspec.json.encode(raw),
+            subject=self._memory.subject_of(typed.call_id),
+            id=message_id(change.type, OUTSIDE, change.id),
+            priority=Priority.URGENT if change.type.startswith("hospital.") else Priority.ROUTINE,
+            correlation_id=getattr(typed, "number", None),
+        )
+
+    def messages(self, changes: list[Change]) -> list[Message]:
+        """Return what a poll brought; a change that breaks its schema is told to the administrator
+        and never stands in the way of the next."""
+        found = []
+        for index, change in enumerate(changes):
+            try:
+                found.append(self.message(change))
+            except BadInput as bad:
+                found.append(self._rejected(change, f"changes[{index}].body.{bad.path}", bad.rule))
+        return found
+
+    def _rejected(self, change: Change, path: str, rule: str) -> Message:
+        digest = hashlib.sha256(msgspec.json.encode(change)).hexdigest()
+        rejected = schemas.RejectedInput(
+            partner=self._source,
+            operation=change.type,
+            path=path[:400],
+            rule=rule,
+            about=change.id[:200],
+            digest=digest[:16],
+            recorded_at=datetime.now(UTC),
+        )
+        return Message.new(
+            "input.rejected.v1",
+            self._source,
+            rejected,
+            id=message_id("input.rejected.v1", change.type, change.id, digest),
+            expires=now_ms() + REJECTED_KEPT_MS,
+        )

@@ -1,0 +1,256 @@
+"""The connector of the hospitals' system: tickets, cards, beds and visits go there, what became of
+them comes back, and questions about patients are answered.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.lookup import Lookup, LookupSettings
+from connectors.rmis import contract
+from connectors.rmis.canonical import Canonical
+from connectors.rmis.changes import OUTSIDE, Reader
+from connectors.rmis.dialect import Dialect, Untold
+from connectors.rmis.memory import Memory
+from connectors.rmis.questions import Questions
+from connectors.runtime.body import decode
+from connectors.runtime.connector import Connector
+from connectors.runtime.door import Door, message_id
+from connectors.runtime.ingress import NotAccepted
+from connectors.runtime.log import LOG
+from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import ConnectorSettings
+from proto import catalogue, clinical, schemas
+from proto.client import BusClient, Delivery, Reject, Retry
+from proto.message import Message, Priority
+from proto.wording import text
+
+Told = tuple[str, list[Message]]
+Tell = Callable[[Delivery, Any], Awaitable[Told]]
+
+
+class RmisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.rmis]. Changes are asked for every `poll_s` seconds; a question is answered
+    within `question_timeout_s`; `state_file` keeps numbers of calls and the cursor of changes."""
+
+    partner: PartnerSettings
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7118"
+    dialect: Literal["canonical"] = "canonical"
+    poll_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 5.0
+    question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=30)] = 2.0
+    state_file: Path = Path("/var/lib/smpbus/rmis/numbers.db")
+    lookup: LookupSettings = LookupSettings()
+
+
+class RmisConnector(Connector):
+    """See the module; the contract is `connectors.rmis.contract`."""
+
+    Settings: ClassVar[type[ConnectorSettings]] = RmisSettings
+    settings: RmisSettings
+
+    def __init__(self, name: str, settings: RmisSettings, bus: BusClient) -> None:
+        """Raises StartError."""
+        super().__init__(name, settings, bus)
+        self.poll_s = settings.poll_s
+        self.memory = Memory(settings.state_file)
+        self.lookup = Lookup(settings.lookup)
+        self.dialect: Dialect = Canonical(self.partner)
+        self._reader = Reader(self.name, self.memory)
+        self._questions = Questions(self.dialect, self.lookup, settings.question_timeout_s)
+        self._tells: Final[dict[str, Tell]] = {
+            "call.ticket.v1": self._ticket,
+            "call.status.v1": self._status,
+            "call.card.v1": self._card,
+            "hospital.book.v1": self._book,
+            "hospital.cancel.v1": self._cancel,
+            "hospital.arrival.v1": self._arrival,
+            "visit.request.v1": self._visit,
+        }
+        bus.serve(self.destination, self._questions.answer)
+
+    async def close(self) -> None:
+        """Let go of the partner, of the caches and of the file."""
+        await super().close()
+        await self.lookup.close()
+        self.memory.close()
+
+    def figures(self) -> dict[str, Any]:
+        """Return the counters of lookups, and what is not confirmed yet."""
+        count, oldest_s = self.memory.unconfirmed()
+        waiting = {"count": count, "oldest_s": round(oldest_s)}
+        return {"lookup": self.lookup.figures(), "unconfirmed": waiting}
+
+    # -- to the hospitals' system ---------------------------------------------------------------
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Hand over what the ambulance tells; publish what was said to it. Raises Retry, Reject."""
+        message = delivery.message
+        tell = self._tells.get(message.type)
+        if tell is None:
+            raise Reject(text("connector.note_no_type", type=message.type))
+        try:
+            typed: Any = catalogue.entry(message.type).read(message.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
+        try:
+            note, events = await tell(delivery, typed)
+        except Untold:
+            return text("connector.note_untold", system=self.settings.partner.system or self.name)
+        if events:
+            try:
+                await self.ingress.publish(events)
+            except NotAccepted as error:
+                raise Retry(error.code, float(error.retry_after_s)) from None
+        return note
+
+    async def _ticket(self, delivery: Delivery, ticket: schemas.CallTicket) -> Told:
+        self.memory.note_call(ticket.id, delivery.message.subject)
+        taken = await self.dialect.put_ticket(ticket, delivery.message.body, delivery.key)
+        return self._taken(delivery, "ticket", ticket.id, ticket.version, taken)
+
+    async def _status(self, delivery: Delivery, status: schemas.StatusEvent) -> Told:
+        taken = await self.dialect.put_status(status, delivery.message.body, delivery.key)
+        return _note(taken.number), []
+
+    async def _card(self, delivery: Delivery, card: clinical.CallCard) -> Told:
+        self.memory.note_call(card.id, delivery.message.subject)
+        taken = await self.dialect.put_card(card, delivery.message.body, delivery.key)
+        return self._taken(delivery, "card", card.id, card.version, taken)
+
+    def _taken(
+        self,
+        delivery: Delivery,
+        kind: Literal["ticket", "card"],
+        call: str,
+        version: int,
+        taken: contract.Taken,
+    ) -> Told:
+        self.memory.note_transfers([(call, kind, "accepted")])
+        state = clinical.TransferState(
+            event_id=f"{OUTSIDE}-{kind}-{call}-{version}-accepted",
+            system=OUTSIDE,
+            kind=kind,
+            call_id=call,
+            version=version,
+            state="accepted",
+            number=taken.number,
+            at=datetime.now(UTC),
+        )
+        return _note(taken.number), [self._event("transfer.state.v1", delivery, state)]
+
+    async def _book(self, delivery: Delivery, bed: clinical.BedRequest) -> Told:
+        self.memory.note_call(bed.call_id, delivery.message.subject)
+        booked = await self.dialect.book(bed, delivery.message.body, delivery.key)
+        return self._bed(delivery, bed.booking_id, bed.call_id, booked)
+
+    async def _cancel(self, delivery: Delivery, cancelled: clinical.BedCancel) -> Told:
+        booked = await self.dialect.cancel(cancelled, delivery.message.body, delivery.key)
+        return self._bed(delivery, cancelled.booking_id, cancelled.call_id, booked)
+
+    def _bed(self, delivery: Delivery, booking: str, call: str, booked: contract.Booked) -> Told:
+        state = clinical.BedState(
+            event_id=f"{OUTSIDE}-bed-{booking}-{booked.state}",
+            booking_id=booking,
+            call_id=call,
+            state=booked.state,
+            number=booked.number,
+            reason=booked.reason,
+            at=datetime.now(UTC),
+        )
+        note = f"{booked.state} {booked.number or ''}".strip()
+        return note, [self._event("hospital.booked.v1", delivery, state, Priority.URGENT)]
+
+    async def _arrival(self, delivery: Delivery, notice: clinical.ArrivalNotice) -> Told:
+        taken = await self.dialect.announce(notice, delivery.message.body, delivery.key)
+        return _note(taken.number), []
+
+    async def _visit(self, delivery: Delivery, wanted: clinical.VisitRequest) -> Told:
+        self.memory.note_call(wanted.call_id, delivery.message.subject)
+        taken = await self.dialect.visit(wanted, delivery.message.body, delivery.key)
+        state = clinical.VisitState(
+            event_id=f"{OUTSIDE}-visit-{wanted.visit_id}-accepted",
+            visit_id=wanted.visit_id,
+            call_id=wanted.call_id,
+            state="accepted",
+            number=taken.number,
+            at=datetime.now(UTC),
+        )
+        return _note(taken.number), [self._event("visit.state.v1", delivery, state)]
+
+    def _event(
+        self,
+        type: str,
+        delivery: Delivery,
+        event: Any,
+        priority: Priority = Priority.ROUTINE,
+    ) -> Message:
+        """Return the event that answers a delivery: the same one for each of its attempts."""
+        return Message.new(
+            type,
+            self.name,
+            event,
+            subject=delivery.message.subject,
+            id=message_id(type, OUTSIDE, event.event_id),
+            priority=priority,
+            correlation_id=event.number,
+            traceparent=delivery.message.traceparent,
+        )
+
+    # -- from the hospitals' system -------------------------------------------------------------
+
+    async def poll(self) -> None:
+        """Ask for changes; the cursor moves once they are on the router's disk."""
+        if self.partner.breaker.wait_s(time.monotonic()):
+            return
+        more = True
+        while more:
+            try:
+                told = await self.dialect.changes(self.memory.cursor)
+                if told.changes:
+                    await self.ingress.publish(self._reader.messages(told.changes))
+            except Retry:
+                return  # the outage is told by the partner; the next round asks again
+            except (Reject, NotAccepted) as error:
+                system = self.settings.partner.system or self.name
+                LOG.warning(text("rmis.no_changes", system=system, reason=error))
+                return
+            more = told.more and told.cursor != self.memory.cursor
+            if told.cursor:
+                self.memory.cursor = told.cursor
+
+    def app(self) -> Starlette:
+        """Return the server of changes, and the page of figures."""
+        door = Door(
+            self.ingress,
+            system=self.settings.partner.system or self.name,
+            bytes_max=self.settings.body_bytes_max,
+            answer=lambda code, _, sentence: msgspec.json.encode(contract.Answer(code, sentence)),
+            subject=lambda about: about,
+        )
+        changes = door.endpoint("changes", lambda _, body: self._changes(body))
+
+        async def figures(_: Request) -> Response:
+            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
+
+        return Starlette(
+            routes=[
+                Route("/rmis/changes", changes, methods=["POST"]),
+                Route("/figures", figures),
+            ]
+        )
+
+    def _changes(self, body: bytes) -> list[Message]:
+        told = decode(body, contract.Changes)
+        return [self._reader.message(change) for change in told.changes]
+
+
+def _note(number: str | None) -> str:
+    return text("rmis.note_taken", number=number or "-")

@@ -1,0 +1,71 @@
+"""The canonical contract with the hospitals' system: HTTP and JSON, bodies in the bus's own words.
+
+We call it:
+    PUT  {url}/tickets/{id}             a CallTicket        -> Taken
+    POST {url}/tickets/{id}/statuses    a StatusEvent       -> Taken
+    PUT  {url}/cards/{id}               a CallCard          -> Taken
+    POST {url}/patients/identify        a PatientQuestion   -> PatientAnswer
+    GET  {url}/patients/{id}/summary                        -> PatientSummary
+    GET  {url}/hospitals?profile=CODE                       -> HospitalAnswer
+    POST {url}/bookings                 a BedRequest        -> Booked
+    POST {url}/bookings/{id}/cancel     a BedCancel         -> Booked
+    POST {url}/arrivals                 an ArrivalNotice    -> Taken
+    POST {url}/visits                   a VisitRequest      -> Taken
+    GET  {url}/changes?after=CURSOR                         -> Changes
+It may call us, with the same changes, as soon as there are any:
+    POST /rmis/changes                  Changes             -> Answer
+
+Every request of ours that changes something carries `Idempotency-Key`; the same key again must
+change nothing and be answered the same. "Taken" is not done: what becomes of a ticket, a card, a
+booking or a visit is told by a change, minutes or days later. A change may come twice, and before
+the answer to what it is about.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from proto.schemas import Required, Short
+
+# A change's type, of all that the hospitals' system may tell.
+ChangeType = Literal[
+    "transfer.state.v1", "hospital.booked.v1", "hospital.outcome.v1", "visit.state.v1"
+]
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """It was stored; `number` is the one the hospitals' system gave it."""
+
+    number: Short | None = None
+
+
+class Booked(msgspec.Struct, frozen=True, kw_only=True):
+    """The hospital's word about a bed."""
+
+    state: Literal["booked", "refused", "cancelled"]
+    number: Short | None = None
+    reason: Short | None = None
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Something became of what we sent; `id` never changes, `body` is that of a message of `type`
+    without `event_id`."""
+
+    id: Required
+    type: ChangeType
+    body: dict[str, Any]
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes in order; ask again after `cursor`, at once when there is `more`."""
+
+    changes: list[Change]
+    cursor: str = ""
+    more: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Our answer: `code` follows HTTP, `sentence` is for people."""
+
+    code: int
+    sentence: str

@@ -1,0 +1,116 @@
+"""Questions to the hospitals' system: who is it, what must the brigade know, where is a bed.
+
+They are answered at once or not at all: nothing of them is queued. Who somebody is, and the extract
+of the health record, are kept by the lookup layer; free beds never are.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from connectors.lookup import PATIENTS, SUMMARY, Lookup
+from connectors.lookup.question import spelt
+from connectors.rmis.dialect import Dialect, Untold
+from connectors.runtime import checks
+from proto import clinical, schemas
+from proto.client import Reject, Retry
+from proto.errors import Code, RequestFailed
+from proto.message import Message
+
+Asked = TypeVar("Asked")
+Answer = Callable[[bytes], Awaitable[schemas.Body]]
+
+
+class Questions:
+    """Answers by type; each within `timeout_s` (the brigade waits for it)."""
+
+    def __init__(self, dialect: Dialect, lookup: Lookup, timeout_s: float) -> None:
+        self._dialect = dialect
+        self._lookup = lookup
+        self._timeout_s = timeout_s
+        self._answers: Final[dict[str, Answer]] = {
+            "patient.lookup.v1": self._identify,
+            "patient.summary.v1": self._summary,
+            "hospital.list.v1": self._hospitals,
+        }
+
+    async def answer(self, message: Message) -> dict[str, Any]:
+        """Return the answer's body. Raises RequestFailed."""
+        answer = self._answers.get(message.type)
+        if answer is None:
+            known = ", ".join(self._answers)
+            raise RequestFailed(Code.UNKNOWN_TYPE, f"answered are {known}")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                plain: dict[str, Any] = msgspec.to_builtins(await answer(message.body))
+                return plain
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            sentence = f"the body is not one of {message.type}"
+            raise RequestFailed(Code.BAD_MESSAGE, sentence) from None
+        except TimeoutError:
+            sentence = f"no answer in {self._timeout_s:g} s"
+            raise RequestFailed(Code.TIMEOUT, sentence) from None
+        except Untold:
+            sentence = "this hospitals' system answers no such question"
+            raise RequestFailed(Code.UNKNOWN_TYPE, sentence) from None
+        except (Retry, Reject) as error:
+            sentence = f"the hospitals' system does not answer: {error}"
+            raise RequestFailed(Code.FAILED, sentence) from None
+
+    async def _identify(self, body: bytes) -> clinical.PatientAnswer:
+        asked = msgspec.json.decode(body, type=clinical.PatientQuestion)
+        if wrong := problem(asked):
+            raise RequestFailed(Code.BAD_MESSAGE, wrong)
+        load = partial(self._ask, asked)
+        found = await self._lookup.get(PATIENTS, question_of(asked), load)
+        return found or clinical.PatientAnswer(outcome="not_found")
+
+    async def _ask(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer | None:
+        answer = await self._dialect.identify(asked)
+        count = len(answer.patients)
+        fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
+        if not fits[answer.outcome]:
+            raise Retry("the answer contradicts itself")
+        return answer if answer.patients else None
+
+    async def _summary(self, body: bytes) -> clinical.PatientSummary:
+        asked = msgspec.json.decode(body, type=clinical.SummaryQuestion)
+        load = partial(self._dialect.summary, asked.patient)
+        found = await self._lookup.get(SUMMARY, (asked.patient,), load)
+        return found or clinical.PatientSummary(patient=asked.patient, known=False)
+
+    async def _hospitals(self, body: bytes) -> clinical.HospitalAnswer:
+        asked = msgspec.json.decode(body, type=clinical.HospitalQuestion)
+        return await self._dialect.hospitals(asked.profile)
+
+
+def problem(asked: clinical.PatientQuestion) -> str | None:
+    """Return what makes a question senseless: the field and the rule, never the value."""
+    if asked.enp and (rule := checks.enp_problem(asked.enp, asked.birth_date)):
+        return f"enp: {rule}"
+    if asked.snils and (rule := checks.snils_problem(asked.snils)):
+        return f"snils: {rule}"
+    by_number = asked.enp or asked.policy_number or asked.snils or asked.document
+    named = asked.family and asked.given
+    at_home = asked.age_years is not None and asked.street and asked.house
+    if not (by_number or (named and (asked.birth_date or at_home))):
+        return (
+            "name enp, policy_number, snils or document; or family, given and birth_date; or"
+            " family, given, age_years, street and house"
+        )
+    return None
+
+
+def question_of(asked: clinical.PatientQuestion) -> tuple[str, ...]:
+    """Return a question in the one spelling under which its answer is kept."""
+    document = asked.document
+    parts = (
+        asked.enp, asked.policy_series, asked.policy_number, asked.snils,
+        f"{document.type}/{document.series or ''}/{document.number}" if document else None,
+        asked.family, asked.given, asked.middle, asked.birth_date,
+        asked.age_years, asked.street, asked.house, asked.flat,
+    )  # fmt: skip
+    return tuple(spelt(part) for part in parts)
