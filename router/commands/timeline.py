@@ -32,7 +32,12 @@ def trace(subject: str, path: Path | None, as_json: bool) -> None:
         messages = result["messages"]
         deliveries = sum(len(message["deliveries"]) for message in messages)
         click.echo(
-            text("cli.trace_head", subject=subject, messages=len(messages), deliveries=deliveries)
+            text(
+                "cli.trace_head",
+                subject=result["subject"],
+                messages=len(messages),
+                deliveries=deliveries,
+            )
         )
         start = min(message["time"] for message in messages)
         for message in messages:

@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any, Final
 
 import uvloop
@@ -437,7 +438,11 @@ class Daemon:
         if not isinstance(subject, str) or not subject:
             raise OpsError("bad_request", "trace needs a subject")
         await self.commit()  # what was settled a moment ago belongs to the story
-        messages = await self.writer.query(lambda s: s.trace(subject, TRACE_LIMIT))
+        messages = await self.writer.query(partial(_story, subject=subject))
+        if not messages:  # a number by which another system knows it?
+            found = await self.writer.query(partial(_found_by, number=subject))
+            if found is not None:
+                subject, messages = found, await self.writer.query(partial(_story, subject=found))
         return {"subject": subject, "messages": [self._hop(message) for message in messages]}
 
     def _hop(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -514,6 +519,14 @@ _OPEN_WORDS: Final = {
     State.IN_FLIGHT: "in_flight",
     State.RETRYING: "retrying",
 }
+
+
+def _story(store: Store, subject: str) -> list[dict[str, Any]]:
+    return store.trace(subject, TRACE_LIMIT)
+
+
+def _found_by(store: Store, number: str) -> str | None:
+    return store.subject_of(number)
 
 
 def _untrusted(error: StoreError) -> StartError:

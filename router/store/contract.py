@@ -48,6 +48,9 @@ class Store(Protocol):
     def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
         """Return the messages of a subject with their deliveries, oldest first."""
 
+    def subject_of(self, number: str) -> str | None:
+        """Return the subject of the first message found whose correlation_id is `number`."""
+
     def dead(
         self, destination: str | None, subject: str | None, deliveries: list[int] | None, limit: int
     ) -> list[OpenDelivery]:

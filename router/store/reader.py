@@ -6,8 +6,10 @@ from typing import Any, Final
 from zlib import crc32
 
 import apsw
+import msgspec
 from msgspec.structs import replace
 
+from proto.message import decode_message
 from router.core.delivery import State
 from router.core.output import Filed, Load, OpenDelivery
 from router.store.contract import StoreError
@@ -156,7 +158,7 @@ class Reader:
             f"with recursive segments(number) as (select {SEGMENT_OF.format('min(n)')} from message"
             f" union all select number + 1 from segments where number < ?2 / {SEGMENT})"
             f" select {chosen} from message where n in (select m.n from segments join"
-            " subject_message m on m.segment = number and m.subject = ?1)"
+            " subject_message m on m.segment = number and m.subject = ?1) and subject = ?1"
             f" union all select {chosen} from message where n > ?2 and subject = ?1"
             " order by n limit ?3",
             (subject, self._indexed_n, limit),
@@ -168,6 +170,21 @@ class Reader:
             )
             message["deliveries"] = [self._fate(id, destination) for id, destination in numbered]
         return messages
+
+    def subject_of(self, number: str) -> str | None:
+        """See Store.subject_of."""
+        rows = self._rows(
+            f"with recursive segments(number) as (select {SEGMENT_OF.format('min(n)')} from message"
+            f" union all select number + 1 from segments where number < ?2 / {SEGMENT})"
+            " select subject from message where n in (select m.n from segments join"
+            " subject_message m on m.segment = number and m.subject = ?1)"
+            " and number_of(raw) = ?1 and subject <> ''"
+            " union all select subject from message"
+            " where n > ?2 and number_of(raw) = ?1 and subject <> '' limit 1",
+            (number, self._indexed_n),
+        )
+        found = next(rows, None)
+        return None if found is None else str(found[0])
 
     def _fate(self, delivery: int, destination: str) -> dict[str, object]:
         fate: dict[str, object] = {"delivery": delivery, "destination": destination}
@@ -217,6 +234,14 @@ class Reader:
 
     def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
         return next(self._rows(sql, values))[0]
+
+
+def number_of(raw: bytes) -> str:
+    """Return the correlation_id of a message as it is stored; "" when it has none."""
+    try:
+        return decode_message(raw).correlation_id or ""
+    except msgspec.DecodeError:
+        return ""  # a damaged one is told where it is read as a whole
 
 
 def count_of(destinations: str) -> int:

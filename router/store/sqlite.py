@@ -28,7 +28,7 @@ from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import Opened, StoreError
 from router.store.pagecache import PageCache
-from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of
+from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of, number_of
 
 FILE: Final = "journal.db"
 SCHEMA_VERSION: Final = 2
@@ -125,6 +125,7 @@ class SqliteStore(Reader):
         db.execute("pragma synchronous=full")
         db.set_wal_hook(self._checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
+        db.create_scalar_function("number_of", _number_of, 1, deterministic=True)
         return db
 
     def _recover(self) -> Opened:
@@ -287,8 +288,11 @@ class SqliteStore(Reader):
             return 0
         db.execute("begin immediate")
         db.execute(
-            f"insert into subject_message select {SEGMENT_OF.format('n')}, subject, n from message"
-            " where n > ? and n <= ? and subject <> '' order by subject, n",
+            "insert into subject_message"
+            f" select {SEGMENT_OF.format('n')}, subject, n from message"
+            " where n > ?1 and n <= ?2 and subject <> ''"
+            f" union select {SEGMENT_OF.format('n')}, number_of(raw), n from message"
+            " where n > ?1 and n <= ?2 and number_of(raw) <> '' order by 2, 3",
             (self._indexed_n, upto),
         )
         db.execute("update meta set value = ? where key = 'indexed_n'", (upto,))
@@ -327,7 +331,7 @@ class SqliteStore(Reader):
         db = self._db
         db.execute(
             f"delete from subject_message where segment = {SEGMENT_OF.format('?1')}"
-            " and subject = ?2 and n = ?1",
+            " and subject in (?2, (select number_of(raw) from message where n = ?1)) and n = ?1",
             (n, subject),
         )
         db.execute("delete from message where n = ?", (n,))
@@ -387,6 +391,11 @@ def _use_log(db: apsw.Connection) -> None:
     # When it cannot, SQLite says so in its answer only, and goes on without a log.
     if (mode := db.pragma("journal_mode", "wal")) != "wal":
         raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
+
+
+def _number_of(*values: object) -> str:
+    (raw,) = values
+    return number_of(raw) if isinstance(raw, bytes) else ""
 
 
 def _sync_folder(folder: Path) -> None:

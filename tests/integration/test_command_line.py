@@ -137,6 +137,15 @@ def test_send_and_trace(site: Site) -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
+def test_trace_takes_another_systems_number(site: Site) -> None:
+    numbered = json.loads(MESSAGE) | {"subject": "112-4712", "correlation_id": "R-115"}
+    sent = site.run("send", "-", "--name", "sys112", input=json.dumps(numbered))
+    assert sent.returncode == 0
+    traced = site.json("trace", "R-115")
+    assert (traced["subject"], len(traced["messages"])) == ("112-4712", 1)
+    assert "связано: R-115" in site.run("trace", "R-115").stdout
+
+
 def test_trace_of_nothing_is_1(site: Site) -> None:
     ended = site.run("trace", "112-0")
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -196,9 +205,12 @@ def _first_line_while_sending(site: Site, tail: subprocess.Popen[str]) -> Any:
 
 def test_reload_takes_a_new_route_and_refuses_a_wrong_one(site: Site) -> None:
     ticket = '{"type": "call.ticket.v1"}'
-    assert "no_route" in site.run("send", "-", "--name", "smp", input=ticket).stderr
     routes = site.folder / "routes.toml"
-    before = routes.read_text(encoding="utf-8")
+    shipped = routes.read_text(encoding="utf-8")
+    before = shipped.replace('type = "call.*"', 'type = "call.card.v1"')
+    routes.write_text(before)
+    assert site.run("reload").returncode == 0
+    assert "no_route" in site.run("send", "-", "--name", "smp", input=ticket).stderr
     routes.write_text(f'{before}\n[[routes]]\ntype = "call.ticket.v1"\nto = ["nobody"]\n')
     refused = site.run("reload")
     assert refused.returncode == 78

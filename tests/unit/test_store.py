@@ -20,11 +20,20 @@ from tests.crash.ledger import open_deliveries
 AT = 1_800_000_000_000
 
 
-def batch_of(first: int, ids: list[str], subject: str = "call-1", at: int = AT) -> Batch:
+def batch_of(
+    first: int,
+    ids: list[str],
+    subject: str = "call-1",
+    at: int = AT,
+    number: str | None = None,
+) -> Batch:
     """A batch of messages numbered from `first`, each with one delivery of the same number."""
     batch = Batch()
     for n, id in enumerate(ids, first):
-        raw = encode_message(Message(id, "test.message.v1", "producer", subject, at, body=b"x"))
+        message = Message(
+            id, "test.message.v1", "producer", subject, at, correlation_id=number, body=b"x"
+        )
+        raw = encode_message(message)
         batch.messages.append((n, "producer", id, subject, at, n, "sink", crc32(raw), raw))
     return batch
 
@@ -107,6 +116,26 @@ def test_trace_finds_a_subject_whether_indexed_yet_or_not(store: SqliteStore, st
     assert isinstance(deliveries, list)
     assert (deliveries[0]["state"], deliveries[0]["note"]) == (State.SETTLED, "HTTP 200")
     assert store.trace("call-9", 10) == []
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_another_systems_number_finds_the_subject_indexed_yet_or_not(
+    store: SqliteStore, steps: int
+) -> None:
+    store.write(batch_of(1, ["a"], "call-1", number="R-115"))
+    store.write(batch_of(2, [str(n) for n in range(2, SEGMENT + 9)], "call-2"))
+    store.write(batch_of(SEGMENT + 9, ["b"], "call-3", number="R-116"))
+    rest = [str(n) for n in range(SEGMENT + 10, 2 * SEGMENT + 2)]
+    store.write(batch_of(SEGMENT + 10, rest, "call-2"))
+    for _ in range(steps):
+        store.tidy()
+    found = [store.subject_of(one) for one in ("R-115", "R-116", "R-9")]
+    assert found == ["call-1", "call-3", None]
+    assert [message["id"] for message in store.trace("call-1", 10)] == ["a"]
+    assert store.trace("R-115", 10) == []
+    store.write(outcome(1))
+    store.prune(AT + 1, 1)
+    assert store.subject_of("R-115") == (None if steps else "call-1")
 
 
 def test_only_whole_segments_are_indexed(store: SqliteStore) -> None:
