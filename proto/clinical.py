@@ -350,6 +350,13 @@ class VisitState(Body, frozen=True, kw_only=True):
 # -- documents ----------------------------------------------------------------------------------
 
 
+class DocumentTimer(Body, frozen=True, kw_only=True):
+    """A connector to itself, later: look at this document again."""
+
+    document_id: Required
+    purpose: Literal["again", "check", "deadline"]
+
+
 class DocumentState(Body, frozen=True, kw_only=True):
     """What became of an electronic document at a federal register: accepted is not registered.
 

@@ -198,6 +198,12 @@ ENTRIES: Final = (
         },
     ),
     Entry(
+        "document.timer.v1",
+        clinical.DocumentTimer,
+        "A connector of a register to itself, not before its time: look at a document again",
+        {"document_id": "0193a000-0000-7000-8000-000000000010", "purpose": "deadline"},
+    ),
+    Entry(
         "document.state.v1",
         clinical.DocumentState,
         "A federal register to the ambulance: what became of an electronic document",

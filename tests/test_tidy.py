@@ -47,6 +47,7 @@ THIRD_PARTY = {
     "connectors": {
         "apsw",
         "click",
+        "cryptography",
         "httpx",
         "lxml",
         "msgspec",

@@ -20,15 +20,17 @@ import msgspec
 
 from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
+from connectors.demo.signing import SIGNING_CERTIFICATE, SIGNING_KEY, make_signer
 from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.keys import KeyPair
 from proto.wording import language, text
 
 MARKER: Final = ".smpbus-demo"
-PARTNERS: Final = ("sys112", "smp", "ats", "rmis", "tfoms", "rmr")
-LISTENERS: Final = ("sys112", "smp", "rmis", "tfoms", "rmr")
+PARTNERS: Final = ("sys112", "smp", "ats", "rmis", "remd", "vimis", "tfoms", "rmr")
+LISTENERS: Final = ("sys112", "smp", "rmis", "remd", "vimis", "tfoms", "rmr")
 PORTS: Final = ("pages", "ami", *LISTENERS, *(f"sim-{name}" for name in PARTNERS))
 PEERS: Final = ("router", *PARTNERS, "admin")
+OID: Final = "1.2.643.5.1.13.13.12.2.99.9999"  # of nobody
 # A path of a Unix socket ends at 107 bytes; supervisor adds ".PID" to its own while it starts.
 _SOCKET_BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")
 
@@ -109,6 +111,8 @@ class DemoFolder:
         for name in PEERS:
             if not (self.path / "keys" / f"{name}.key").exists():
                 KeyPair.new().save(self.path / "keys", name)
+        if not (self.path / "keys" / SIGNING_KEY).exists():
+            make_signer(self.path / "keys")
         for name in ("routes.toml", "permissions.toml"):
             shutil.copyfile(shipped_config() / name, self.config / name)
         self.settings.write_text(self._smpbus_toml(), encoding="utf-8")
@@ -121,6 +125,18 @@ class DemoFolder:
         if self.run.parent != self.path:
             shutil.rmtree(self.run, ignore_errors=True)
         self._marker.close()
+
+    def _document(self, name: str) -> str:
+        """Return the table of whoever makes documents."""
+        return f"""
+[connectors.{name}.document]
+organisation = {_organisation()}
+archive_file = {_quoted(self.path / f"{name}.db")}
+
+[connectors.{name}.document.signer]
+key_file = {_quoted(self.path / "keys" / SIGNING_KEY)}
+certificate_file = {_quoted(self.path / "keys" / SIGNING_CERTIFICATE)}
+"""
 
     def _smpbus_toml(self) -> str:
         return f"""# {text("demo.settings_head")}
@@ -141,6 +157,11 @@ folder = {_quoted(self.path / "store")}
 [log]
 language = "{language()}"
 
+{self._calls()}{self._federal()}{self._registers()}"""
+
+    def _calls(self) -> str:
+        """Return the tables of those who bring, lead and take a call."""
+        return f"""
 [connectors.sys112]
 listen = "127.0.0.1:{self.memory.ports["sys112"]}"
 
@@ -155,6 +176,15 @@ listen = "127.0.0.1:{self.memory.ports["smp"]}"
 url = "{self.url("sim-smp")}"
 system = {_quoted(text("demo.system_smp"))}
 
+[connectors.ats]
+live_calls_file = {_quoted(self.path / "ats.calls")}
+statistics_s = 10.0
+
+[connectors.ats.partner]
+url = "{self.ami}"
+system = {_quoted(text("demo.system_ats"))}
+credentials_file = {_quoted(self.config / "ats.password")}
+
 [connectors.rmis]
 listen = "127.0.0.1:{self.memory.ports["rmis"]}"
 state_file = {_quoted(self.path / "rmis.db")}
@@ -163,7 +193,31 @@ poll_s = 1.0
 [connectors.rmis.partner]
 url = "{self.url("sim-rmis")}"
 system = {_quoted(text("demo.system_rmis"))}
+"""
 
+    def _federal(self) -> str:
+        """Return the tables of those who register documents."""
+        return f"""
+[connectors.remd]
+listen = "127.0.0.1:{self.memory.ports["remd"]}"
+reply_to = "{self.url("remd")}/remd"
+client = "demo"
+
+[connectors.remd.partner]
+url = "{self.url("sim-remd")}/emdr"
+system = {_quoted(text("demo.system_remd"))}
+{self._document("remd")}
+[connectors.vimis]
+listen = "127.0.0.1:{self.memory.ports["vimis"]}"
+
+[connectors.vimis.partner]
+url = "{self.url("sim-vimis")}/receiver"
+system = {_quoted(text("demo.system_vimis"))}
+{self._document("vimis")}"""
+
+    def _registers(self) -> str:
+        """Return the tables of those who know policies and workers."""
+        return f"""
 [connectors.tfoms]
 listen = "127.0.0.1:{self.memory.ports["tfoms"]}"
 
@@ -178,16 +232,11 @@ state_file = {_quoted(self.path / "rmr.db")}
 [connectors.rmr.partner]
 url = "{self.url("sim-rmr")}"
 system = {_quoted(text("demo.system_rmr"))}
-
-[connectors.ats]
-live_calls_file = {_quoted(self.path / "ats.calls")}
-statistics_s = 10.0
-
-[connectors.ats.partner]
-url = "{self.ami}"
-system = {_quoted(text("demo.system_ats"))}
-credentials_file = {_quoted(self.config / "ats.password")}
 """
+
+
+def _organisation() -> str:
+    return f'{{ oid = "{OID}", name = {_quoted(text("demo.station"))} }}'
 
 
 def open_folder(path: Path) -> DemoFolder:

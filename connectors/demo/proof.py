@@ -64,6 +64,8 @@ def _clinical(call: dict[str, Any]) -> list[str]:
         missing.append(text("demo.not_confirmed"))
     if call.get("hospital") and not any(one.startswith("HospitalOutcome") for one in told):
         missing.append(text("demo.no_outcome"))
+    if "DocumentState remd registered" not in told:
+        missing.append(text("demo.not_registered"))
     if call.get("patient") and not call.get("insured"):
         missing.append(text("demo.not_insured"))
     return missing

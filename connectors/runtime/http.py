@@ -43,6 +43,7 @@ class HttpClient:
         password: str | None = None,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> None:
+        self._base = base
         self._answer_bytes_max = answer_bytes_max
         # Proxies and .netrc of the environment would change silently where patients' data goes.
         self._client = httpx.AsyncClient(
@@ -72,10 +73,13 @@ class HttpClient:
     async def request(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
-        """Send JSON `body`. Raises Unreachable when no whole answer came."""
+        """Send `body`, JSON unless the headers say otherwise, to the base and `path` ("": to the
+        base itself). Raises Unreachable when no whole answer came."""
         sent = {"content-type": JSON_TYPE, "accept": JSON_TYPE, **(headers or {})}
         try:
-            async with self._client.stream(method, path, content=body, headers=sent) as answer:
+            async with self._client.stream(
+                method, path or self._base, content=body, headers=sent
+            ) as answer:
                 whole = await self._read(answer)
         except httpx.ConnectTimeout:
             raise Unreachable("connect") from None

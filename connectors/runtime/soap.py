@@ -19,11 +19,14 @@ from connectors.runtime import xml
 from connectors.runtime.body import BadInput, read_body
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
+from connectors.runtime.partner import EXPLAINED, Partner
+from proto.client import Reject, Retry
 from proto.wording import text
 
 SOAP11: Final = "http://schemas.xmlsoap.org/soap/envelope/"
 SOAP12: Final = "http://www.w3.org/2003/05/soap-envelope"
 CONTENT_TYPE: Final = {SOAP11: "text/xml", SOAP12: "application/soap+xml"}
+SENDERS: Final = frozenset({"Client", "Sender"})
 CODES: Final = {
     SOAP11: {"sender": "Client", "receiver": "Server", "mustUnderstand": "MustUnderstand"},
     SOAP12: {"sender": "Sender", "receiver": "Receiver", "mustUnderstand": "MustUnderstand"},
@@ -53,7 +56,8 @@ class Call:
     raw: bytes
 
 
-Operation = Callable[[Call], Awaitable[xml.Element]]
+# None: a one-way operation, answered by HTTP alone.
+Operation = Callable[[Call], Awaitable[xml.Element | None]]
 
 
 def envelope(
@@ -98,6 +102,31 @@ def fault(soap: str, who: str, reason: str) -> bytes:
     return envelope(root, soap=soap)
 
 
+async def ask(
+    partner: Partner,
+    path: str,
+    body: xml.Element,
+    key: str,
+    *,
+    header: Collection[xml.Element] = (),
+    soap: str = SOAP12,
+) -> Call:
+    """Ask a partner whose WSDL is not to be had. Raises Retry, or Reject for a sender's Fault."""
+    sent = {"content-type": f"{CONTENT_TYPE[soap]}; charset=utf-8", "accept": "*/*"}
+    raw = envelope(body, header, soap)
+    answer = await partner.send("POST", path, raw, key, sent, explained=EXPLAINED | {500})
+    try:
+        call = read_envelope(answer.body)
+    except BadInput:
+        raise Retry(text("connector.note_bad_reply", status=answer.status)) from None
+    if xml.local(call.body) != "Fault":
+        return call
+    code = call.body.findtext("faultcode") or call.body.findtext("{*}Code/{*}Value") or ""
+    code = code.rpartition(":")[2][:40]
+    note = text("connector.note_fault", code=code)
+    raise Reject(note) if code.partition(".")[0] in SENDERS else Retry(note)
+
+
 class SoapService:
     """One address and its operations, by the local name of the body's element. `understands` are
     the namespaces of header blocks that may be marked mustUnderstand."""
@@ -138,6 +167,8 @@ class SoapService:
         except Exception as error:  # its text may hold personal data
             LOG.error(text("connector.mistake", id=self._path, kind=type(error).__name__))
             return _fault(soap, Fault("receiver", "The service bus made a mistake."))
+        if answer is None:
+            return Response(status_code=202)
         return Response(envelope(answer, soap=soap), media_type=CONTENT_TYPE[soap])
 
     def _operation(self, call: Call) -> Operation:

@@ -17,12 +17,12 @@ import zeep.helpers
 import zeep.transports
 
 from connectors.runtime.partner import EXPLAINED, Answer, Partner
+from connectors.runtime.soap import SENDERS
 from proto.client import Reject, Retry
 from proto.wording import text
 
 KEY: Final = "idempotency-key"
-SENDER: Final = frozenset({"Client", "Sender"})
-Shape = TypeVar("Shape")
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
 class _Response:
@@ -101,6 +101,8 @@ class SoapClient:
         """
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._pool, self._call, operation, key, fields)
+        if not isinstance(answer, dict):  # zeep takes the only child of an answer out of it
+            answer = dict.fromkeys(shape.__struct_encode_fields__[:1], answer)
         try:
             return msgspec.convert(answer, shape, strict=False)
         except msgspec.ValidationError:
@@ -126,4 +128,4 @@ def _refused(fault: zeep.exceptions.Fault) -> Retry | Reject:
     """Only the code is told: what a Fault says may hold personal data."""
     code = str(fault.code or "").rpartition(":")[2][:40]
     note = text("connector.note_fault", code=code)
-    return Reject(note) if code.partition(".")[0] in SENDER else Retry(note)
+    return Reject(note) if code.partition(".")[0] in SENDERS else Retry(note)

@@ -93,6 +93,8 @@ def _plain(element: Element, kind: inspect.Type) -> Any:
             return _free(element)
         case inspect.StrType():
             return element.text or ""
+        case inspect.BytesType():  # base64, often in lines
+            return "".join((element.text or "").split())
         case _:
             return (element.text or "").strip(BLANK)
 

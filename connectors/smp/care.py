@@ -18,7 +18,11 @@ ILLS: Final = (
     ("I63.9", "Инфаркт мозга"),
     ("S52.5", "Перелом лучевой кости"),
 )
-CREW: Final = (("98", "1", "Врач"), ("196", "10", "Фельдшер"))
+# Post (11.1002), role when signing (99.2.368), what both are called, an invented name.
+CREW: Final = (
+    ("98", "1", "Врач", "Вымышленная", "Анна"),
+    ("196", "10", "Фельдшер", "Придуманный", "Олег"),
+)
 
 
 def coded(list: str, code: str, text: str) -> dict[str, str]:
@@ -87,11 +91,15 @@ class Care:
             "crew": [
                 {
                     "worker": f"99-{index:06d}",
+                    "family": family,
+                    "given": given,
                     "role": coded("99.2.368", role, title),
                     "post": coded("11.1002", post, title),
                 }
-                for index, (post, role, title) in enumerate(CREW, 1)
+                for index, (post, role, title, family, given) in enumerate(CREW, 1)
             ],
+            "reason": coded("11.1524", "1", "Острое внезапное заболевание"),
+            "order": coded("11.1525", "1", "Первичный"),
             "got_by": coded("11.1526", "2", "по телефону"),
             "complaints": "Со слов больного",
             "measurements": [

@@ -77,6 +77,7 @@ class Call:
     cancelled: bool = False
     changed: dict[str, datetime] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    history: list[schemas.StatusEvent] = field(default_factory=list)
     care: Care | None = None
 
     @property
@@ -138,7 +139,7 @@ class Ambulance:
         """Another system told what became of something: once each, whoever repeats it."""
         answer = msgspec.to_builtins(CallReply("done", given.call_id))
         said = getattr(given, "state", "admitted")
-        what = getattr(given, "kind", None) or getattr(given, "register", "-")
+        what = getattr(given, "register", None) or getattr(given, "kind", "-")
         entry = {"operation": type(given).__name__, "call": given.call_id, "what": what}
         if given.event_id not in self._heard:
             self._heard.add(given.event_id)
@@ -236,6 +237,7 @@ class Ambulance:
         if code != "received":
             event["brigade"] = {"id": call.brigade, "name": f"Бригада {call.brigade}"}
         call.events.append(code)
+        call.history.append(msgspec.convert(event | {"id112": call.cards[0]}, schemas.StatusEvent))
         await self._bring("/bus/status", event)
 
     async def _bring_ticket(self, call: Call) -> None:
@@ -255,6 +257,8 @@ class Ambulance:
             address=call.card.address,
             patients=call.card.patients,
             source=schemas.TicketSource(system="112", id112=list(call.cards)),
+            brigades=[schemas.Brigade(id=call.brigade, name=f"Бригада {call.brigade}")],
+            events=call.history,
             version=call.version,
             changed_at=datetime.now(UTC),
         )

@@ -118,10 +118,12 @@ async def scene(
     shape: type[Connector],
     create_app: Any,
     simulator_settings: Any,
+    *,
+    port: int | None = None,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
-    """Set the stage: the bus, the connector's listener, the simulator."""
-    ports = [free_port(), free_port()]
+    """Set the stage: the bus, the connector's listener, the simulator (on `port`, if given)."""
+    ports = [free_port(), port or free_port()]
     partner = {"url": f"http://127.0.0.1:{ports[1]}"} | settings.pop("partner", {})
     table = {"listen": f"127.0.0.1:{ports[0]}", "partner": partner, **settings}
     typed: ConnectorSettings = msgspec.convert(table, shape.Settings)

@@ -109,18 +109,20 @@ def test_status_in_english(site: Site) -> None:
 def test_queues(site: Site) -> None:
     rows = site.json("queues")["queues"]
     assert [row["destination"] for row in rows] == [
-        "admin", "ats", "rmis", "rmr", "smp", "sys112", "tfoms",
+        "admin", "ats", "remd", "rmis", "rmr", "smp", "sys112", "tfoms", "vimis",
     ]  # fmt: skip
     table = site.run("queues").stdout.splitlines()
     assert [line.split()[0] for line in table] == [
         "назначение",
         "admin",
         "ats",
+        "remd",
         "rmis",
         "rmr",
         "smp",
         "sys112",
         "tfoms",
+        "vimis",
     ]
 
 

@@ -49,7 +49,8 @@ class Ground:
         shutil.copytree(OWN, folder, dirs_exist_ok=True)
         self.file("smpbus.toml").write_text(MAIN)
         self.port = 0
-        for name in ("router", "smp", "sys112", "ats", "rmis", "rmr", "tfoms", "admin"):
+        partners = ("smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms")
+        for name in ("router", *partners, "admin"):
             KeyPair.new().save(folder / "keys", name)
 
     def file(self, name: str) -> Path:
@@ -244,12 +245,12 @@ FAULTS = {
         "permissions.toml", -1,
     ),
     "bad type in a permission": Fault(
-        append("permissions.toml", '[peers.rmis]\npublish = ["карта"]\n'),
-        78, ("peers.rmis.publish", "карта"), "permissions.toml", -1,
+        append("permissions.toml", '[peers.morgue]\npublish = ["карта"]\n'),
+        78, ("peers.morgue.publish", "карта"), "permissions.toml", -1,
     ),
     "unknown destination in a permission": Fault(
-        append("permissions.toml", '[peers.rmis]\nconsume = ["rmis"]\n'),
-        78, ("peers.rmis.consume", "rmis"), "permissions.toml", -1,
+        append("permissions.toml", '[peers.morgue]\nconsume = ["morgue"]\n'),
+        78, ("peers.morgue.consume", "morgue"), "permissions.toml", -1,
     ),
     "no smpbus.toml": Fault(no_file("smpbus.toml"), 78, ("нет файла",)),
     "no routes.toml": Fault(no_file("routes.toml"), 78, ("нет файла",), "routes.toml"),

@@ -20,7 +20,8 @@ from proto.ops import OpsError, ops_request
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "systemd"
 PROGRAMS = REPOSITORY / "config" / "supervisor" / "programs"
-CONNECTORS = {"sys112", "smp", "ats", "rmis", "rmr", "tfoms"}
+CONNECTORS = {"sys112", "smp", "ats", "rmis", "remd", "vimis", "rmr", "tfoms"}
+PROGRAM_COUNT = 1 + len(CONNECTORS)
 PATIENCE_S = 30.0
 # Exposure at most 1.2 (systemd-analyze counts tenths).
 EXPOSURE_MAX = 12
@@ -81,7 +82,7 @@ def supervisor(folder: DemoFolder) -> Iterator[Supervisor]:
     """A running supervisord with the shipped programs: the router and the connectors."""
     running = Supervisor(folder, render(folder, {}))
     try:
-        wait_for("both connectors on the bus", lambda: sessions(folder) == CONNECTORS)
+        wait_for("all connectors on the bus", lambda: sessions(folder) == CONNECTORS)
         yield running
     finally:
         running.stop()
@@ -97,7 +98,7 @@ class TestSupervisor:
         os.kill(killed, signal.SIGKILL)
 
         wait_for("another router", lambda: router_pid(folder) not in (0, killed))
-        wait_for("both connectors on the bus", lambda: sessions(folder) == CONNECTORS)
+        wait_for("all connectors on the bus", lambda: sessions(folder) == CONNECTORS)
         assert connectors < set(supervisor.children()), "a connector was restarted with the router"
 
     def test_a_killed_connector_is_started_again(
@@ -110,8 +111,8 @@ class TestSupervisor:
         os.kill(killed, signal.SIGKILL)
 
         wait_for("its end", lambda: killed not in supervisor.children())
-        wait_for("all programs", lambda: len(supervisor.children()) == 4)
-        wait_for("both connectors on the bus", lambda: sessions(folder) == CONNECTORS)
+        wait_for("all programs", lambda: len(supervisor.children()) == PROGRAM_COUNT)
+        wait_for("all connectors on the bus", lambda: sessions(folder) == CONNECTORS)
         assert router_pid(folder) == router
 
     def test_stop_is_clean(self, folder: DemoFolder, supervisor: Supervisor) -> None:
@@ -120,11 +121,11 @@ class TestSupervisor:
         assert supervisor.stop() == []
 
         assert not supervisor.running
-        assert len(children) == 4
+        assert len(children) == PROGRAM_COUNT
         assert not set(children) & set(command_lines())
         assert processes_of(folder) == []
         log = (folder.logs / "supervisord.log").read_text(encoding="utf-8")
-        assert len(re.findall(r"stopped: \w+ \(exit status 0\)", log)) == 4, log
+        assert len(re.findall(r"stopped: \w+ \(exit status 0\)", log)) == PROGRAM_COUNT, log
 
 
 class TestShippedPrograms:

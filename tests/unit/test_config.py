@@ -52,7 +52,7 @@ def test_own_files_are_the_built_in_values(folder: Path):
     settings = loaded.settings
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
     assert set(loaded.settings.destinations) == {
-        "smp", "sys112", "ats", "rmis", "rmr", "tfoms", "admin",
+        "smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms", "admin",
     }  # fmt: skip
     assert set(loaded.origins.values()) >= {"built-in"}
 
@@ -86,7 +86,7 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
         ("sys112", "incident.cancelled.v1", ("smp",)),
         ("smp", "call.status.v1", ("sys112", "rmis")),
         ("smp", "call.ticket.v1", ("rmis",)),
-        ("smp", "call.card.v1", ("rmis",)),
+        ("smp", "call.card.v1", ("rmis", "remd", "vimis")),
         ("smp", "hospital.book.v1", ("rmis",)),
         ("smp", "visit.request.v1", ("rmis",)),
         ("rmis", "hospital.booked.v1", ("smp",)),
@@ -186,7 +186,7 @@ def test_a_peer_without_key_is_a_warning(folder: Path):
     (keys / "smp.pub").write_text("x")
     path = write(folder, "smpbus.toml", '[bus]\nkeys_dir = "keys"\n')
     found = load(path, environ={}).warnings
-    assert len(found) == 6
+    assert len(found) == 8
     assert not [sentence for sentence in found if "у smp " in sentence]
 
 

@@ -1,0 +1,162 @@
+"""Documents from their making to their registration: one SQLite file.
+
+A document is registered days after it was sent; until then the register may ask for its file. The
+state goes forward only: what was registered is not "accepted" again by an answer that comes late.
+The file holds patients' data and is its owner's alone.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import apsw
+
+from proto.exits import StartError
+from proto.wording import text
+
+State = Literal["sent", "accepted", "registered", "rejected", "gave_up"]
+RANK: Final[dict[State, int]] = {
+    "sent": 0, "accepted": 1, "rejected": 2, "gave_up": 2, "registered": 3,
+}  # fmt: skip
+KEPT_S: Final = 30 * 86_400.0  # the file of a document that has reached its end
+_COLUMNS: Final = (
+    "uid, card, card_version, number, version, call, subject, state, remote, code, message,"
+    " sends, source, file, signature, digest, made_at"
+)
+_SCHEMA: Final = """
+create table if not exists document (
+    uid text primary key,
+    card text not null,
+    card_version integer not null,
+    number text not null,
+    version integer not null,
+    call text not null,
+    subject text not null,
+    state text not null,
+    remote text,
+    code text,
+    message text,
+    sends integer not null default 0,
+    source blob not null,
+    file blob not null,
+    signature blob not null,
+    digest text not null,
+    made_at integer not null,
+    changed_at integer not null,
+    unique (card, card_version)
+);
+create index if not exists document_message on document (message);
+create index if not exists document_changed on document (state, changed_at);
+"""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One version of one document. `number` is that of all its versions, `remote` the register's
+    own, `message` the id of the exchange in which it was sent last, `sends` how often it was;
+    `source` is the call card it was made of."""
+
+    uid: str
+    card: str
+    card_version: int
+    number: str
+    version: int
+    call: str
+    subject: str
+    state: State
+    remote: str | None
+    code: str | None
+    message: str | None
+    sends: int
+    source: bytes
+    file: bytes
+    signature: bytes
+    digest: str
+    made_at: int
+
+
+class Archive:
+    """The file of one connector."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises StartError when the file cannot be used."""
+        try:
+            file.touch(mode=0o600, exist_ok=True)
+            self._db = apsw.Connection(str(file))
+            self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
+            self._db.execute(_SCHEMA)
+        except (apsw.Error, OSError) as error:
+            raise StartError(text("document.archive", file=file, reason=str(error))) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def of_card(self, card: str, card_version: int) -> Document | None:
+        """Return the document of a version of a card."""
+        return self._one("card = ? and card_version = ?", card, card_version)
+
+    def of_uid(self, uid: str) -> Document | None:
+        """Return a document."""
+        return self._one("uid = ?", uid)
+
+    def of_message(self, message: str) -> Document | None:
+        """Return the document that was sent under a message id."""
+        return self._one("message = ?", message)
+
+    def newest(self, card: str) -> tuple[int, int]:
+        """Return the newest card version and document version of a card; 0, 0 for none."""
+        row = self._db.execute(
+            "select coalesce(max(card_version), 0), coalesce(max(version), 0) from document"
+            " where card = ?",
+            (card,),
+        ).fetchone()
+        return (int(str(row[0])), int(str(row[1]))) if row else (0, 0)
+
+    def keep(self, document: Document) -> None:
+        """Keep a new document; files of those long ended go."""
+        now = int(time.time())
+        values = [getattr(document, name.strip()) for name in _COLUMNS.split(",")]
+        marks = ", ".join("?" * (len(values) + 1))
+        with self._db:
+            self._db.execute(
+                f"insert into document ({_COLUMNS}, changed_at) values ({marks})", (*values, now)
+            )
+            self._db.execute(
+                "update document set file = x'', signature = x'', source = x'' where uid in"
+                " (select uid from document where state in ('registered', 'gave_up')"
+                " and changed_at < ? and file <> x'' limit 10)",
+                (now - KEPT_S,),
+            )
+
+    def sent(self, uid: str, message: str) -> None:
+        """A document is being sent in the exchange `message`."""
+        with self._db:
+            self._db.execute(
+                "update document set message = ?, sends = sends + 1 where uid = ?", (message, uid)
+            )
+
+    def move(
+        self, uid: str, state: State, *, remote: str | None = None, code: str | None = None
+    ) -> bool:
+        """Move on to `state`; return False if the document is there or further already."""
+        document = self.of_uid(uid)
+        if document is None or RANK[state] <= RANK[document.state]:
+            return False
+        with self._db:
+            self._db.execute(
+                "update document set state = ?, remote = coalesce(?, remote), code = ?,"
+                " changed_at = ? where uid = ?",
+                (state, remote, code, int(time.time()), uid),
+            )
+        return True
+
+    def counts(self) -> dict[str, int]:
+        """Return how many documents are in which state."""
+        rows = self._db.execute("select state, count(*) from document group by state")
+        return {str(state): int(str(count)) for state, count in rows}
+
+    def _one(self, where: str, *values: object) -> Document | None:
+        row = self._db.execute(f"select {_COLUMNS} from document where {where}", values).fetchone()
+        return None if row is None else Document(*row)

@@ -1,0 +1,252 @@
+"""The connector of РЭМД: a call card becomes a document, and the register has its last word."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.document.archive import Document
+from connectors.document.card import SEX
+from connectors.document.lifecycle import DocumentSettings, Lifecycle
+from connectors.remd import contract
+from connectors.remd.verdict import load_verdicts
+from connectors.runtime import soap, xml
+from connectors.runtime.body import BadInput
+from connectors.runtime.connector import Connector
+from connectors.runtime.ingress import NotAccepted
+from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import ConnectorSettings
+from proto import clinical, schemas
+from proto.client import BusClient, Delivery, Reject, Retry
+from proto.message import Message
+from proto.wording import text
+
+STORED_YEARS: Final = 25
+FILE_BYTES_MAX: Final = 1024 * 1024  # of a request: an answer of ours may be longer
+UNDERSTOOD: Final = (
+    contract.ADDRESSING,
+    contract.TRANSPORT,
+    "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd",
+)
+
+
+class RemdSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.remd]. `client` is our id in the transport header, `reply_to` the address that
+    the register calls back; `document` says how documents are made."""
+
+    partner: PartnerSettings
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7119"
+    client: str
+    reply_to: str
+    document: DocumentSettings
+
+
+class RemdConnector(Connector):
+    """See the module; the contract is `connectors.remd.contract`."""
+
+    Settings: ClassVar[type[ConnectorSettings]] = RemdSettings
+    settings: RemdSettings
+
+    def __init__(self, name: str, settings: RemdSettings, bus: BusClient) -> None:
+        """Raises StartError."""
+        super().__init__(name, settings, bus)
+        self.life = Lifecycle("remd", settings.document, self.ingress)
+        self._verdicts = load_verdicts()
+
+    async def close(self) -> None:
+        """Let go of the register and of the archive."""
+        await super().close()
+        self.life.close()
+
+    def figures(self) -> dict[str, Any]:
+        """Return how many documents are in which state."""
+        return {"documents": self.life.archive.counts()}
+
+    # -- to the register ------------------------------------------------------------------------
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Make and register the document of a card, or come back to one. Raises Retry, Reject."""
+        message = delivery.message
+        try:
+            if message.type == "call.card.v1":
+                card = msgspec.json.decode(message.body, type=clinical.CallCard)
+                return await self._card(card, message)
+            if message.type == "document.timer.v1":
+                timer = msgspec.json.decode(message.body, type=clinical.DocumentTimer)
+                return await self._timer(timer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
+        except NotAccepted as error:
+            raise Retry(error.code, float(error.retry_after_s)) from None
+        raise Reject(text("connector.note_no_type", type=message.type))
+
+    async def _card(self, card: clinical.CallCard, source: Message) -> str:
+        document = await self.life.make(card, source)
+        if document is None:
+            return text("document.older")
+        if document.state == "registered":
+            return text("document.note_state", state=document.state)
+        return await self._register(document)
+
+    async def _timer(self, timer: clinical.DocumentTimer) -> str:
+        document = self.life.archive.of_uid(timer.document_id)
+        if document is None:
+            return text("document.not_wanted")
+        if timer.purpose == "deadline":
+            return await self.life.give_up(document)
+        if document.state in ("registered", "gave_up"):
+            return text("document.note_state", state=document.state)
+        return await self._register(document)
+
+    async def _register(self, document: Document) -> str:
+        message = contract.new_message()
+        self.life.archive.sent(document.uid, message)
+        request = self._request(document)
+        reply = await soap.ask(
+            self.partner,
+            "",
+            contract.element("registerDocumentRequest", request),
+            document.uid,
+            header=contract.header(
+                "registerDocument",
+                self.settings.partner.url,
+                self.settings.reply_to,
+                self.settings.client,
+                message,
+            ),
+        )
+        try:
+            accepted = xml.read(reply.body, contract.Accepted)
+        except BadInput:
+            raise Retry(text("connector.note_bad_reply", status=200)) from None
+        if accepted.status == "error":
+            return await self._refused(document, _codes(accepted.errors), at_once=True)
+        await self.life.wait_for_answer(document)
+        await self.life.tell(document, "accepted")
+        return text("document.note_accepted")
+
+    def _now(self, document: Document) -> Document:
+        """Return the document as it is by now: the register may have called back meanwhile."""
+        return self.life.archive.of_uid(document.uid) or document
+
+    def _request(self, document: Document) -> contract.RegisterDocument:
+        card = msgspec.json.decode(document.source, type=clinical.CallCard)
+        patient = card.patients[0] if card.patients else None
+        return contract.RegisterDocument(
+            local_uid=document.uid,
+            kind=self.life.plan.kind,
+            document_number=document.number,
+            document_version=document.version,
+            creation_date_time=datetime.fromtimestamp(document.made_at, UTC),
+            organization=self.settings.document.organisation.oid,
+            patient=None if patient is None else _patient(patient),
+            personals=_personals(card),
+            checksum=document.digest,
+            store_till_date=date.today() + timedelta(days=STORED_YEARS * 365),
+        )
+
+    async def _refused(self, document: Document, codes: list[str], *, at_once: bool) -> str:
+        """Act on error codes. `at_once`: the delivery of the card itself is at hand, so that it can
+        wait or become a dead letter."""
+        code = ", ".join(codes)[:200] or "?"
+        verdict = self._verdicts.of(codes)
+        if verdict == "again":
+            after_s = self.life.again_s(self._now(document))
+            if at_once:
+                raise Retry(code, after_s)
+            await self.life.wake(self._now(document), "again", after_s)
+            return text("document.code_again", code=code)
+        if verdict == "done":
+            return text("document.note_accepted")
+        await self.life.tell(document, "rejected", code=code)
+        if at_once and verdict == "stop":
+            raise Reject(code)
+        return text("document.note_state", state=f"rejected, {code}")
+
+    # -- from the register ----------------------------------------------------------------------
+
+    def app(self) -> Starlette:
+        """Return the server that the register calls back, and the page of figures."""
+        service = soap.SoapService(
+            "/remd",
+            {
+                "getDocumentFileRequest": self._file,
+                "sendRegisterDocumentResultRequest": self._result,
+            },
+            bytes_max=FILE_BYTES_MAX,
+            understands=UNDERSTOOD,
+        )
+
+        async def figures(_: Request) -> Response:
+            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
+
+        return Starlette(routes=[service.route(), Route("/figures", figures)])
+
+    async def _file(self, call: soap.Call) -> xml.Element:
+        asked = xml.read(call.body, contract.GetDocumentFile)
+        document = self.life.archive.of_uid(asked.local_uid)
+        if document is None or not document.file:
+            raise BadInput("localUid", "there is no such document here")
+        file = contract.DocumentFile(
+            local_uid=document.uid,
+            checksum=document.digest,
+            content=document.file,
+            signature=[document.signature],
+        )
+        return contract.element("getDocumentFileResponse", file)
+
+    async def _result(self, call: soap.Call) -> xml.Element:
+        result = xml.read(call.body, contract.RegisterResult)
+        archive = self.life.archive
+        related = result.relates_to_message or contract.message_of(call.header, "RelatesTo")
+        document = archive.of_uid(result.local_uid) if result.local_uid else None
+        document = document or archive.of_message(related.removeprefix("urn:uuid:"))
+        if document is None:
+            raise BadInput("localUid", "there is no such document here")
+        if result.status == "success":
+            if result.registry_item is None:
+                raise BadInput("registryItem", "is required")
+            await self.life.tell(document, "registered", remote=result.registry_item.emdr_id)
+        else:
+            await self._refused(document, _codes(result.errors), at_once=False)
+        taken = contract.Taken()
+        return contract.element("sendRegisterDocumentResultResponse", taken, contract.CALLBACK)
+
+
+def _codes(errors: contract.Errors | None) -> list[str]:
+    return [item.code for item in errors.item] if errors else []
+
+
+def _patient(patient: schemas.Person) -> contract.Patient:
+    return contract.Patient(
+        local_id=patient.id,
+        surname=patient.family,
+        name=patient.given,
+        patr_name=patient.middle,
+        birth_date=patient.birth_date,
+        snils=patient.snils,
+        gender=SEX.get(patient.sex),
+    )
+
+
+def _personals(card: clinical.CallCard) -> contract.Personals | None:
+    if not card.crew:
+        return None
+    return contract.Personals(
+        item=[
+            contract.Personal(
+                local_id=one.worker,
+                surname=one.family,
+                name=one.given,
+                patr_name=one.middle,
+                snils=one.snils,
+                role=one.role.code,
+                position=one.post.code if one.post else None,
+            )
+            for one in card.crew
+        ]
+    )

@@ -1,0 +1,156 @@
+"""The connector of ВИМИС: documents of heart attacks and strokes, each with its own state."""
+
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.document.archive import Document
+from connectors.document.lifecycle import DocumentSettings, Lifecycle
+from connectors.runtime import soap, xml
+from connectors.runtime.body import BadInput
+from connectors.runtime.connector import Connector
+from connectors.runtime.ingress import NotAccepted
+from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.soapclient import SoapClient
+from connectors.vimis import contract
+from proto import clinical
+from proto.client import BusClient, Delivery, Reject, Retry
+from proto.message import Message
+from proto.wording import text
+
+REQUEST_BYTES_MAX: Final = 256 * 1024
+
+
+class VimisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.vimis]. What was sent is asked after when `check_after_s` have gone by without a
+    word; `document` says how documents are made."""
+
+    partner: PartnerSettings
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7120"
+    document: DocumentSettings
+    check_after_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+
+
+class VimisConnector(Connector):
+    """See the module; the contract is `connectors.vimis.contract`."""
+
+    Settings: ClassVar[type[ConnectorSettings]] = VimisSettings
+    settings: VimisSettings
+
+    def __init__(self, name: str, settings: VimisSettings, bus: BusClient) -> None:
+        """Raises StartError."""
+        super().__init__(name, settings, bus)
+        self.life = Lifecycle("vimis", settings.document, self.ingress)
+        self._terms = contract.load_terms()
+        self._client = SoapClient(self.partner, contract.WSDL)
+
+    async def close(self) -> None:
+        """Let go of ВИМИС and of the archive."""
+        self._client.close()
+        await super().close()
+        self.life.close()
+
+    def figures(self) -> dict[str, Any]:
+        """Return how many documents are in which state."""
+        return {"documents": self.life.archive.counts()}
+
+    # -- to ВИМИС -------------------------------------------------------------------------------
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Send the document of a card that is wanted, or ask after one. Raises Retry, Reject."""
+        message = delivery.message
+        try:
+            if message.type == "call.card.v1":
+                card = msgspec.json.decode(message.body, type=clinical.CallCard)
+                return await self._card(card, message)
+            if message.type == "document.timer.v1":
+                timer = msgspec.json.decode(message.body, type=clinical.DocumentTimer)
+                return await self._timer(timer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
+        except NotAccepted as error:
+            raise Retry(error.code, float(error.retry_after_s)) from None
+        raise Reject(text("connector.note_no_type", type=message.type))
+
+    async def _card(self, card: clinical.CallCard, source: Message) -> str:
+        if not self._terms.wants(card):
+            return text("document.not_wanted")
+        document = await self.life.make(card, source)
+        if document is None:
+            return text("document.older")
+        # Sent already, and this is a repeat whose settlement was lost: the number is known.
+        if document.message is None:
+            await self._send(document)
+        sent = self.life.archive.of_uid(document.uid) or document
+        await self.life.wait_for_answer(sent)
+        await self.life.wake(sent, "check", self.settings.check_after_s)
+        await self.life.tell(sent, "accepted")
+        return text("document.note_accepted")
+
+    async def _send(self, document: Document) -> None:
+        terms = self._terms
+        request = contract.SendDocument(
+            vmcl=terms.vmcl,
+            doc_type=terms.doc_type,
+            doc_type_version=terms.doc_type_version,
+            trigger_point=terms.trigger_point,
+            document=document.file,
+        )
+        fields = msgspec.to_builtins(request)
+        key = f"{document.uid}/{terms.vmcl}/{terms.doc_type_version}"
+        given = await self._client.call("sendDocument", contract.MessageId, key, fields)
+        self.life.archive.sent(document.uid, given.msg_id)
+
+    async def _timer(self, timer: clinical.DocumentTimer) -> str:
+        document = self.life.archive.of_uid(timer.document_id)
+        if document is None or document.message is None:
+            return text("document.not_wanted")
+        if timer.purpose == "deadline":
+            return await self.life.give_up(document)
+        if document.state == "accepted":
+            asked = {"msg_id": document.message}
+            status = await self._client.call("checkStatus", contract.Status, document.uid, asked)
+            await self._judge(document, status.status)
+            if status.status in self._terms.working:
+                raise Retry(text("document.note_accepted"), self.settings.check_after_s)
+        return text("document.note_state", state=document.state)
+
+    async def _judge(self, document: Document, status: int) -> None:
+        if status in self._terms.success:
+            await self.life.tell(document, "registered", remote=document.message)
+        elif status not in self._terms.working:
+            await self.life.tell(document, "rejected", code=str(status))
+
+    # -- from ВИМИС -----------------------------------------------------------------------------
+
+    def app(self) -> Starlette:
+        """Return the server that ВИМИС calls back, and the page of figures."""
+        service = soap.SoapService(
+            "/vimis",
+            {"sendResult": self._result, "sendInterimMsg": self._interim},
+            bytes_max=REQUEST_BYTES_MAX,
+        )
+
+        async def figures(_: Request) -> Response:
+            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
+
+        return Starlette(routes=[service.route(), Route("/figures", figures)])
+
+    async def _result(self, call: soap.Call) -> None:
+        result = xml.read(call.body, contract.Result)
+        await self._judge(self._known(result.msg_id), result.status)
+
+    async def _interim(self, call: soap.Call) -> None:
+        self._known(xml.read(call.body, contract.Interim).msg_id)
+
+    def _known(self, msg_id: str) -> Document:
+        """Raises BadInput: ВИМИС repeats what comes before our archive has the number."""
+        document = self.life.archive.of_message(msg_id)
+        if document is None:
+            raise BadInput("msg_id", "there is no such document here")
+        return document
