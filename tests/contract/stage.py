@@ -6,7 +6,6 @@ silent as the test says. The router itself is tested elsewhere; here it must be 
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from proto import frames
 from proto.client import BusClient, Consumer, Delivery
 from proto.errors import Code
 from proto.message import Message
+from tests.ports import free_port
 
 
 class Bus:
@@ -65,12 +65,6 @@ class Bus:
     def bodies(self, type: str) -> list[Any]:
         """Return what was accepted of `type`, as plain JSON, in order, repeats too."""
         return [message.json() for message in self.accepted if message.type == type]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Scene:
@@ -127,27 +121,26 @@ async def scene(
     partner = {"url": f"http://127.0.0.1:{ports[1]}"} | settings.pop("partner", {})
     table = {"listen": f"127.0.0.1:{ports[0]}", "partner": partner, **settings}
     typed: ConnectorSettings = msgspec.convert(table, shape.Settings)
-    client = BusClient(bus.address, name=shape.__name__.lower())
-    server = asyncio.create_task(bus.serve())
-    await client.start()
-    await client.wait_welcomed()
-    connector = shape(client.name, typed, client)
     told = msgspec.structs.replace(simulator_settings, connector_url=f"http://127.0.0.1:{ports[0]}")
-    servers = [
-        HttpServer(connector.app(), bind(typed.listen, "test")),
-        HttpServer(create_app(told), bind(f"127.0.0.1:{ports[1]}", "test")),
-    ]
-    for one in servers:
-        await one.start()
-    http, simulator = (HttpClient(f"http://127.0.0.1:{port}") for port in ports)
-    try:
+    async with contextlib.AsyncExitStack() as stack:  # what is open is closed, however far we came
+        server = asyncio.create_task(bus.serve())
+        stack.push_async_callback(_end, server)
+        client = BusClient(bus.address, name=shape.__name__.lower())
+        stack.push_async_callback(client.close)
+        await client.start()
+        await client.wait_welcomed()
+        connector = shape(client.name, typed, client)
+        stack.push_async_callback(connector.close)
+        for app, port in zip((connector.app(), create_app(told)), ports, strict=True):
+            listener = HttpServer(app, bind(f"127.0.0.1:{port}", "test"))
+            stack.push_async_callback(listener.stop)
+            await listener.start()
+        http, simulator = (HttpClient(f"http://127.0.0.1:{port}") for port in ports)
+        stack.push_async_callback(http.close)
+        stack.push_async_callback(simulator.close)
         yield Scene(connector, http, simulator)
-    finally:
-        await http.close()
-        await simulator.close()
-        for one in reversed(servers):
-            await one.stop()
-        await connector.close()
-        await client.close()
-        server.cancel()
-        await asyncio.gather(server, return_exceptions=True)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

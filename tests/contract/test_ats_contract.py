@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, free_port
+from stage import Bus, Scene
 
 from connectors.ats import AtsConnector
 from connectors.ats.simulator import SECRET, USER, create_app
@@ -19,6 +19,7 @@ from connectors.runtime.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import BusClient, Consumer, Delivery, Reject, Retry
 from proto.message import Message
+from tests.ports import free_port
 
 PACE_S = 0.02
 

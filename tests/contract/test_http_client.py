@@ -4,7 +4,6 @@ import asyncio
 import gzip
 
 import pytest
-from stage import free_port
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +11,7 @@ from starlette.routing import Route
 
 from connectors.runtime.http import HttpClient, Unreachable
 from connectors.runtime.serving import HttpServer, bind
+from tests.ports import free_port
 
 LIMIT = 10_000
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, free_port, scene
+from stage import Bus, Scene, scene
 
 from connectors.demo.signing import make_signer
 from connectors.remd import RemdConnector, contract
@@ -20,6 +20,7 @@ from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message, now_ms
+from tests.ports import free_port
 
 CARD = catalogue.entry("call.card.v1").example
 SUBJECT = "112-112-99-000001"

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from lxml import etree
-from stage import free_port
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +21,7 @@ from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.serving import HttpServer, bind
 from connectors.runtime.soapclient import SoapClient
 from proto.client import Reject, Retry
+from tests.ports import free_port
 
 NS = "urn:smpbus:test"
 WSDL = f"""<?xml version="1.0" encoding="UTF-8"?>

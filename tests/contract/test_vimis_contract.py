@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, free_port, scene
+from stage import Bus, Scene, scene
 
 from connectors.demo.signing import make_signer
 from connectors.runtime.simulation import SimulatorSettings
@@ -17,6 +17,7 @@ from connectors.vimis.simulator import create_app
 from proto import catalogue, clinical
 from proto.client import Retry
 from proto.message import Message
+from tests.ports import free_port
 
 CARD = catalogue.entry("call.card.v1").example
 SUBJECT = "112-112-99-000001"

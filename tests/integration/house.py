@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
 from connectors.sys112 import mapping
 from connectors.sys112.samples import Sample, day_of_cards
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 SMPBUS = Path(sys.executable).with_name("smpbus")
@@ -88,16 +88,6 @@ failures_max = 3
 open_s = 0.2
 open_max_s = 0.4
 """
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class House:

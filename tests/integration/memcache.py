@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from tests.ports import free_port
+
 PATIENCE_S = 20.0
 
 
@@ -16,9 +18,7 @@ class Memcache:
     """One memcached process on a port of its own."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.server = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 

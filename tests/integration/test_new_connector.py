@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bus import SMPBUS, RouterProcess
-from house import free_ports
+
+from tests.ports import free_ports
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-connector.md"
 PORTS = ("7121", "8121")

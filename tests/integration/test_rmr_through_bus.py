@@ -12,12 +12,13 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from house import PATIENCE_S, ROOT, SMPBUS, free_ports, wait_for
+from house import PATIENCE_S, ROOT, SMPBUS, wait_for
 from memcache import Memcache
 
 from connectors.rmr import samples
 from proto import BusClient
 from proto.ops import OpsError, ops_request
+from tests.ports import free_ports
 
 WORKERS = 300  # as many as the simulator makes up
 SETTINGS = """
