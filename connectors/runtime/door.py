@@ -9,7 +9,7 @@ import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -28,6 +28,14 @@ NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000112")
 Make = Callable[[str, bytes], list[Message]]
 Answer = Callable[[int, str, str], bytes]
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Verdict(NamedTuple):
+    """What to answer: `status` as HTTP has it, a sentence for people, when to repeat."""
+
+    status: int
+    sentence: str
+    retry_after_s: int | None = None
 
 
 def message_id(*identity: str | None) -> str:
@@ -64,24 +72,40 @@ class Door:
         async def endpoint(request: Request) -> Response:
             name = str(request.path_params[about]) if about else ""
             body = b""
-            try:
+
+            def messages() -> list[Message]:
                 if len(name) > 200:
                     raise BadInput(about or "", "is longer than 200 characters")
-                body = await read_body(request, self._bytes_max)
-                messages = make(name, body)
-            except BadInput as bad:
-                return await self._refuse(operation, name[:200], body, bad)
-            if not messages:
-                return self._reply(200, name, f"not passed on: {operation} is switched off here")
+                return make(name, body)
+
             try:
-                await self._ingress.publish(messages)
-            except NotAccepted as error:
-                return self._not_accepted(name, error)
-            return self._reply(200, name, "accepted")
+                body = await read_body(request, self._bytes_max)
+            except BadInput as bad:
+                verdict = await self._refuse(operation, name[:200], body, bad)
+            else:
+                verdict = await self.take(operation, name[:200], body, messages)
+            return self._response(name, verdict)
 
         return endpoint
 
-    async def _refuse(self, operation: str, about: str, body: bytes, bad: BadInput) -> Response:
+    async def take(
+        self, operation: str, about: str, body: bytes, make: Callable[[], list[Message]]
+    ) -> Verdict:
+        """Publish what `make` returns and say what to answer, whatever the protocol is. `make` may
+        raise BadInput; `body` is what came, for its digest."""
+        try:
+            messages = make()
+        except BadInput as bad:
+            return await self._refuse(operation, about, body, bad)
+        if not messages:
+            return Verdict(200, f"not passed on: {operation} is switched off here")
+        try:
+            await self._ingress.publish(messages)
+        except NotAccepted as error:
+            return self._not_accepted(error)
+        return Verdict(200, "accepted")
+
+    async def _refuse(self, operation: str, about: str, body: bytes, bad: BadInput) -> Verdict:
         digest = hashlib.sha256(body).hexdigest()
         rejected = schemas.RejectedInput(
             partner=self._ingress.name,
@@ -113,21 +137,20 @@ class Door:
             await self._ingress.publish([message])
         except NotAccepted as error:
             if error.temporary:
-                return self._not_accepted(about, error)
+                return self._not_accepted(error)
             LOG.error(text("connector.not_published", system=self._system, code=error.code))
-        return self._reply(bad.status, about, bad.sentence)
+        return Verdict(bad.status, bad.sentence)
 
-    def _not_accepted(self, about: str, error: NotAccepted) -> Response:
+    def _not_accepted(self, error: NotAccepted) -> Verdict:
         told = text("connector.not_published", system=self._system, code=error.code)
         if error.temporary:
             LOG.debug(told)
-            return self._reply(503, about, error.sentence, error.retry_after_s)
+            return Verdict(503, error.sentence, error.retry_after_s)
         LOG.error(told)
-        return self._reply(500, about, f"The service bus cannot take this: {error.code}")
+        return Verdict(500, f"The service bus cannot take this: {error.code}")
 
-    def _reply(
-        self, status: int, about: str, sentence: str, retry_after_s: int | None = None
-    ) -> Response:
-        headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
-        body = self._answer(status, about, sentence)
-        return Response(body, status, headers, "application/json")
+    def _response(self, about: str, verdict: Verdict) -> Response:
+        after_s = verdict.retry_after_s
+        headers = {} if after_s is None else {"retry-after": str(after_s)}
+        body = self._answer(verdict.status, about, verdict.sentence)
+        return Response(body, verdict.status, headers, "application/json")

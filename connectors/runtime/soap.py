@@ -7,7 +7,7 @@ is with the address that the caller used.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lxml import etree
@@ -48,12 +48,14 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A request: its `body` element, what stood in the header, and the whole as it came."""
+    """A request: its `body` element, what stood in the header, and the whole as it came; `key` is
+    the idempotency key of the HTTP request, "" if there was none."""
 
     version: str
     header: tuple[xml.Element, ...]
     body: xml.Element
     raw: bytes
+    key: str = ""
 
 
 # None: a one-way operation, answered by HTTP alone.
@@ -157,6 +159,7 @@ class SoapService:
         try:
             call = read_envelope(await read_body(request, self._bytes_max))
             soap = call.version
+            call = replace(call, key=request.headers.get("idempotency-key", ""))
             answer = await self._operation(call)(call)
         except BadInput as bad:
             return _fault(soap, Fault("sender", bad.sentence))

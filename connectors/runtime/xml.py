@@ -14,7 +14,7 @@ from msgspec import inspect
 
 from connectors.runtime.body import BadInput, bad_input
 
-__all__ = ["Element", "local", "parse", "read", "render", "write"]
+__all__ = ["Element", "local", "parse", "plain", "read", "render", "typed", "write"]
 
 Element = etree._Element
 DEPTH_MAX: Final = 64
@@ -79,8 +79,20 @@ def read(element: Element, shape: type[Shape]) -> Shape:
     An element that is empty where no text is expected, or marked nil, counts as absent. Elements
     that `shape` does not know are left out.
     """
+    return typed(plain(element, shape), shape)
+
+
+def plain(element: Element, shape: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the children of `element` as JSON would have them, also those that `shape` does not
+    know. Raises BadInput."""
+    found: dict[str, Any] = _plain(element, inspect.type_info(shape))
+    return found
+
+
+def typed(value: dict[str, Any], shape: type[Shape]) -> Shape:
+    """Return what `plain` made as `shape`. Raises BadInput."""
     try:
-        return msgspec.convert(_plain(element, inspect.type_info(shape)), shape, strict=False)
+        return msgspec.convert(value, shape, strict=False)
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
 
@@ -105,9 +117,11 @@ def _fields(element: Element, fields: Iterable[inspect.Field]) -> dict[str, Any]
     for child in element:
         name = local(child)
         kind = known.get(name)
-        if kind is None or child.get(NIL) in ("true", "1"):
+        if child.get(NIL) in ("true", "1"):
             continue
-        if isinstance(kind, inspect.ListType):
+        if kind is None:
+            _collect(result, name, _free(child))
+        elif isinstance(kind, inspect.ListType):
             result.setdefault(name, []).append(_plain(child, kind.item_type))
         elif name in result:
             raise BadInput(name, "is given more than once")
@@ -138,14 +152,18 @@ def _free(element: Element) -> Any:
         return element.text or ""
     result: dict[str, Any] = {}
     for child in element:
-        name, value = local(child), _free(child)
-        if name not in result:
-            result[name] = value
-        elif isinstance(result[name], list):
-            result[name].append(value)
-        else:
-            result[name] = [result[name], value]
+        _collect(result, local(child), _free(child))
     return result
+
+
+def _collect(result: dict[str, Any], name: str, value: Any) -> None:
+    """Put in a value; a second one of the same name makes a list."""
+    if name not in result:
+        result[name] = value
+    elif isinstance(result[name], list):
+        result[name].append(value)
+    else:
+        result[name] = [result[name], value]
 
 
 def write(parent: Element, value: msgspec.Struct | dict[str, Any], namespace: str | None) -> None:
@@ -156,8 +174,8 @@ def write(parent: Element, value: msgspec.Struct | dict[str, Any], namespace: st
     _write_fields(parent, msgspec.to_builtins(value), namespace, "")
 
 
-def _write_fields(parent: Element, plain: dict[str, Any], ns: str | None, at: str) -> None:
-    for name, value in plain.items():
+def _write_fields(parent: Element, fields: dict[str, Any], ns: str | None, at: str) -> None:
+    for name, value in fields.items():
         for one in value if isinstance(value, list) else [value]:
             if one is None:
                 continue

@@ -1,21 +1,23 @@
 """The connector of System-112: a server for its cards, a client for our reactions."""
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from connectors.runtime import soap
 from connectors.runtime.body import BadInput, convert, decode
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.partner import Answer, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
-from connectors.sys112 import contract, mapping
+from connectors.sys112 import contract, mapping, soapdoor
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import Message, Priority
@@ -26,13 +28,16 @@ encode: Final = msgspec.json.Encoder().encode
 
 
 class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[connectors.sys112]. `sys_code` is our name in what we send; repeats to System-112 are not
-    sooner than `repeat_after_s` and grow to `repeat_after_max_s` (domain.md 4.1: 3 s)."""
+    """[connectors.sys112]. `protocol` is what we speak to System-112 (with "soap", partner.url is
+    the address of its service); it may speak both to us, SOAP at /112/soap. `sys_code` is our name
+    in what we send; repeats to System-112 are not sooner than `repeat_after_s` and grow to
+    `repeat_after_max_s` (domain.md 4.1: 3 s)."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7112"
     sys_code: str = "SMP"
     dds_type: str = contract.DDS_TYPE
+    protocol: Literal["json", "soap"] = "json"
     repeat_after_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 3.0
     repeat_after_max_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
 
@@ -69,8 +74,21 @@ class Sys112Connector(Connector):
             raise Reject(text("connector.note_bad_body")) from None
         if request is None:
             return text("connector.note_untold", system="112")
+        if self.settings.protocol == "soap":
+            return await self._send(partial(self._ask_soap, request, delivery.key), delivery)
         path = f"/112/cards/{quote(id112, safe='')}{step}"
-        return await self._send(method, path, encode(request), delivery)
+        asked = partial(self._ask_json, method, path, encode(request), delivery.key)
+        return await self._send(asked, delivery)
+
+    async def _ask_json(self, method: str, path: str, body: bytes, key: str) -> tuple[int, str]:
+        answer = await self.partner.send(method, path, body, key)
+        return answer.status, business_code(answer)
+
+    async def _ask_soap(self, request: contract.Part | dict[str, Any], key: str) -> tuple[int, str]:
+        name = "UpdateCard" if isinstance(request, dict) else type(request).__name__
+        body = soapdoor.request(name, request)
+        reply = await soap.ask(self.partner, "", body, key, soap=soap.SOAP11)
+        return 200, soapdoor.code_of(reply)
 
     def _reaction(
         self, status: schemas.StatusEvent
@@ -83,17 +101,16 @@ class Sys112Connector(Connector):
             status, status.id112, rule, settings.sys_code, settings.dds_type
         )
 
-    async def _send(self, method: str, path: str, body: bytes, delivery: Delivery) -> str:
+    async def _send(self, ask: Callable[[], Awaitable[tuple[int, str]]], delivery: Delivery) -> str:
         try:
-            answer = await self.partner.send(method, path, body, delivery.key)
-            code = business_code(answer)
+            status, code = await ask()
             if code in ("500", "503") or not code:
-                raise Retry(f"HTTP {answer.status}, Code {code or 'missing'}")
+                raise Retry(f"HTTP {status}, Code {code or 'missing'}")
         except Retry as retry:
             after_s = max(retry.after_s or 0.0, self._repeat_after_s(delivery.attempt))
             raise Retry(str(retry), after_s) from None
-        note = f"HTTP {answer.status}, Code {code}"
-        if answer.status < 300 and code == "200":
+        note = f"HTTP {status}, Code {code}"
+        if status < 300 and code == "200":
             return note
         raise Reject(note)
 
@@ -120,13 +137,32 @@ class Sys112Connector(Connector):
                 Route("/112/cards/{id112}", update, methods=["PUT"]),
                 Route("/112/cards/{id112}/cancel", cancel, methods=["POST"]),
                 Route("/112/cards/{id112}/close", close, methods=["POST"]),
+                soapdoor.service(
+                    door,
+                    {
+                        "UpdateCard": (contract.UpdateCard, self._taken_card),
+                        "CancelCard": (contract.CancelCard, self._ended),
+                        "CloseCard": (contract.CloseCard, self._ended),
+                    },
+                    self.settings.body_bytes_max,
+                ),
             ]
         )
 
     def _update_card(self, id112: str, body: bytes) -> list[Message]:
         raw = decode(body, dict[str, Any])
         update = convert(raw, contract.UpdateCard)
-        contract.check_card(update, id112)
+        if update.card.id112 != id112:
+            raise BadInput("Card.Id112", "differs from the card in the address of the request")
+        return self._taken_card(update, raw, body)
+
+    def _taken_card(
+        self, update: contract.UpdateCard, raw: dict[str, Any], _: bytes
+    ) -> list[Message]:
+        id112 = update.card.id112
+        if not id112:
+            raise BadInput("Card.Id112", "is required")
+        contract.check_card(update)
         card = mapping.card_in(update, raw)
         # A repeat of 112 has the same Changed and contact, and so the same id: accepted once.
         contact = update.ier.id if update.ier else None
@@ -141,6 +177,15 @@ class Sys112Connector(Connector):
         request: contract.CancelCard | contract.CloseCard = convert(raw, shape)
         if request.id112 != id112:
             raise BadInput("Id112", "differs from the card in the address of the request")
+        return self._ended(request, raw, body)
+
+    def _ended(
+        self,
+        request: contract.CancelCard | contract.CloseCard,
+        raw: dict[str, Any],
+        body: bytes,
+    ) -> list[Message]:
+        id112 = request.id112
         ended = mapping.cancelled_in(request, raw, datetime.now(UTC))
         digest = hashlib.sha256(body).hexdigest()
         type = "incident.cancelled.v1"

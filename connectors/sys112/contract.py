@@ -226,11 +226,9 @@ class Reply(msgspec.Struct, frozen=True):
     CodeDescr: str = ""
 
 
-def check_card(update: UpdateCard, id112: str) -> None:
+def check_card(update: UpdateCard) -> None:
     """Check the rules that kinds cannot tell (domain.md 4.4). Raises BadInput."""
     card = update.card
-    if card.id112 != id112:
-        raise BadInput("Card.Id112", "differs from the card in the address of the request")
     _check_location(card.location, "Card.Location", settlement_required=True)
     if update.ier is not None:
         _check_location(update.ier.location, "Ier.Location", settlement_required=False)

@@ -3,6 +3,7 @@
 PUT  /112/cards/{id112}            a card back
 POST /112/cards/{id112}/reactions  AddReaction
 POST /112/cards/{id112}/finish     FinishReaction
+POST /112/soap                     the same three by SOAP
 GET  /ledger                       what was applied, once per idempotency key
 POST /drive                        {"cards": [{"operation", "id112", "body"}]}: push these
 POST /faults                       switches of connectors.runtime.faults
@@ -14,16 +15,18 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
+from lxml import etree
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput, convert, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
 from connectors.runtime.simulation import Courier, SimulatorSettings, closing
-from connectors.sys112 import contract
+from connectors.sys112 import contract, soapdoor
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 OPERATIONS: Final = {
@@ -31,16 +34,23 @@ OPERATIONS: Final = {
     "cancel": ("POST", "/cancel"),
     "close": ("POST", "/close"),
 }
+SOAP_NAMES: Final = {"update": "UpdateCard", "cancel": "CancelCard", "close": "CloseCard"}
+SHAPES: Final[dict[str, type[contract.Part]]] = {
+    "UpdateCard": contract.UpdateCard,
+    "AddReaction": contract.AddReaction,
+    "FinishReaction": contract.FinishReaction,
+}
 
 Request112 = TypeVar("Request112")
 
 
 class Push(msgspec.Struct, frozen=True):
-    """One thing that 112 sends: `operation` is "update", "cancel" or "close"."""
+    """One thing that 112 sends: `operation` is "update", "cancel" or "close"; by SOAP, or JSON."""
 
     operation: str
     id112: str
     body: Any
+    soap: bool = False
 
 
 class System112:
@@ -68,33 +78,66 @@ class System112:
         method, step = OPERATIONS[push.operation]
         path = f"/112/cards/{quote(push.id112, safe='')}{step}"
         async with self._lanes[push.id112]:
+            if push.soap:
+                await self._push_soap(push)
+                return
             answer = await self.courier.bring(method, path, msgspec.json.encode(push.body))
         reply = msgspec.json.decode(answer.body) if answer.body else {}
         self.answers.append(
             {"id112": push.id112, "operation": push.operation, "status": answer.status, **reply}
         )
 
+    async def _push_soap(self, push: Push) -> None:
+        """Push by SOAP, again after 3 s (or what the settings say) while the answer is 503."""
+        name = SOAP_NAMES[push.operation]
+        root = etree.Element(f"{{{soapdoor.NAMESPACE}}}{name}Request")
+        xml.write(root, push.body, soapdoor.NAMESPACE)
+        while True:
+            answer = await self.courier.bring("POST", soapdoor.PATH, soap.envelope(root))
+            reply = xml.read(soap.read_envelope(answer.body).body, soapdoor.PlainReply)
+            if reply.Code != "503":
+                break
+            root = etree.fromstring(etree.tostring(root))
+            self.courier.repeats += 1
+            await asyncio.sleep(self.settings.repeat_s)
+        told = {"id112": push.id112, "operation": push.operation, "status": answer.status}
+        self.answers.append(told | {"Code": reply.Code, "CodeDescr": reply.CodeDescr or ""})
+
     async def take(self, request: Request, operation: str, shape: type[Request112]) -> Response:
         """Apply one operation of the ambulance, once per idempotency key."""
         id112 = str(request.path_params["id112"])
         key = request.headers.get("idempotency-key", "")
-        if not key:
-            return _reply(400, id112, "Idempotency-Key: is required")
-        if known := self.ledger.answer_of(key):
-            return _reply(known[0], id112, known[1])
         try:
             raw = decode(await read_body(request, BYTES_MAX), dict[str, Any])
-            typed = convert(raw, shape)
-            said = typed.card.id112 if isinstance(typed, contract.UpdateCard) else raw.get("Id112")
-            if said != id112:
+            convert(raw, shape)
+            if _card_of(raw) != id112:
                 raise BadInput("Id112", "differs from the address of the request")
         except BadInput as bad:
             return _reply(400, id112, bad.sentence)
+        return _reply(*self.apply(key, id112, operation, raw))
+
+    async def take_soap(self, call: soap.Call) -> xml.Element:
+        """The same as a SOAP operation."""
+        name = xml.local(call.body).removesuffix("Request")
+        raw = xml.plain(call.body, SHAPES[name])
+        xml.typed(raw, SHAPES[name])
+        status, id112, sentence = self.apply(call.key, _card_of(raw), name, raw)
+        code = status if status in soapdoor.PROTOCOL_CODES else 500
+        return soapdoor.answer(name, id112, code, sentence or None, soapdoor.NAMESPACE)
+
+    def apply(
+        self, key: str, id112: str, operation: str, raw: dict[str, Any]
+    ) -> tuple[int, str, str]:
+        """Apply what is well formed, once; return status, card and sentence."""
+        if not key:
+            return 400, id112, "Idempotency-Key: is required"
+        if known := self.ledger.answer_of(key):
+            return known[0], id112, known[1]
         if self.settings.strict and id112 not in self.known:
-            return _reply(404, id112, "there is no such card")
+            return 404, id112, "there is no such card"
         entry = {"operation": operation, "id112": id112, **_shown(raw)}
         self.ledger.record(key, entry, 200, "")
-        return _reply(200, id112, "")
+        return 200, id112, ""
 
     def report(self) -> dict[str, Any]:
         """Return the ledger, what the connector answered to our pushes, and counters."""
@@ -105,6 +148,10 @@ class System112:
             "pushing": len(self.tasks),
             "pushes_repeated": self.courier.repeats,
         }
+
+
+def _card_of(raw: dict[str, Any]) -> str:
+    return str(raw.get("Card", {}).get("Id112", "") if "Card" in raw else raw.get("Id112", ""))
 
 
 def _shown(raw: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +192,11 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/112/cards/{id112}", card, methods=["PUT"]),
         Route("/112/cards/{id112}/reactions", reaction, methods=["POST"]),
         Route("/112/cards/{id112}/finish", finish, methods=["POST"]),
+        soap.SoapService(
+            soapdoor.PATH,
+            {f"{name}Request": system.take_soap for name in SHAPES},
+            bytes_max=BYTES_MAX,
+        ).route(),
         Route("/ledger", ledger),
         Route("/drive", drive, methods=["POST"]),
     ]
