@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import zmq
 import zmq.asyncio
+from starlette.applications import Starlette
 
 from connectors.runtime.connector import Connector
 from connectors.runtime.http import HttpAnswer, HttpClient
@@ -131,7 +132,9 @@ async def scene(
         await client.wait_welcomed()
         connector = shape(client.name, typed, client)
         stack.push_async_callback(connector.close)
-        for app, port in zip((connector.app(), create_app(told)), ports, strict=True):
+        for app, port in zip(
+            (connector.app() or Starlette(), create_app(told)), ports, strict=True
+        ):
             listener = HttpServer(app, bind(f"127.0.0.1:{port}", "test"))
             stack.push_async_callback(listener.stop)
             await listener.start()
