@@ -1,5 +1,6 @@
 """The commands `smpbus connector` and `smpbus sim`: run a connector, run a partner's stand-in."""
 
+import math
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 
 from connectors.runtime.check import check
 from connectors.runtime.connector import Connector
+from connectors.runtime.duration import DURATION
 from connectors.runtime.faults import Faults
 from connectors.runtime.log import LOG
 from connectors.runtime.process import run_connector, serve_until_stopped
@@ -53,10 +55,16 @@ def _check(name: str, shape: type[Connector], config: Path | None) -> int:
 @click.argument("name")
 @click.option("--listen", required=True, help=text("connector.help_listen"))
 @click.option("--connector", "connector_url", default="", help=text("connector.help_connector_url"))
-@click.option("--fail", default=0.0, help=text("connector.help_fail"))
-@click.option("--delay", default=0.0, help=text("connector.help_delay"))
-@click.option("--down", is_flag=True, help=text("connector.help_down"))
-@click.option("--down-after", type=float, help=text("connector.help_down_after"))
+@click.option("--fail", type=click.FloatRange(0, 1), default=0.0, help=text("connector.help_fail"))
+@click.option(
+    "--refuse", type=click.FloatRange(0, 1), default=0.0, help=text("connector.help_refuse")
+)
+@click.option("--delay", type=DURATION, default=0.0, help=text("connector.help_delay"))
+@click.option(
+    "--down", type=DURATION, is_flag=False, flag_value=math.inf, help=text("connector.help_down")
+)
+@click.option("--down-after", type=DURATION, help=text("connector.help_down_after"))
+@click.option("--garbage", is_flag=True, help=text("connector.help_garbage"))
 @click.option("--pace", default=1.0, help=text("connector.help_pace"))
 @click.option("--repeat", default=3.0, help=text("connector.help_repeat"))
 @click.option("--seed", default=0, help=text("connector.help_seed"))
@@ -79,16 +87,27 @@ def sim(name: str, listen: str, **options: Any) -> None:
 def _simulator_settings(
     connector_url: str,
     fail: float,
+    refuse: float,
     delay: float,
-    down: bool,
+    down: float | None,
     down_after: float | None,
+    garbage: bool,
     pace: float,
     repeat: float,
     seed: int,
     ledger: Path | None,
     lenient: bool,
 ) -> SimulatorSettings:
-    faults = Faults(fail=fail, delay_s=delay, down=down, down_after_s=down_after, seed=seed)
+    faults = Faults(
+        fail=fail,
+        refuse=refuse,
+        delay_s=delay,
+        down=down is not None and down_after is None,
+        down_s=None if down in (None, math.inf) else down,
+        down_after_s=down_after,
+        spoil="any" if garbage else "",
+        seed=seed,
+    )
     return SimulatorSettings(
         connector_url=connector_url,
         pace_s=pace,

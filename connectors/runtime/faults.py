@@ -1,9 +1,11 @@
 """Faults on demand: how a simulator plays a partner that is slow, broken or gone.
 
 `fail` is the share of requests that fail, half of them after the work was done (the answer is
-lost, which only an idempotency key can heal). `down` fails all of them. `spoil` spoils every
-answer: "half" breaks off in the middle of the body, "cut" is JSON that ends too early, "html" is a
-page where JSON should be, "redirect" sends elsewhere. Seeded: a run repeats.
+lost, which only an idempotency key can heal); `refuse` is the share that is refused for good.
+`down` fails all of them. `spoil` spoils every answer: "half" breaks off in the middle of the body,
+"cut" is a body that ends too early, "html" is a page where data should be, "encoding" is EBCDIC
+that claims to be what was expected, "redirect" sends elsewhere; "any" is each of them, and now and
+then a good answer. Seeded: a run repeats.
 """
 
 import asyncio
@@ -16,16 +18,21 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTROL: Final = ("/ledger", "/faults", "/drive", "/livez")
+Spoil = Literal["", "half", "cut", "html", "encoding", "redirect", "any"]
+SPOILS: Final[tuple[Spoil, ...]] = ("half", "cut", "html", "encoding", "redirect", "")
 
 
 class Faults(msgspec.Struct, kw_only=True):
-    """The switches; `down_after_s` seconds after the start the partner goes down by itself."""
+    """The switches. `down_after_s` after the first request the partner goes down by itself; with
+    `down_s` it is back after so long (of `down`: counted from the first request)."""
 
     fail: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    refuse: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 0.0
     down: bool = False
     down_after_s: float | None = None
-    spoil: Literal["", "half", "cut", "html", "redirect"] = ""
+    down_s: float | None = None
+    spoil: Spoil = ""
     seed: int = 0
 
 
@@ -52,6 +59,7 @@ class FaultyApp:
         if self.faults.delay_s:
             await asyncio.sleep(self.faults.delay_s)
         failing = self._random.random() < self.faults.fail
+        refusing = self._random.random() < self.faults.refuse
         after_work = self._random.random() < 0.5
         if self._is_down():
             await Response(status_code=503, headers={"retry-after": "1"})(scope, receive, send)
@@ -59,18 +67,23 @@ class FaultyApp:
             if after_work:
                 await self._app(scope, receive, _nowhere)
             await Response(status_code=500)(scope, receive, send)
-        elif self.faults.spoil:
-            await self._spoiled(scope, receive, send)
+        elif refusing:
+            await Response(status_code=422)(scope, receive, send)
+        elif spoil := self._spoil():
+            await self._spoiled(spoil, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _spoiled(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.faults.spoil == "html":
+    def _spoil(self) -> Spoil:
+        return self._random.choice(SPOILS) if self.faults.spoil == "any" else self.faults.spoil
+
+    async def _spoiled(self, spoil: Spoil, scope: Scope, receive: Receive, send: Send) -> None:
+        if spoil == "html":
             await Response("<html>Technical works</html>", media_type="text/html")(
                 scope, receive, send
             )
             return
-        if self.faults.spoil == "redirect":
+        if spoil == "redirect":
             await Response(status_code=302, headers={"location": "/elsewhere"})(
                 scope, receive, send
             )
@@ -78,25 +91,35 @@ class FaultyApp:
         whole = Answered()
         await self._app(scope, receive, whole)
         half = whole.body[: len(whole.body) // 2]
-        if self.faults.spoil == "cut":
-            await Response(half, whole.status, media_type="application/json")(scope, receive, send)
+        if spoil == "cut":
+            await Response(half, whole.status, media_type=whole.media_type)(scope, receive, send)
+            return
+        if spoil == "encoding":
+            other = whole.body.decode(errors="replace").encode("cp500", "replace")
+            await Response(other, whole.status, media_type=whole.media_type)(scope, receive, send)
             return
         length = str(len(whole.body)).encode()
-        headers = [(b"content-length", length), (b"content-type", b"application/json")]
+        kind = whole.media_type.encode()
+        headers = [(b"content-length", length), (b"content-type", kind)]
         await send({"type": "http.response.start", "status": whole.status, "headers": headers})
         await send({"type": "http.response.body", "body": half, "more_body": True})
 
     def _is_down(self) -> bool:
         now = asyncio.get_running_loop().time()
         self._started = now if self._started is None else self._started
-        after_s = self.faults.down_after_s
-        return self.faults.down or (after_s is not None and now - self._started >= after_s)
+        began_s = 0.0 if self.faults.down else self.faults.down_after_s
+        if began_s is None:
+            return False
+        length_s = self.faults.down_s
+        gone_s = now - self._started - began_s
+        return gone_s >= 0 and (length_s is None or gone_s < length_s)
 
     async def _switch(self, request: Request) -> Response:
         if request.method == "POST":
             given = msgspec.json.decode(await request.body())
             merged = msgspec.to_builtins(self.faults) | given
             self.faults = msgspec.convert(merged, Faults)
+            self._started = None
         return Response(msgspec.json.encode(self.faults), media_type="application/json")
 
 
@@ -105,10 +128,14 @@ class Answered:
 
     def __init__(self) -> None:
         self.status = 500
+        self.media_type = "application/json"
         self.body = b""
 
     async def __call__(self, message: Message) -> None:
         self.status = message.get("status", self.status)
+        for name, value in message.get("headers", ()):
+            if name == b"content-type":
+                self.media_type = value.decode()
         self.body += message.get("body", b"")
 
 

@@ -119,7 +119,7 @@ def test_what_waits_goes_together_and_only_the_bad_card_is_refused(bus: Bus) -> 
 @pytest.mark.parametrize(
     "fault",
     [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "html"}, {"spoil": "cut"},
-     {"spoil": "redirect"}, {"fail": 1.0}],
+     {"spoil": "encoding"}, {"spoil": "redirect"}, {"fail": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_in_trouble_all_that_went_together_comes_again(bus: Bus, fault: dict[str, Any]) -> None:

@@ -104,6 +104,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"spoil": "half"},
     {"spoil": "cut"},
     {"spoil": "html"},
+    {"spoil": "encoding"},
     {"spoil": "redirect"},
 )
 

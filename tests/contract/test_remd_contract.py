@@ -196,8 +196,8 @@ def test_after_the_deadline_the_waiting_ends_unless_there_was_an_answer(
 
 @pytest.mark.parametrize(
     "fault",
-    [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "html"}, {"spoil": "redirect"},
-     {"fail": 1.0}],
+    [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "html"},
+     {"spoil": "encoding"}, {"spoil": "redirect"}, {"fail": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_a_register_in_trouble_is_asked_again_and_has_one_document(

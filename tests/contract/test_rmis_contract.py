@@ -218,7 +218,7 @@ def test_a_question_without_sense_is_refused_without_its_values(
 @pytest.mark.parametrize(
     "fault",
     [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "cut"}, {"spoil": "html"},
-     {"spoil": "redirect"}, {"fail": 1.0}],
+     {"spoil": "encoding"}, {"spoil": "redirect"}, {"fail": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_a_partner_in_trouble_is_asked_again_and_nothing_is_doubled(

@@ -173,6 +173,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"spoil": "half"},
     {"spoil": "cut"},
     {"spoil": "html"},
+    {"spoil": "encoding"},
     {"spoil": "redirect"},
     {"down": True},
 )
@@ -195,8 +196,8 @@ def test_every_fault_stops_a_load_and_every_question_and_passes(bus: Bus, tmp_pa
             assert position(stage).full_at, switches
 
     play(bus, tmp_path, act)
-    assert [body["id"] for body in bus.bodies("worker.removed.v1")] == IDS[1:7]
-    assert published(bus) == IDS[1:] + [IDS[20]] * 6
+    assert [body["id"] for body in bus.bodies("worker.removed.v1")] == IDS[1:8]
+    assert published(bus) == IDS[1:] + [IDS[20]] * 7
 
 
 def test_what_stopped_a_load_is_told_once(

@@ -158,7 +158,7 @@ def test_a_card_that_112_does_not_know_is_a_dead_letter(bus: Bus) -> None:
 @pytest.mark.parametrize(
     "fault",
     [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "html"}, {"spoil": "cut"},
-     {"spoil": "redirect"}, {"fail": 1.0}],
+     {"spoil": "encoding"}, {"spoil": "redirect"}, {"fail": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_in_trouble_it_is_told_again_not_sooner_than_three_seconds(

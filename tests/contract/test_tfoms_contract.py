@@ -88,7 +88,7 @@ def test_a_question_without_sense_is_refused_by_field_before_anybody_is_asked(bu
 @pytest.mark.parametrize(
     "fault",
     [{"down": True}, {"fail": 1.0}, {"delay_s": 5.0}, {"spoil": "half"}, {"spoil": "cut"},
-     {"spoil": "html"}, {"spoil": "redirect"}],
+     {"spoil": "html"}, {"spoil": "encoding"}, {"spoil": "redirect"}],
     ids=str,
 )  # fmt: skip
 def test_a_fund_that_fails_is_an_error_by_name_and_no_answer(

@@ -132,8 +132,8 @@ def test_a_silent_one_is_asked_until_it_says_something(bus: Bus, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "fault",
-    [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "html"}, {"spoil": "redirect"},
-     {"fail": 1.0}],
+    [{"down": True}, {"delay_s": 1.0}, {"spoil": "half"}, {"spoil": "html"},
+     {"spoil": "encoding"}, {"spoil": "redirect"}, {"fail": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_in_trouble_it_is_asked_again_and_has_one_document(
@@ -148,4 +148,5 @@ def test_in_trouble_it_is_asked_again_and_has_one_document(
         assert len((await rest(stage))["entries"]) == 1
 
     play(bus, tmp_path, act)
-    assert states(bus) == ["accepted", "registered"]
+    # The verdict may come before the repeat whose answer says "accepted".
+    assert states(bus) in (["accepted", "registered"], ["registered"])

@@ -1,11 +1,13 @@
 """What simulators are made of: a ledger that outlives a restart, faults that repeat by seed."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from connectors.runtime.duration import seconds
 from connectors.runtime.faults import Faults, FaultyApp
 from connectors.runtime.ledger import Ledger
 
@@ -64,3 +66,36 @@ def test_down_answers_nobody_and_works_for_nobody(faults: Faults) -> None:
 
 def test_no_faults_is_no_difference() -> None:
     assert statuses(Faults(), 5) == ([200] * 5, 5)
+
+
+def test_a_length_of_being_down_ends_and_switching_begins_it_anew() -> None:
+    assert statuses(Faults(down=True, down_s=0.0), 3) == ([200] * 3, 3)
+    assert statuses(Faults(down=True, down_s=60.0), 3) == ([503] * 3, 0)
+    assert statuses(Faults(down_after_s=60.0, down_s=1.0), 3) == ([200] * 3, 3)
+
+
+def test_refused_for_good_is_not_worked_on() -> None:
+    seen, worked = statuses(Faults(refuse=0.5, seed=1), 200)
+    assert set(seen) == {200, 422}
+    assert worked == seen.count(200)
+
+
+def test_garbage_is_of_every_kind_and_repeats_by_seed() -> None:
+    seen, worked = statuses(Faults(spoil="any", seed=2), 200)
+    assert (seen, worked) == statuses(Faults(spoil="any", seed=2), 200)
+    assert {200, 302} == set(seen)
+    assert 80 < worked < 180  # pages and redirects do no work
+
+
+@pytest.mark.parametrize(
+    ("typed", "length_s"),
+    [("30", 30.0), ("30s", 30.0), ("10m", 600.0), ("2h", 7200.0), ("500ms", 0.5), ("1.5M", 90.0)],
+)
+def test_lengths_of_time_are_typed_as_people_do(typed: str, length_s: float) -> None:
+    assert seconds(typed) == length_s
+
+
+@pytest.mark.parametrize("typed", [" ", "s", "-3s", "10 минут", "1d", "1e3"])
+def test_what_is_no_length_of_time_is_refused(typed: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(typed)):
+        seconds(typed)
