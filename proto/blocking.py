@@ -127,8 +127,7 @@ class BlockingBusClient:
                 try:
                     self._pump_until(lambda: bool(self._deliveries), timeout_s)
                 except NotConnected:
-                    self._peer.credit(destination, 0)
-                    del self._peer.windows[destination]
+                    self._peer.withdraw(destination)
                     self._send_outbox()
                     return
             yield self._deliveries.popleft()

@@ -426,8 +426,8 @@ class BusClient:
     def forget_consumer(self, consumer: Consumer) -> None:
         """Withdraw the credit of a consumer that closes."""
         self._consumers.pop(consumer.destination, None)
-        self._peer.credit(consumer.destination, 0)
-        del self._peer.windows[consumer.destination]
+        serving = consumer.destination in self._servers
+        self._peer.withdraw(consumer.destination, serving=serving)
         self._send_outbox()
 
     def settle(self, settlements: list[frames.Settlement]) -> None:

@@ -86,6 +86,15 @@ class Peer:
         if self.welcome is not None:
             self._send(frames.CREDIT, frames.Credit(destination, window))
 
+    def withdraw(self, destination: str, *, serving: bool = False) -> None:
+        """Take no more deliveries of `destination`; `serving`: questions to it are still answered.
+
+        What is on its way already goes back to the router when it comes (see `receive`).
+        """
+        self.credit(destination, 0)
+        if not serving:
+            del self.windows[destination]
+
     def settle(self, settlements: list[frames.Settlement]) -> None:
         """Settle deliveries, or keep what is settled until the router is back.
 
@@ -134,7 +143,18 @@ class Peer:
             case frames.Ping() if parts[0] == frames.PING:
                 self._send(frames.PONG, payload)
                 return []
-            case frames.Deliver() | frames.Request() | frames.Reply():
+            case frames.Deliver(destination, deliveries):
+                if self.windows.get(destination):
+                    return [payload]
+                # Sent before the router heard that nobody takes it here any more: unsettled it
+                # would stay with this session for as long as that lives.
+                self.settle(
+                    [
+                        frames.Settlement(one.delivery, frames.RETRY, 0, "consumer closed")
+                        for one in deliveries
+                    ]
+                )
+            case frames.Request() | frames.Reply():
                 return [payload]
         return []
 

@@ -209,3 +209,42 @@ def test_a_peer_that_is_not_welcomed_leaves_without_a_word() -> None:
 def test_a_frame_that_makes_no_sense_is_named() -> None:
     with pytest.raises(FrameError, match="expected 2 frames"):
         welcomed().receive([b"ACCEPTED"])
+
+
+def delivery(number: int) -> frames.DeliveredMessage:
+    return frames.DeliveredMessage(number, 1, message(number))
+
+
+def test_what_was_on_its_way_to_a_consumer_that_closed_goes_back_at_once() -> None:
+    """The router holds it for this session until it is settled, however long that is."""
+    peer = welcomed()
+    peer.credit("smp", 8)
+    peer.withdraw("smp")
+    peer.take_outbox()
+    assert hear(peer, frames.DELIVER, frames.Deliver("smp", [delivery(1), delivery(2)])) == []
+    ((verb, settle),) = said_by(peer)
+    assert verb == frames.SETTLE
+    assert [(one.delivery, one.outcome, one.after_ms) for one in settle.settlements] == [
+        (1, frames.RETRY, 0),
+        (2, frames.RETRY, 0),
+    ]
+
+
+def test_whoever_serves_questions_still_does_after_its_consumer_closed() -> None:
+    peer = welcomed()
+    peer.credit("smp", 8)
+    peer.withdraw("smp", serving=True)
+    peer.take_outbox()
+    peer.greet()
+    peer.take_outbox()
+    hear(peer, frames.WELCOME, WELCOME)
+    assert (frames.CREDIT, frames.Credit("smp", 0)) in said_by(peer)
+    assert hear(peer, frames.DELIVER, frames.Deliver("smp", [delivery(1)])) == []
+    assert [verb for verb, _ in said_by(peer)] == [frames.SETTLE]
+
+
+def test_what_comes_to_a_living_consumer_is_handed_over() -> None:
+    peer = welcomed()
+    peer.credit("smp", 8)
+    given = frames.Deliver("smp", [delivery(1)])
+    assert hear(peer, frames.DELIVER, given) == [given]
