@@ -9,6 +9,7 @@
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
 # make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
+# make calls [CALLS=300]   calls through the whole bus while every partner has faults
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -18,7 +19,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos clean packages
+.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos calls clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -53,6 +54,11 @@ canaries: $(STAMP)
 KILLS ?= 200
 chaos: $(STAMP)
 	@exec $(BIN)/python -m tests.chaos --kills $(KILLS) $(ARGS)
+
+CALLS ?= 300
+calls: $(STAMP)
+	@CALLS=$(CALLS) $(BIN)/python -m pytest tests/integration/test_calls_with_faults.py $(ARGS)
+	echo "make calls: OK, $(CALLS) calls"
 
 lint: $(STAMP)
 	@step=start

@@ -1,6 +1,9 @@
-"""Three hundred calls while every partner has faults: each ends whole, or with an explained dead
-letter."""
+"""Calls while every partner has faults: each ends whole, or with an explained dead letter.
 
+`make test` plays a few of them, `make calls` three hundred.
+"""
+
+import os
 import time
 from collections.abc import Iterator
 from random import Random
@@ -15,8 +18,8 @@ from house import (
     without_cancels,
 )
 
-CALLS: Final = 300
-ROUNDS: Final = 12
+CALLS: Final = int(os.environ.get("CALLS", "40"))
+ROUNDS: Final = 6 + CALLS // 50
 SEED: Final = 31
 PARTNERS: Final = ("sys112", "smp", "rmis")
 TROUBLE: Final[tuple[dict[str, Any], ...]] = (
@@ -35,7 +38,7 @@ def house() -> Iterator[House]:
     built.close()
 
 
-def test_three_hundred_calls_end_whole_whatever_the_partners_do(house: House) -> None:
+def test_calls_end_whole_whatever_the_partners_do(house: House) -> None:
     house.start_all()
     random = Random(SEED)
     day = without_cancels(SEED, CALLS)
@@ -50,8 +53,9 @@ def test_three_hundred_calls_end_whole_whatever_the_partners_do(house: House) ->
     check_calls(house, day)
     check_reactions(house)
     check_care(house)
-    assert house.ops("status")["counters"]["dead"] == 0
-    assert all(house.ledger(name)["repeats"] > 0 for name in ("smp", "rmis"))  # there was trouble
+    counters = house.ops("status")["counters"]
+    assert counters["dead"] == 0
+    assert counters["retried"] > 10  # there was trouble
 
 
 def test_what_a_partner_refuses_is_a_dead_letter_that_says_why(house: House) -> None:
@@ -64,7 +68,7 @@ def test_what_a_partner_refuses_is_a_dead_letter_that_says_why(house: House) -> 
     check_reactions(house)  # what the hospitals refuse is nothing to System-112
     letters = house.ops("dead", destination="rmis")["letters"]
     assert len(letters) >= 10
-    assert {letter["note"] for letter in letters} == {"HTTP 422"}
+    assert {letter["reason"] for letter in letters} == {"HTTP 422"}
     house.faults("rmis", **WELL)
     house.ops("replay", destination="rmis", reason="the hospitals' system was mended")
     house.settle()
