@@ -31,6 +31,8 @@ class Priority(IntEnum):
 
 TYPE_GRAMMAR: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 NAME_GRAMMAR: Final = r"^[a-z][a-z0-9_-]*$"
+# The source of a message that was passed on: the bus that accepted it first, and its source there.
+RELAYED_GRAMMAR: Final = re.compile(r"([0-9a-z]+)\.([a-z][a-z0-9_-]*)")
 
 # The grammars are checked where a type is first seen and a name is configured, not at every
 # decode: they would take four fifths of its time.
@@ -48,7 +50,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `id` is given by the sender and is unique within `source`; the router accepts it once.
     `type` is dotted words with the major version last ("call.status.v1"; `TYPE_GRAMMAR`).
-    `source` is the sender's configured name. `subject` is what the message is about (the call
+    `source` is the sender's configured name; BUS.NAME when another bus accepted it first. `subject` is what the message is about (the call
     number); messages of one subject keep their order at each destination; "" means no order.
     `time`, `not_before` and `expires` are milliseconds since 1970-01-01 UTC. `priority` is one of
     `Priority`. `traceparent` is W3C Trace Context. `body` is opaque to the bus; `content_type`

@@ -13,6 +13,7 @@ from router.settings import Destination, Settings
 _NAME: Final = re.compile(NAME_GRAMMAR)
 _TYPE_PREFIX: Final = re.compile(r"([a-z0-9_]+\.)*[a-z0-9_]*\*")
 _NAME_PREFIX: Final = re.compile(r"([a-z][a-z0-9_-]*)?\*")
+_BUS: Final = re.compile(r"[0-9a-z]+|[0-9a-z]*\*")
 _PRIORITIES: Final = range(4)
 
 
@@ -132,6 +133,9 @@ def _check_permissions(settings: Settings, place: PlaceOf) -> None:
         for type in permission.publish:
             if not TYPE_GRAMMAR.fullmatch(type) and not _TYPE_PREFIX.fullmatch(type):
                 place("peers", name, "publish").fail("config.bad_type", type=type)
+        for bus in permission.relay:
+            if not _BUS.fullmatch(bus):
+                place("peers", name, "relay").fail("config.bad_bus", bus=bus)
         for key in ("consume", "ask"):
             for pattern in getattr(permission, key):
                 where = place("peers", name, key)

@@ -43,11 +43,15 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Permission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one name may do. Entries are exact names or a prefix with one trailing "*"."""
+    """What one name may do. Entries are exact names or a prefix with one trailing "*".
+
+    `relay` names other buses, by the `bus` of their WELCOME, whose messages it may pass on.
+    """
 
     publish: list[str] = []
     consume: list[str] = []
     ask: list[str] = []
+    relay: list[str] = []
     operate: bool = False
 
 

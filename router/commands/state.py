@@ -82,6 +82,7 @@ def _print_head(status: dict[str, Any]) -> None:
         click.echo(text("cli.status_listen", address=address))
     click.echo(text("cli.status_counts", **counters))
     click.echo(text("cli.status_open", open=status["open"], sessions=status["sessions"]))
+    click.echo(text("cli.status_bus", bus=status["bus"]))
     click.echo(text("cli.status_store", path=store["path"]))
     room = text(
         "cli.status_disk",

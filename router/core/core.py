@@ -324,7 +324,8 @@ class Core:
         target = session.routed.get((message.type, priority))
         if target is None:
             target = self._route(session, message.type, priority)
-        if message.source != session.name:
+        source = message.source
+        if source != session.name and not session.rights.may_relay(source, self.bus):
             return Code.SOURCE_MISMATCH, "the source is not the name of this session"
         refusal = target.refusal or self._check_limits(message, target, now)
         if refusal is not None:
@@ -335,7 +336,7 @@ class Core:
         self._next_delivery = id + len(target.queues)
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.messages.append(
-            (n, message.source, message.id, message.subject, wall_ms, id, target.names,
+            (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
         )  # fmt: skip
         for queue in target.queues:

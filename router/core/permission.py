@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from proto.message import RELAYED_GRAMMAR
 from router.settings import Permission
 
 
@@ -19,10 +20,19 @@ class Patterns:
 
 
 class Rights:
-    """What one name may publish (types), consume and ask (destinations)."""
+    """What one name may publish (types), consume and ask (destinations), relay (buses)."""
 
     def __init__(self, permission: Permission) -> None:
         self.publish = Patterns(permission.publish)
         self.consume = Patterns(permission.consume)
         self.ask = Patterns(permission.ask)
+        self.relay = Patterns(permission.relay)
         self.operate = permission.operate
+
+    def may_relay(self, source: str, bus: str) -> bool:
+        """Whether `source` is BUS.NAME of another bus than `bus`, and one it may speak for.
+
+        What began at this bus is never taken from outside: it would be in a name of ours.
+        """
+        relayed = RELAYED_GRAMMAR.fullmatch(source)
+        return relayed is not None and relayed[1] != bus and self.relay.match(relayed[1])

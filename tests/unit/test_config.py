@@ -290,6 +290,7 @@ PEER_FAULTS = {
     "bad type": ('[peers.smp]\npublish = ["a b"]\n', "peers.smp.publish", 2),
     "unknown destination": ('[peers.smp]\nconsume = ["smpp"]\n', "peers.smp.consume", 2),
     "unknown asked": ('[peers.smp]\nask = ["nobody"]\n', "peers.smp.ask", 2),
+    "bad bus": ('[peers.smp]\nrelay = ["3f2a.smp"]\n', "peers.smp.relay", 2),
     "bad prefix": ('[peers.smp]\nask = ["R*"]\n', "peers.smp.ask", 2),
     "unknown key": ('[peers.smp]\npublsh = ["*"]\n', "peers.smp.publsh", 2),
     "string": ('[peers.smp]\npublish = "*"\n', "peers.smp.publish", 2),

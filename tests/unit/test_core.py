@@ -1,7 +1,7 @@
 """The router's state machine, one behaviour a test; the clock and the disk are in our hands."""
 
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -242,6 +242,67 @@ class TestAcceptance:
         ((_, delivery, _),) = bench.taken()
         bench.settle(delivery)
         assert bench.fate(delivery) == "settled: why"
+
+
+class TestRelaying:
+    """What another bus accepted first, passed on by a peer that may speak for it."""
+
+    RIGHTS: ClassVar = {
+        **SETTINGS.permissions,
+        "producer": Permission(publish=["test.*"], relay=["3f2a9c01b7de", "aa*"]),
+    }
+
+    @pytest.fixture
+    def bench(self) -> Bench:
+        return Bench(msgspec.structs.replace(SETTINGS, permissions=self.RIGHTS))
+
+    @pytest.mark.parametrize("source", ["3f2a9c01b7de.smp", "aa17.sys-112", "producer"])
+    def test_a_message_of_a_bus_it_may_speak_for_is_taken(self, bench: Bench, source: str) -> None:
+        bench.consumer(10)
+        bench.accept(Message("a", "test.message.v1", source, "", 1))
+        (delivered,) = bench.answers(b"c")
+        assert delivered.deliveries[0].message.source == source
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "bus.smp",  # this bus itself
+            "b0b.smp",  # a bus that it may not speak for
+            "3f2a9c01b7de",
+            "3f2a9c01b7de.",
+            "3f2a9c01b7de.Smp",
+            "3f2a9c01b7de.smp\n",
+            "3f2a9c01b7de.aa17.smp",
+            "aa-1.smp",
+            ".smp",
+            "smp",
+        ],
+    )
+    def test_anything_else_is_in_anothers_name(self, bench: Bench, source: str) -> None:
+        wrong = Message("a", "test.message.v1", source, "", 1)
+        assert refusal(bench.publish(wrong)).code == "source_mismatch"
+
+    def test_who_may_speak_for_all_may_not_for_this_bus(self, bench: Bench) -> None:
+        rights = {"producer": Permission(publish=["test.*"], relay=["*"])}
+        bench.core.configure(msgspec.structs.replace(SETTINGS, permissions=rights), bench.now)
+        ours = Message("a", "test.message.v1", "bus.smp", "", 1)
+        assert refusal(bench.publish(ours)).code == "source_mismatch"
+        bench.accept(msgspec.structs.replace(ours, source="b0b.smp"))
+
+    def test_routes_and_rights_are_those_of_the_session(self, bench: Bench) -> None:
+        secret = Message("a", "secret.message.v1", "3f2a9c01b7de.consumer", "", 1)
+        assert refusal(bench.publish(secret)).code == "not_permitted"
+
+    def test_equal_ids_of_two_senders_are_two_messages(self, bench: Bench) -> None:
+        sources = ("3f2a9c01b7de.smp", "3f2a9c01b7de.ats", "aa17.smp", "producer")
+        bench.publish(*(Message("a", "test.message.v1", source, "", 1) for source in sources))
+        rows = bench.core.take_batch().messages
+        assert [(row[1], row[2]) for row in rows] == [(source, "a") for source in sources]
+
+    def test_it_ends_with_a_reload(self, bench: Bench) -> None:
+        bench.core.configure(SETTINGS, bench.now)
+        wrong = Message("a", "test.message.v1", "3f2a9c01b7de.smp", "", 1)
+        assert refusal(bench.publish(wrong)).code == "source_mismatch"
 
 
 class TestPriority:
