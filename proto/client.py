@@ -265,6 +265,7 @@ class BusClient:
         self._welcomed = asyncio.Event()
         self._heard_at = 0.0
         self._ticker: asyncio.Task[None] | None = None
+        self.on_error: Callable[[frames.Error], None] = lambda _: None
         self.reconnects = 0
         self.bus = ""  # the store's own name, from the first WELCOME on
 
@@ -556,6 +557,7 @@ class BusClient:
                 if server := self._servers.get(event.destination):
                     self._spawn(self._answer(event, server))
             case frames.Error():
+                self.on_error(event)
                 self._on_error()
 
     def _on_error(self) -> None:

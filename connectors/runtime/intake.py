@@ -9,22 +9,37 @@ import asyncio
 import contextlib
 import time
 
+from connectors.runtime.breaker import Breaker
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
-from proto.client import Consumer, Delivery, Reject, Retry
+from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry
 from proto.wording import text
 
 
 class Intake:
-    """Takes deliveries for a connector and settles them by what `handle` did."""
+    """Takes deliveries of `destination`, and settles them by what `handle` did."""
 
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-        self._breaker = connector.partner.breaker
+    def __init__(
+        self, bus: BusClient, destination: str, credit: int, handle: Handler, breaker: Breaker
+    ) -> None:
+        self._bus = bus
+        self._destination = destination
+        self._credit = credit
+        self._handle = handle
+        self._breaker = breaker
         self._consumer: Consumer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        connector.partner.on_change = self._on_change
+
+    @classmethod
+    def of(cls, connector: Connector) -> "Intake":
+        """Return what brings `connector` its deliveries."""
+        partner, credit = connector.partner, connector.settings.credit
+        intake = cls(
+            connector.bus, connector.destination, credit, connector.handle, partner.breaker
+        )
+        partner.on_change = intake.refresh
+        return intake
 
     async def run(self) -> None:
         """Take deliveries until `stop`. Raises BusError when the session has ended for good."""
@@ -33,10 +48,10 @@ class Intake:
             if wait_s:
                 await asyncio.sleep(min(wait_s, 0.5))
                 continue
-            await self._consume(self._connector.settings.credit if self._breaker.closed else 1)
+            await self._consume(self._credit if self._breaker.closed else 1)
 
     async def _consume(self, credit: int) -> None:
-        consumer = self._connector.bus.consume(self._connector.destination, credit=credit)
+        consumer = self._bus.consume(self._destination, credit=credit)
         self._consumer = consumer
         try:
             async for delivery in consumer:
@@ -47,7 +62,7 @@ class Intake:
             self._consumer = None
             consumer.close()
 
-    def _on_change(self) -> None:
+    def refresh(self) -> None:
         """The breaker opened or closed: come back with the credit that fits."""
         if self._consumer is not None:
             self._consumer.close()
@@ -55,7 +70,7 @@ class Intake:
     async def stop(self, within_s: float) -> None:
         """Take no more, let what is under way end, give back what does not end in time."""
         self._stopping = True
-        self._on_change()
+        self.refresh()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=within_s)
             for task in late:
@@ -65,7 +80,7 @@ class Intake:
 
     async def _settle(self, delivery: Delivery) -> None:
         try:
-            note = await self._connector.handle(delivery)
+            note = await self._handle(delivery)
         except Retry as retry:
             delivery.retry(str(retry), retry.after_s)
         except Reject as reject:

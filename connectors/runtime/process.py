@@ -56,7 +56,7 @@ async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
         server = HttpServer(guarded, bind(loaded.settings.listen, where))
     stop = stop_on_signals()
     await bus.start()
-    intake = Intake(connector)
+    intake = Intake.of(connector)
     try:
         if server is not None:
             await server.start()
