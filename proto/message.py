@@ -50,8 +50,9 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `id` is given by the sender and is unique within `source`; the router accepts it once.
     `type` is dotted words with the major version last ("call.status.v1"; `TYPE_GRAMMAR`).
-    `source` is the sender's configured name; BUS.NAME when another bus accepted it first. `subject` is what the message is about (the call
-    number); messages of one subject keep their order at each destination; "" means no order.
+    `source` is the sender's configured name, or BUS.NAME when another bus accepted it first.
+    `subject` is what the message is about (the call number); messages of one subject keep their
+    order at each destination; "" means no order.
     `time`, `not_before` and `expires` are milliseconds since 1970-01-01 UTC. `priority` is one of
     `Priority`. `traceparent` is W3C Trace Context. `body` is opaque to the bus; `content_type`
     says what it is.

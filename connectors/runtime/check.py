@@ -30,7 +30,11 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     loaded = load(name, shape.Settings, find_config(config))
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
     yield asyncio.run(_bus(name, loaded))
-    yield asyncio.run(_partner(loaded))
+    found = asyncio.run(shape.probe(name, loaded))
+    if found is None:
+        yield asyncio.run(_partner(loaded))
+    else:
+        yield from (Finding(*one) for one in found)
 
 
 async def _bus(name: str, loaded: Loaded) -> Finding:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.partner import Partner
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Loaded
 from proto.client import BusClient, Delivery
 
 
@@ -32,6 +32,12 @@ class Connector:
     def destination(self) -> str:
         """The queue this connector empties."""
         return self.settings.destination or self.name
+
+    @classmethod
+    async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]] | None:
+        """Return what `--check` finds at the partner, each good or not, with a sentence; None:
+        whether its address takes a connection says enough. Raises StartError."""
+        return None
 
     async def handle(self, delivery: Delivery) -> str | None:
         """Bring one delivery to the partner; return the note of the ack.

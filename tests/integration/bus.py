@@ -35,6 +35,7 @@ class RouterProcess:
         bus: str = "",
         store: str = "free_bytes_min = 0",
         curve: bool = True,
+        tcp: str = "tcp://127.0.0.1:*",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smpbus-", dir="/tmp"))
         self.keys = self.folder / "keys"
@@ -45,7 +46,7 @@ class RouterProcess:
         self.events = f"ipc://{self.folder}/events.sock"
         self.config = self.folder / "smpbus.toml"
         self.config.write_text(
-            f'[bus]\nlisten = ["{self.address}", "tcp://127.0.0.1:*"]\n'
+            f'[bus]\nlisten = ["{self.address}", "{tcp}"]\n'
             f'keys_dir = "keys"\nkey = "keys/router.key"\ncurve = {str(curve).lower()}\n{bus}\n'
             f'[ops]\nlisten = "{self.ops}"\nevents = "{self.events}"\nhttp = ""\n'
             f'[store]\nfolder = "data"\n{store}\n'
