@@ -30,10 +30,12 @@ async def pass_on(message: Message, here: BusClient, there: BusClient) -> bool:
 
     Raises Retry for a refusal that may pass, Reject for one that stays, SessionEnded.
     """
-    told = passed_on(message, here.bus, there.bus)
-    if told is None:
-        return False
     try:
+        if not there.bus:  # its name is not known before it has welcomed us once
+            await there.wait_welcomed()
+        told = passed_on(message, here.bus, there.bus)
+        if told is None:
+            return False
         await there.publish(told)
     except Refused as refused:
         raise verdict(refused) from None
