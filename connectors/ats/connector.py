@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from connectors.ats.ami import Packet
 from connectors.ats.calls import CallBook, CallEvent, moment_of
@@ -179,7 +180,8 @@ class AtsConnector(Connector):
             self._cards[call_id] = id112
         body = schemas.TelephonyJoined(call_id=call_id, id112=id112, at=datetime.now(UTC))
         id = message_id("telephony.joined.v1", call_id, id112)
-        await self._publish("telephony.joined.v1", id, f"112-{id112}", body)
+        message = self._message("telephony.joined.v1", id, f"112-{id112}", body)
+        await self._outbox.put(replace(message, correlation_id=call_id))
 
     async def _tell_operator(self, event: OperatorEvent) -> None:
         body = schemas.OperatorState(

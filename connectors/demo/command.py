@@ -129,6 +129,8 @@ def _verdict(screen: Screen, proof: Proof) -> None:
         reactions=proof.reactions,
     )
     screen.line(words, fg="red" if proof.missing else "green", bold=True)
+    if proof.numbers:
+        screen.line(text("demo.numbers", numbers=", ".join(proof.numbers)))
 
 
 async def _stay(folder: DemoFolder, screen: Screen, day: Day) -> None:

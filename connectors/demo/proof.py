@@ -10,13 +10,17 @@ from proto.wording import text
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of one call; `missing` are sentences about what is not as it must be."""
+    """What is known of one call; `missing` are sentences about what is not as it must be.
+
+    `numbers` are those by which the systems know the call: each of them finds it.
+    """
 
     subject: str
     call_id: str
     status: str
     reactions: int
     missing: list[str]
+    numbers: list[str]
 
 
 def choose(day: Day) -> str:
@@ -41,7 +45,7 @@ def prove(day: Day, id112: str) -> Proof:
     try:
         messages = ops_request(day.folder.ops, "trace", subject=subject)["messages"]
     except OpsError as error:
-        return Proof(subject, "", "", 0, [text("demo.no_trace", reason=error.sentence)])
+        return Proof(subject, "", "", 0, [text("demo.no_trace", reason=error.sentence)], [])
     entries = day.system112.get("entries", [])
     heard = [entry["operation"] for entry in entries if entry["id112"] == id112]
     statuses = [one for one in messages if one["type"] == "call.status.v1"]
@@ -54,7 +58,9 @@ def prove(day: Day, id112: str) -> Proof:
     if "FinishReaction" not in heard:
         missing.append(text("demo.no_finish"))
     missing += _clinical(call)
-    return Proof(subject, call["id"], call["status"], len(heard), missing)
+    numbers = _numbers(messages)
+    missing += _not_found(day, subject, [id112, call["id"], *numbers])
+    return Proof(subject, call["id"], call["status"], len(heard), missing, numbers)
 
 
 def _clinical(call: dict[str, Any]) -> list[str]:
@@ -68,6 +74,21 @@ def _clinical(call: dict[str, Any]) -> list[str]:
         missing.append(text("demo.not_registered"))
     if call.get("patient") and not call.get("insured"):
         missing.append(text("demo.not_insured"))
+    return missing
+
+
+def _numbers(messages: list[dict[str, Any]]) -> list[str]:
+    """Return the numbers that the systems gave to the call, its documents and its patient."""
+    words = [word for one in messages for word in (one["correlation_id"] or "").split()]
+    return list(dict.fromkeys(words))
+
+
+def _not_found(day: Day, subject: str, numbers: list[str]) -> list[str]:
+    missing = []
+    for number in dict.fromkeys(numbers):
+        found = ops_request(day.folder.ops, "trace", subject=number)
+        if subject not in (found["subject"], *found["others"]):
+            missing.append(text("demo.not_found_by", number=number))
     return missing
 
 

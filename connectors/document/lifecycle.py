@@ -21,6 +21,7 @@ from connectors.runtime.body import BadInput
 from connectors.runtime.door import message_id
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.log import LOG
+from connectors.runtime.number import numbers
 from proto import clinical
 from proto.client import Reject
 from proto.message import Message, now_ms
@@ -145,7 +146,7 @@ class Lifecycle:
             told,
             subject=document.subject,
             id=message_id("document.state.v1", told.event_id),
-            correlation_id=remote or document.uid,
+            correlation_id=numbers(remote, document.uid, document.number),
         )
         await self._ingress.publish([message])
 

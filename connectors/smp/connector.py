@@ -4,12 +4,14 @@ from datetime import UTC
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.runtime.body import convert, decode
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
+from connectors.runtime.number import numbers
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.smp import contract
@@ -136,7 +138,7 @@ class SmpConnector(Connector):
                 subject=subject,
                 id=message_id(type, name, version),
                 priority=Priority.URGENT if urgent else Priority.ROUTINE,
-                correlation_id=call,
+                correlation_id=numbers(call, name, *_patients(given)),
             )
         ]
 
@@ -153,7 +155,8 @@ class SmpConnector(Connector):
                 one["id112"] = id112
             id = message_id("call.status.v1", report.event_id, id112)
             subject = f"112-{id112}" if id112 else f"call-{report.call_id}"
-            messages.append(self._message("call.status.v1", id, subject, encode(one)))
+            message = self._message("call.status.v1", id, subject, encode(one))
+            messages.append(replace(message, correlation_id=numbers(report.call_id)))
         return messages
 
     def _card(self, body: bytes) -> list[Message]:
@@ -171,7 +174,7 @@ class SmpConnector(Connector):
         del raw["request_id"]
         message = self._message("telephony.dial.v1", id, subject, encode(raw))
         late = message.time + DIAL_MS
-        return [msgspec.structs.replace(message, expires=late)]
+        return [replace(message, expires=late)]
 
     def _message(self, type: str, id: str, subject: str, body: bytes) -> Message:
         return Message.new(
@@ -182,3 +185,14 @@ class SmpConnector(Connector):
             id=id,
             priority=Priority.URGENT,
         )
+
+
+def _patients(given: Any) -> list[str | None]:
+    """Return the numbers of whom a wish of the ambulance is about. One that no system has
+    identified has a number within its card only."""
+    if isinstance(given, schemas.CallTicket):
+        persons = given.patients
+    else:
+        patient: schemas.Person | None = getattr(given, "patient", None)
+        persons = [] if patient is None else [patient]
+    return [one.id for one in persons if one.identified_by]

@@ -15,6 +15,7 @@ from connectors.runtime import soap
 from connectors.runtime.body import BadInput, convert, decode
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
+from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.sys112 import contract, mapping, soapdoor
@@ -200,6 +201,7 @@ class Sys112Connector(Connector):
             subject=PREFIX + id112,
             id=id,
             priority=Priority.EMERGENCY,
+            correlation_id=numbers(id112),
         )
 
 

@@ -39,6 +39,9 @@ def trace(subject: str, path: Path | None, as_json: bool) -> None:
                 deliveries=deliveries,
             )
         )
+        if result["others"]:
+            others = ", ".join(result["others"])
+            click.echo(styled(text("cli.trace_others", number=subject, others=others), fg="yellow"))
         start = min(message["time"] for message in messages)
         for message in messages:
             _print_message(message, start)

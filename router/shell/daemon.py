@@ -65,6 +65,7 @@ GC_THRESHOLD: Final = 200_000
 SWITCH_S: Final = 0.0002
 TIDY_LAG_MAX: Final = 200_000
 TRACE_LIMIT: Final = 1000
+FOUND_LIMIT: Final = 10  # subjects of one number
 BALLAST_SHARE: Final = 2  # of free_bytes_min
 # Free space must come back by this factor before publishers are let in again: no flapping.
 FREE_AGAIN: Final = 1.25
@@ -439,11 +440,13 @@ class Daemon:
             raise OpsError("bad_request", "trace needs a subject")
         await self.commit()  # what was settled a moment ago belongs to the story
         messages = await self.writer.query(partial(_story, subject=subject))
+        others: list[str] = []
         if not messages:  # a number by which another system knows it?
             found = await self.writer.query(partial(_found_by, number=subject))
-            if found is not None:
-                subject, messages = found, await self.writer.query(partial(_story, subject=found))
-        return {"subject": subject, "messages": [self._hop(message) for message in messages]}
+            subject, *others = found or [subject]
+            messages = await self.writer.query(partial(_story, subject=subject))
+        hops = [self._hop(message) for message in messages]
+        return {"subject": subject, "others": others, "messages": hops}
 
     def _hop(self, row: dict[str, Any]) -> dict[str, Any]:
         message: Message = decode_message(row.pop("raw"))
@@ -525,8 +528,8 @@ def _story(store: Store, subject: str) -> list[dict[str, Any]]:
     return store.trace(subject, TRACE_LIMIT)
 
 
-def _found_by(store: Store, number: str) -> str | None:
-    return store.subject_of(number)
+def _found_by(store: Store, number: str) -> list[str]:
+    return store.subjects_of(number, FOUND_LIMIT)
 
 
 def _untrusted(error: StoreError) -> StartError:

@@ -48,8 +48,9 @@ class Store(Protocol):
     def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
         """Return the messages of a subject with their deliveries, oldest first."""
 
-    def subject_of(self, number: str) -> str | None:
-        """Return the subject of the first message found whose correlation_id is `number`."""
+    def subjects_of(self, number: str, limit: int) -> list[str]:
+        """Return the subjects of messages that have `number` in their correlation_id, which may
+        hold several with spaces between; the one spoken of last is the first."""
 
     def dead(
         self, destination: str | None, subject: str | None, deliveries: list[int] | None, limit: int

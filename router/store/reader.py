@@ -17,6 +17,8 @@ from router.store.contract import StoreError
 LOAD_LENGTH_MAX: Final = 256
 LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 RUN_LENGTH: Final = 16_384
+NUMBERS_MAX: Final = 16  # of one message; more, or longer ones, are not looked for
+NUMBER_LENGTH_MAX: Final = 256
 SEGMENT: Final = 1024  # messages whose subjects are indexed together
 SEGMENT_OF: Final = f"(({{}}) - 1) / {SEGMENT}"
 DEAD: Final = int(State.DEAD)
@@ -171,20 +173,20 @@ class Reader:
             message["deliveries"] = [self._fate(id, destination) for id, destination in numbered]
         return messages
 
-    def subject_of(self, number: str) -> str | None:
-        """See Store.subject_of."""
+    def subjects_of(self, number: str, limit: int) -> list[str]:
+        """See Store.subjects_of."""
+        has = "exists (select 1 from json_each(numbers_of(raw)) where value = ?1) and subject <> ''"
         rows = self._rows(
             f"with recursive segments(number) as (select {SEGMENT_OF.format('min(n)')} from message"
             f" union all select number + 1 from segments where number < ?2 / {SEGMENT})"
-            " select subject from message where n in (select m.n from segments join"
-            " subject_message m on m.segment = number and m.subject = ?1)"
-            " and number_of(raw) = ?1 and subject <> ''"
-            " union all select subject from message"
-            " where n > ?2 and number_of(raw) = ?1 and subject <> '' limit 1",
-            (number, self._indexed_n),
+            " select subject from (select subject, n from message where n in"
+            " (select m.n from segments join subject_message m on m.segment = number"
+            f" and m.subject = ?1) and {has}"
+            f" union all select subject, n from message where n > ?2 and {has})"
+            " group by subject order by max(n) desc limit ?3",
+            (number, self._indexed_n, limit),
         )
-        found = next(rows, None)
-        return None if found is None else str(found[0])
+        return [str(row[0]) for row in rows]
 
     def _fate(self, delivery: int, destination: str) -> dict[str, object]:
         fate: dict[str, object] = {"delivery": delivery, "destination": destination}
@@ -236,12 +238,14 @@ class Reader:
         return next(self._rows(sql, values))[0]
 
 
-def number_of(raw: bytes) -> str:
-    """Return the correlation_id of a message as it is stored; "" when it has none."""
+def numbers_of(raw: bytes) -> str:
+    """Return the numbers in the correlation_id of a message as it is stored, a JSON array."""
     try:
-        return decode_message(raw).correlation_id or ""
+        words = (decode_message(raw).correlation_id or "").split(maxsplit=NUMBERS_MAX)
     except msgspec.DecodeError:
-        return ""  # a damaged one is told where it is read as a whole
+        words = []  # a damaged one is told where it is read as a whole
+    numbers = [word for word in words[:NUMBERS_MAX] if len(word) <= NUMBER_LENGTH_MAX]
+    return msgspec.json.encode(numbers).decode()
 
 
 def count_of(destinations: str) -> int:

@@ -48,8 +48,9 @@ create table backlog (
     primary key (destination, lane, delivery)
 ) without rowid;
 
--- subject, and number by which another system knows it (correlation_id) -> messages, filled in by whole segments of n when the writer has time: one index over
--- all would touch a page per message. meta.indexed_n says how far it has come.
+-- subject, and numbers by which other systems know it (correlation_id, with spaces between)
+-- -> messages, filled in by whole segments of n when the writer has time: one index over all would
+-- touch a page per message. meta.indexed_n says how far it has come.
 create table subject_message (
     segment integer not null,
     subject text not null,

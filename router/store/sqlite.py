@@ -28,7 +28,7 @@ from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import Opened, StoreError
 from router.store.pagecache import PageCache
-from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of, number_of
+from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of, numbers_of
 
 FILE: Final = "journal.db"
 SCHEMA_VERSION: Final = 2
@@ -125,7 +125,7 @@ class SqliteStore(Reader):
         db.execute("pragma synchronous=full")
         db.set_wal_hook(self._checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
-        db.create_scalar_function("number_of", _number_of, 1, deterministic=True)
+        db.create_scalar_function("numbers_of", _numbers_of, 1, deterministic=True)
         return db
 
     def _recover(self) -> Opened:
@@ -291,8 +291,8 @@ class SqliteStore(Reader):
             "insert into subject_message"
             f" select {SEGMENT_OF.format('n')}, subject, n from message"
             " where n > ?1 and n <= ?2 and subject <> ''"
-            f" union select {SEGMENT_OF.format('n')}, number_of(raw), n from message"
-            " where n > ?1 and n <= ?2 and number_of(raw) <> '' order by 2, 3",
+            f" union select {SEGMENT_OF.format('n')}, value, n"
+            " from message, json_each(numbers_of(raw)) where n > ?1 and n <= ?2 order by 2, 3",
             (self._indexed_n, upto),
         )
         db.execute("update meta set value = ? where key = 'indexed_n'", (upto,))
@@ -331,7 +331,8 @@ class SqliteStore(Reader):
         db = self._db
         db.execute(
             f"delete from subject_message where segment = {SEGMENT_OF.format('?1')}"
-            " and subject in (?2, (select number_of(raw) from message where n = ?1)) and n = ?1",
+            " and subject in (select ?2 union select value from message, json_each(numbers_of(raw))"
+            " where message.n = ?1) and n = ?1",
             (n, subject),
         )
         db.execute("delete from message where n = ?", (n,))
@@ -393,9 +394,9 @@ def _use_log(db: apsw.Connection) -> None:
         raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
 
 
-def _number_of(*values: object) -> str:
+def _numbers_of(*values: object) -> str:
     (raw,) = values
-    return number_of(raw) if isinstance(raw, bytes) else ""
+    return numbers_of(raw) if isinstance(raw, bytes) else "[]"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -122,20 +122,44 @@ def test_trace_finds_a_subject_whether_indexed_yet_or_not(store: SqliteStore, st
 def test_another_systems_number_finds_the_subject_indexed_yet_or_not(
     store: SqliteStore, steps: int
 ) -> None:
-    store.write(batch_of(1, ["a"], "call-1", number="R-115"))
+    store.write(batch_of(1, ["a"], "call-1", number="KT-7 R-115"))
     store.write(batch_of(2, [str(n) for n in range(2, SEGMENT + 9)], "call-2"))
     store.write(batch_of(SEGMENT + 9, ["b"], "call-3", number="R-116"))
     rest = [str(n) for n in range(SEGMENT + 10, 2 * SEGMENT + 2)]
     store.write(batch_of(SEGMENT + 10, rest, "call-2"))
     for _ in range(steps):
         store.tidy()
-    found = [store.subject_of(one) for one in ("R-115", "R-116", "R-9")]
-    assert found == ["call-1", "call-3", None]
+    found = [store.subjects_of(one, 5) for one in ("R-115", "KT-7", "R-116", "R-9", "KT-7 R-115")]
+    assert found == [["call-1"], ["call-1"], ["call-3"], [], []]
     assert [message["id"] for message in store.trace("call-1", 10)] == ["a"]
     assert store.trace("R-115", 10) == []
     store.write(outcome(1))
     store.prune(AT + 1, 1)
-    assert store.subject_of("R-115") == (None if steps else "call-1")
+    assert store.subjects_of("R-115", 5) == ([] if steps else ["call-1"])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_number_of_several_subjects_finds_the_one_spoken_of_last_first(
+    store: SqliteStore, steps: int
+) -> None:
+    store.write(batch_of(1, ["a"], "call-1", number="patient-5"))
+    store.write(batch_of(2, ["b"], "call-2", number="R-2 patient-5"))
+    store.write(batch_of(3, [str(n) for n in range(3, SEGMENT + 1)], "call-9"))
+    store.write(batch_of(SEGMENT + 1, ["c"], "call-1", number="patient-5"))
+    rest = [str(n) for n in range(SEGMENT + 2, 2 * SEGMENT + 2)]
+    store.write(batch_of(SEGMENT + 2, rest, "call-9"))
+    for _ in range(steps):
+        store.tidy()
+    assert store.subjects_of("patient-5", 5) == ["call-1", "call-2"]
+    assert store.subjects_of("patient-5", 1) == ["call-1"]
+
+
+def test_only_so_many_numbers_of_a_message_are_looked_for(store: SqliteStore) -> None:
+    many = " ".join(f"R-{n}" for n in range(40))
+    store.write(batch_of(1, ["a"], "call-1", number=f"{'9' * 257} {many}"))
+    found = [n for n in range(40) if store.subjects_of(f"R-{n}", 1)]
+    assert found == list(range(15))
+    assert store.subjects_of("9" * 257, 1) == []
 
 
 def test_only_whole_segments_are_indexed(store: SqliteStore) -> None:
