@@ -291,6 +291,7 @@ class Ambulance:
                     "version": call.version,
                     "changed": call.changed,
                     "description": call.card.description,
+                    "ill": call.care.ill[0] if call.care else None,
                     "hospital": call.care.hospital if call.care else None,
                     "insured": call.care.insured if call.care else False,
                     "patient": call.care.patient if call.care else None,

@@ -18,14 +18,18 @@ import zmq
 
 from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
+from connectors.demo.signing import make_signer
 from connectors.sys112 import mapping
 from connectors.sys112.samples import Sample, day_of_cards
+from connectors.vimis.contract import load_terms
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 SMPBUS = Path(sys.executable).with_name("smpbus")
 PATIENCE_S = 60.0
 CONNECTORS = ("sys112", "smp", "ats", "rmis")
+# Started only where a test wants them, too.
+FEDERAL = ("remd", "vimis", "tfoms")
 RULES = mapping.load_rules()
 SETTINGS = """
 [bus]
@@ -88,31 +92,80 @@ failures_max = 3
 open_s = 0.2
 open_max_s = 0.4
 """
+BREAKER = "breaker = { failures_max = 3, open_s = 0.2, open_max_s = 0.4 }"
+DOCUMENTS = """
+[connectors.{name}.partner]
+url = "http://127.0.0.1:{port}/{path}"
+system = "{name}"
+timeout_s = 2.0
+{breaker}
+[connectors.{name}.document]
+organisation = {{ oid = "1.2.643.5.1.13.13.12.2.99.9999", name = "Станция" }}
+archive_file = "{folder}/{name}.db"
+[connectors.{name}.document.signer]
+key_file = "{folder}/keys/documents.key"
+certificate_file = "{folder}/keys/documents.pem"
+"""
+FEDERAL_SETTINGS = """
+[connectors.remd]
+listen = "127.0.0.1:{remd_door}"
+reply_to = "http://127.0.0.1:{remd_door}/remd"
+client = "house"
+accept_timeout_s = 1.0
+{remd_documents}
+[connectors.vimis]
+listen = "127.0.0.1:{vimis_door}"
+accept_timeout_s = 1.0
+check_after_s = 2.0
+{vimis_documents}
+[connectors.tfoms]
+listen = "127.0.0.1:{tfoms_door}"
+[connectors.tfoms.partner]
+url = "http://127.0.0.1:{tfoms}"
+system = "tfoms"
+timeout_s = 2.0
+{breaker}
+"""
 
 
 class House:
-    """All processes of one small region, in one folder."""
+    """All processes of one small region, in one folder; `more` are connectors of FEDERAL."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smpbus-", dir="/tmp"))
-        names = ("sys112", "sys112_door", "smp", "smp_door", "rmis", "rmis_door", "ats", "ami")
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.connectors = (*CONNECTORS, *more)
+        names = [f"{name}{end}" for name in (*CONNECTORS, *FEDERAL) for end in ("", "_door")]
+        ports = dict(zip((*names, "ami"), free_ports(len(names) + 1), strict=True))
+        self.ports = ports
         self.config = self.folder / "smpbus.toml"
-        told = SETTINGS.format(folder=self.folder, **self.ports)
+        told = SETTINGS.format(folder=self.folder, **ports)
+        if more:
+            told += self._federal()
         self.config.write_text(told, encoding="utf-8")
         for name in ("routes.toml", "permissions.toml"):
             shutil.copy(ROOT / "config" / name, self.folder / name)
         routes = self.folder / "routes.toml"
         text = routes.read_text(encoding="utf-8")
-        quick = text.replace("longest_ms = 60000", "first_ms = 100, longest_ms = 500")
+        quick = text.replace(", longest_ms = 60000", "")
+        quick = quick.replace("1000000 }", "1000000, first_ms = 100, longest_ms = 500 }")
         assert quick != text
         routes.write_text(quick, encoding="utf-8")
         password = self.folder / "ats.password"
         password.touch(mode=0o600)
         password.write_text(f"{AMI_USER}:{AMI_SECRET}\n", encoding="utf-8")
-        for name in ("router", "sys112", "smp", "ats", "rmis", "admin"):
+        for name in ("router", *self.connectors, "admin"):
             self.run("keys", "new", name, "--config", str(self.config))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _federal(self) -> str:
+        make_signer(self.folder / "keys")
+        documents = {
+            f"{name}_documents": DOCUMENTS.format(
+                name=name, path=path, port=self.ports[name], folder=self.folder, breaker=BREAKER
+            )
+            for name, path in (("remd", "emdr"), ("vimis", "receiver"))
+        }
+        return FEDERAL_SETTINGS.format(breaker=BREAKER, **documents, **self.ports)
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -146,8 +199,8 @@ class House:
         return ["sim", system, "--listen", here, "--connector", door, *quick]
 
     def start_all(self) -> None:
-        self.start("router", *CONNECTORS, *(f"sim-{name}" for name in CONNECTORS))
-        wait_for(lambda: self.ops("status")["sessions"] == len(CONNECTORS), "all sessions")
+        self.start("router", *self.connectors, *(f"sim-{name}" for name in self.connectors))
+        wait_for(lambda: self.ops("status")["sessions"] == len(self.connectors), "all sessions")
 
     def kill(self, name: str) -> None:
         """As a lost machine does it: no goodbye."""
@@ -218,11 +271,13 @@ class House:
 
     def _is_calm(self) -> bool:
         queues = {row["destination"]: row for row in self.ops("status")["queues"]}
-        rows = [queues[name] for name in CONNECTORS if name in queues]
-        waiting = [row[key] for row in rows for key in ("pending", "in_flight", "retrying")]
-        if len(rows) != len(CONNECTORS) or any(waiting):
+        rows = [queues[name] for name in self.connectors if name in queues]
+        waiting = [row[key] for row in rows for key in ("in_flight", "retrying")]
+        # A document's timer waits for fifteen days.
+        waiting += [row["pending"] for row in rows if row["destination"] not in FEDERAL]
+        if len(rows) != len(self.connectors) or any(waiting):
             return False  # asked first: the partners' ledgers are long
-        partners = [self.ledger(name) for name in CONNECTORS]
+        partners = [self.ledger(name) for name in self.connectors if name != "tfoms"]
         if any(one is None for one in partners):
             return False
         return not (partners[0]["pushing"] or any(one["living"] for one in partners[1:]))
@@ -314,6 +369,26 @@ def check_care(house: House) -> None:
         else:
             assert done.count("VisitRequest") == 1, call
             assert told.count("VisitState - done") == 1, call
+
+
+def check_documents(house: House) -> None:
+    """Every call card is one document in the federal register, and one in the federal system for
+    heart and vessels where that wants it; the ambulance has heard of each."""
+    heart = tuple(load_terms().diagnoses)
+    lived = [call for call in house.ledger("smp")["calls"] if "finished" in call["events"]]
+    hearts = [call for call in lived if call["ill"].startswith(heart)]
+    for name, calls in (("remd", lived), ("vimis", hearts)):
+        ids = {call["id"] for call in calls}
+        wait_for(lambda name=name, ids=ids: _heard(house, name) == ids, f"{name} to register all")  # type: ignore[misc]
+        entries = house.ledger(name)["entries"]
+        assert len({entry["key"] for entry in entries}) == len(entries) == len(calls)
+
+
+def _heard(house: House, register: str) -> set[str]:
+    """Return the calls of whose document the ambulance has heard, once, that it is registered."""
+    told = {call["id"]: call["told"] for call in house.ledger("smp")["calls"]}
+    words = f"DocumentState {register} registered"
+    return {call for call, said in told.items() if said.count(words) == 1}
 
 
 def without_cancels(seed: int, count: int) -> list[Sample]:

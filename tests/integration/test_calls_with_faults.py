@@ -11,17 +11,19 @@ from typing import Any, Final
 
 import pytest
 from house import (
+    FEDERAL,
     House,
     check_calls,
     check_care,
+    check_documents,
     check_reactions,
     without_cancels,
 )
 
-CALLS: Final = int(os.environ.get("CALLS", "40"))
-ROUNDS: Final = 6 + CALLS // 50
+CALLS: Final = int(os.environ.get("CALLS", "24"))
+ROUNDS: Final = 9 + CALLS // 30
 SEED: Final = 31
-PARTNERS: Final = ("sys112", "smp", "rmis")
+PARTNERS: Final = ("sys112", "smp", "rmis", "remd", "vimis", "tfoms")
 TROUBLE: Final[tuple[dict[str, Any], ...]] = (
     {"down": True},
     {"fail": 0.4},
@@ -33,7 +35,7 @@ WELL: Final = {"down": False, "fail": 0.0, "delay_s": 0.0, "spoil": "", "refuse"
 
 @pytest.fixture
 def house() -> Iterator[House]:
-    built = House()
+    built = House(*FEDERAL)
     yield built
     built.close()
 
@@ -53,6 +55,7 @@ def test_calls_end_whole_whatever_the_partners_do(house: House) -> None:
     check_calls(house, day)
     check_reactions(house)
     check_care(house)
+    check_documents(house)
     counters = house.ops("status")["counters"]
     assert counters["dead"] == 0
     assert counters["retried"] > 10  # there was trouble
@@ -60,8 +63,8 @@ def test_calls_end_whole_whatever_the_partners_do(house: House) -> None:
 
 def test_what_a_partner_refuses_is_a_dead_letter_that_says_why(house: House) -> None:
     house.start_all()
-    house.faults("rmis", refuse=0.1, seed=SEED)
-    day = without_cancels(SEED + 1, 30)
+    house.faults("rmis", refuse=0.2, seed=SEED)
+    day = without_cancels(SEED + 1, 12)
     house.drive(day)
     house.settle()
     check_calls(house, day)
