@@ -149,6 +149,10 @@ class AtsConnector(Connector):
         for change in self._groups.apply(packet, moment_of(packet, now)):
             await self._tell_operator(change)
 
+    def waiting(self) -> int:
+        """Return what waits for the bus, of what the exchange told, too."""
+        return self._outbox.waiting + super().waiting()
+
     # -- to the bus -----------------------------------------------------------------------------
 
     async def _tell_call(self, event: CallEvent) -> None:
