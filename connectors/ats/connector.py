@@ -123,6 +123,7 @@ class AtsConnector(Connector):
                 await asyncio.wait([reading], timeout=self.settings.ping_s)
                 if not reading.done():
                     await session.ask("Ping")
+                    self.partner.succeeded()
             await reading
         finally:
             self._session = None
