@@ -16,7 +16,7 @@ from typing import Self
 import zmq
 
 from proto import frames
-from proto.client import LOST_AFTER_S, PING_AFTER_S, SOFTWARE, configure_dealer
+from proto.client import LOST_AFTER_S, PING_AFTER_S, SOFTWARE, configure_dealer, encode_json
 from proto.errors import BusError, Code, NotConnected, Refused, RequestFailed
 from proto.keys import KeyPair, load_public
 from proto.message import Message
@@ -146,6 +146,12 @@ class BlockingBusClient:
     def reject(self, delivery: frames.DeliveredMessage, reason: str) -> None:
         """Settle: never; the message becomes a dead letter."""
         self._settle(frames.Settlement(delivery.delivery, frames.REJECT, None, reason[:300]))
+
+    def report(self, report: object) -> None:
+        """Tell operators how this process is: a `proto.report.PeerReport`, or JSON of its shape as
+        bytes. The newest replaces the one before. Raises ValueError when too long."""
+        self._peer.report(report if isinstance(report, bytes) else encode_json(report))
+        self._send_outbox()
 
     def _settle(self, settlement: frames.Settlement) -> None:
         self._peer.settle([settlement])

@@ -485,6 +485,12 @@ class BusClient:
         self._peer.reply(reply)
         self._send_outbox()
 
+    def report(self, report: object) -> None:
+        """Tell operators how this process is: a `proto.report.PeerReport`, or JSON of its shape as
+        bytes. Never waits; the newest replaces the one before. Raises ValueError when too long."""
+        self._peer.report(report if isinstance(report, bytes) else encode_json(report))
+        self._send_outbox()
+
     # -- the wire -----------------------------------------------------------------------------
 
     def _connect(self) -> None:

@@ -14,6 +14,7 @@ from proto.message import Message, Name
 
 PROTOCOL_VERSION: Final = 1
 BATCH_LENGTH_MAX: Final = 4096
+REPORT_BYTES_MAX: Final = 16 * 1024
 
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -169,6 +170,13 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes = b""
 
 
+class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a peer is, for operators: JSON of the shape of `proto.report.PeerReport`, bytes to the
+    router. Transient; the newest one of a session replaces the one before."""
+
+    body: Annotated[bytes, msgspec.Meta(max_length=REPORT_BYTES_MAX)]
+
+
 class Ping(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Payload of PING and of PONG, which returns the same number."""
 
@@ -199,6 +207,7 @@ DELIVER: Final = b"DELIVER"
 SETTLE: Final = b"SETTLE"
 REQUEST: Final = b"REQUEST"
 REPLY: Final = b"REPLY"
+REPORT: Final = b"REPORT"
 PING: Final = b"PING"
 PONG: Final = b"PONG"
 BYE: Final = b"BYE"
@@ -216,6 +225,7 @@ ROUTER_READS: Final[Readers] = {
     SETTLE: _decoder(Settle),
     REQUEST: _decoder(RequestRaw),
     REPLY: _decoder(Reply),
+    REPORT: _decoder(Report),
     PING: _decoder(Ping),
     PONG: _decoder(Ping),
     BYE: _decoder(Bye),

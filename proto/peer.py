@@ -57,6 +57,8 @@ class Peer:
         self.unaccepted: dict[int, Batch] = {}
         self.windows: dict[str, int] = {}
         self._settled_away: list[frames.Settlement] = []
+        self._report: bytes | None = None
+        self._reports_known = True  # until a router says that it knows no REPORT
         self._batch_number = 0
         self._outbox: list[Frames] = []
 
@@ -116,6 +118,17 @@ class Peer:
         """Answer a request."""
         self._send(frames.REPLY, reply)
 
+    def report(self, body: bytes) -> None:
+        """Tell operators how this peer is; the newest report is told after a reconnect, too.
+
+        Raises ValueError when it is longer than the wire allows.
+        """
+        if len(body) > frames.REPORT_BYTES_MAX:
+            raise ValueError(f"a report of {len(body)} bytes, of {frames.REPORT_BYTES_MAX}")
+        self._report = body
+        if self.welcome is not None:
+            self._send_report()
+
     def ping(self) -> None:
         """Show that this peer lives, and see whether the router does."""
         self._send(frames.PING, frames.Ping())
@@ -166,6 +179,8 @@ class Peer:
             self._send(frames.CREDIT, frames.Credit(destination, window))
         for batch in self.unaccepted.values():
             self._send_batch(batch)
+        self._reports_known = True
+        self._send_report()
         return [welcome]
 
     def _on_refused(self, refused: frames.RefusedBatch) -> list[Event]:
@@ -186,6 +201,9 @@ class Peer:
                 return []  # said to what was sent before the greeting; the greeting is under way
             self.welcome = None
             return [Disconnected(error.sentence)]
+        if error.code == Code.UNKNOWN_VERB and error.verb == frames.REPORT.decode():
+            self._reports_known = False  # an older router: it need not hear of it every time
+            return []
         if error.code in FATAL:
             self.welcome = None
             self.fatal = BusError(error.code, error.sentence)
@@ -194,6 +212,10 @@ class Peer:
     def _send_batch(self, batch: Batch) -> None:
         batch.refused.clear()
         self._send(frames.PUBLISH, frames.Publish(batch.number, list(batch.messages)))
+
+    def _send_report(self) -> None:
+        if self._report is not None and self._reports_known:
+            self._send(frames.REPORT, frames.Report(self._report))
 
     def _send(self, verb: bytes, payload: object) -> None:
         self._outbox.append([verb, frames.encode(payload)])

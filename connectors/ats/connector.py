@@ -124,6 +124,7 @@ class AtsConnector(Connector):
                 await asyncio.wait([reading], timeout=self.settings.ping_s)
                 if not reading.done():
                     await session.ask("Ping")
+                    self.partner.succeeded()
             await reading
         finally:
             self._session = None
@@ -149,6 +150,10 @@ class AtsConnector(Connector):
             await self._tell_call(event)
         for change in self._groups.apply(packet, moment_of(packet, now)):
             await self._tell_operator(change)
+
+    def waiting(self) -> int:
+        """Return what waits for the bus, of what the exchange told, too."""
+        return self._outbox.waiting + super().waiting()
 
     # -- to the bus -----------------------------------------------------------------------------
 

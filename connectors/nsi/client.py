@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from urllib.parse import urlencode
@@ -103,13 +104,12 @@ class NsiClient:
 
     async def _ask_once(self, path: str, shape: type[Shape], asked: dict[str, str]) -> Shape:
         rest_s = self.partner.breaker.wait_s(time.monotonic())
-        if rest_s:
-            raise Retry(text("connector.note_no_answer", why="resting"), rest_s)
-        await self.quota.take()
+        if not rest_s:  # nothing of the quota goes to one who would not be asked anyway
+            await self.quota.take()
         query = {"userKey": self._user_key, **asked}
         told = urlencode({name: value for name, value in query.items() if value})
-        answer = await self.partner.send("GET", f"{path}?{told}", b"", new_id())
-        return _read(answer, shape)
+        read = partial(_read, shape=shape)
+        return await self.partner.ask("GET", f"{path}?{told}", b"", new_id(), read)
 
 
 class CodeLists:

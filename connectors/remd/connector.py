@@ -106,11 +106,12 @@ class RemdConnector(Connector):
         message = contract.new_message()
         self.life.archive.sent(document.uid, message)
         request = self._request(document)
-        reply = await soap.ask(
+        accepted = await soap.ask(
             self.partner,
             "",
             contract.element("registerDocumentRequest", request),
             document.uid,
+            lambda reply: xml.read(reply.body, contract.Accepted),
             header=contract.header(
                 "registerDocument",
                 self.settings.partner.url,
@@ -119,10 +120,6 @@ class RemdConnector(Connector):
                 message,
             ),
         )
-        try:
-            accepted = xml.read(reply.body, contract.Accepted)
-        except BadInput:
-            raise Retry(text("connector.note_bad_reply", status=200)) from None
         if accepted.status == "error":
             return await self._refused(document, _codes(accepted.errors), at_once=True)
         await self.life.wait_for_answer(document)

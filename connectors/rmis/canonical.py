@@ -6,7 +6,7 @@ from urllib.parse import quote
 import msgspec
 
 from connectors.rmis.contract import Booked, Changes, Taken
-from connectors.runtime.partner import Partner
+from connectors.runtime.partner import Answer, Partner
 from connectors.runtime.reply import read_reply
 from proto import clinical, schemas
 from proto.client import Reject
@@ -42,14 +42,16 @@ class Canonical:
 
     async def summary(self, patient: str) -> clinical.PatientSummary:
         """Ask what a brigade must know; nothing known is an answer."""
-        answer = await self._partner.send(
-            "GET", f"/patients/{_part(patient)}/summary", b"", new_id()
-        )
-        if answer.status == 404:
-            return clinical.PatientSummary(patient=patient, known=False)
-        if answer.status >= 300:
-            raise Reject(f"HTTP {answer.status}")
-        return read_reply(answer, clinical.PatientSummary)
+
+        def read(answer: Answer) -> clinical.PatientSummary:
+            if answer.status == 404:
+                return clinical.PatientSummary(patient=patient, known=False)
+            if answer.status >= 300:
+                raise Reject(f"HTTP {answer.status}")
+            return read_reply(answer, clinical.PatientSummary)
+
+        path = f"/patients/{_part(patient)}/summary"
+        return await self._partner.ask("GET", path, b"", new_id(), read)
 
     async def hospitals(self, profile: str) -> clinical.HospitalAnswer:
         """Ask where there is a free bed."""
@@ -80,10 +82,12 @@ class Canonical:
     async def _ask(
         self, method: str, path: str, body: bytes, key: str, shape: type[Shape]
     ) -> Shape:
-        answer = await self._partner.send(method, path, body, key)
-        if answer.status >= 300:
-            raise Reject(f"HTTP {answer.status}")
-        return read_reply(answer, shape)
+        def read(answer: Answer) -> Shape:
+            if answer.status >= 300:
+                raise Reject(f"HTTP {answer.status}")
+            return read_reply(answer, shape)
+
+        return await self._partner.ask(method, path, body, key, read)
 
 
 def _part(value: str) -> str:

@@ -22,7 +22,7 @@ from connectors.runtime.body import BadInput
 from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
-from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -178,6 +178,10 @@ class RmrConnector(Connector):
             "refused": self.load.refused,
         }
         return {"load": load, "lookup": self.lookup.figures()}
+
+    def partners(self) -> list[Partner]:
+        """Return the register, and НСИ when it is asked for names."""
+        return [self.partner] if self._nsi is None else [self.partner, self._nsi.partner]
 
     def app(self) -> Starlette:
         """Return the page of figures, GET /figures."""

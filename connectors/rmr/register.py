@@ -1,9 +1,8 @@
 """The register as a client sees it: pages, changes, one worker; a lost request is repeated."""
 
 import asyncio
-import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -17,6 +16,7 @@ from proto.wording import text
 
 ATTEMPTS_MAX: Final = 3
 PAUSE_MAX_S: Final = 30.0
+Page = TypeVar("Page")
 
 
 class CursorLost(Exception):
@@ -33,39 +33,37 @@ class Register:
 
     async def page(self, after: str | None) -> contract.WorkerPage:
         """Return the workers after a cursor, the first ones for None. Raises also CursorLost."""
-        answer = await self._get("/workers", {"after": after})
-        page = read_reply(answer, contract.WorkerPage)
+        page = await self._get("/workers", {"after": after}, contract.WorkerPage)
         if page.next is not None and (page.next == after or not page.workers):
             raise Retry(text("rmr.note_stands"))
         return page
 
     async def changes(self, since: str) -> contract.ChangePage:
         """Return what changed after a cursor. Raises also CursorLost."""
-        answer = await self._get("/workers/changes", {"since": since})
-        page = read_reply(answer, contract.ChangePage)
+        page = await self._get("/workers/changes", {"since": since}, contract.ChangePage)
         if page.more and page.next == since:
             raise Retry(text("rmr.note_stands"))
         return page
 
     async def find(self, question: contract.Question) -> dict[str, Any] | None:
         """Return one worker's record, None when there is none. Not repeated: somebody waits."""
-        answer = await self._send("POST", "/workers/find", msgspec.json.encode(question))
-        if answer.status == 404:
-            return None
-        _check(answer)
-        return read_reply(answer, dict[str, Any])
+        body = msgspec.json.encode(question)
+        return await self._partner.ask("POST", "/workers/find", body, new_id(), _found)
 
-    async def _get(self, path: str, query: Mapping[str, str | None]) -> Answer:
+    async def _get(self, path: str, query: Mapping[str, str | None], shape: type[Page]) -> Page:
         asked = {"size": str(self._page_size), **query}
         told = urlencode({name: value for name, value in asked.items() if value is not None})
+
+        def read(answer: Answer) -> Page:
+            if answer.status == 410:
+                raise CursorLost
+            _check(answer)
+            return read_reply(answer, shape)
+
         attempt = 1
         while True:
             try:
-                answer = await self._send("GET", f"{path}?{told}", b"")
-                if answer.status == 410:
-                    raise CursorLost
-                _check(answer)
-                return answer
+                return await self._partner.ask("GET", f"{path}?{told}", b"", new_id(), read)
             except Retry as retry:
                 if attempt == ATTEMPTS_MAX or not self._partner.breaker.closed:
                     raise
@@ -73,11 +71,13 @@ class Register:
             attempt += 1
             await asyncio.sleep(min(pause_s, PAUSE_MAX_S))
 
-    async def _send(self, method: str, path: str, body: bytes) -> Answer:
-        rest_s = self._partner.breaker.wait_s(time.monotonic())
-        if rest_s:
-            raise Retry(text("connector.note_no_answer", why="resting"), rest_s)
-        return await self._partner.send(method, path, body, new_id())
+
+def _found(answer: Answer) -> dict[str, Any] | None:
+    """Raises Retry or Reject."""
+    if answer.status == 404:
+        return None
+    _check(answer)
+    return read_reply(answer, dict[str, Any])
 
 
 def _check(answer: Answer) -> None:

@@ -59,12 +59,21 @@ class Connector:
         await asyncio.Event().wait()
 
     def figures(self) -> dict[str, Any]:
-        """Return this connector's own counters (lookups, loads), as JSON can hold them.
+        """Return this connector's own counters (loads, documents), as JSON can hold them, without
+        personal data and within a few kilobytes.
 
-        The wire has no way yet to carry them to `smpbus status`; a connector that has any shows
-        them on its own listener.
+        They reach `smpbus partners --json` every few seconds; "lookup", the figures of a `Lookup`,
+        is shown by `smpbus partners` and `smpbus status`, and is on the metrics page.
         """
         return {}
+
+    def partners(self) -> list[Partner]:
+        """Return the systems that are asked, for operators: the first one is the partner."""
+        return [self.partner]
+
+    def waiting(self) -> int:
+        """Return how many messages wait to be accepted by the bus."""
+        return self.ingress.waiting
 
     async def close(self) -> None:
         """Let go of the partner."""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from connectors.runtime.body import BadInput, read_body
-from connectors.runtime.ingress import Ingress, NotAccepted
+from connectors.runtime.ingress import REJECTED, Ingress, NotAccepted
 from connectors.runtime.log import LOG
 from proto import schemas
 from proto.message import Message, now_ms
@@ -126,11 +126,11 @@ class Door:
             )
         )
         message = Message.new(
-            "input.rejected.v1",
+            REJECTED,
             self._ingress.name,
             rejected,
             subject=self._subject(about) if about else "",
-            id=message_id("input.rejected.v1", operation, about, digest),
+            id=message_id(REJECTED, operation, about, digest),
             expires=now_ms() + REJECTED_KEPT_MS,
         )
         try:

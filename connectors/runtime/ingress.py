@@ -9,6 +9,7 @@ from proto.errors import TEMPORARY, BusError, Refused
 from proto.message import Message
 
 OPEN_MAX: Final = 2000
+REJECTED: Final = "input.rejected.v1"
 
 
 class NotAccepted(Exception):
@@ -30,6 +31,12 @@ class Ingress:
         self._timeout_s = timeout_s
         self._retry_after_s = retry_after_s
         self._open: dict[str, asyncio.Future[None]] = {}
+        self.rejected = 0  # inputs of the partner that were not of the contract
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the router."""
+        return len(self._open)
 
     @property
     def name(self) -> str:
@@ -38,6 +45,7 @@ class Ingress:
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when every message is on the router's disk. Raises NotAccepted."""
+        self.rejected += sum(message.type == REJECTED for message in messages)
         if not self._bus.connected:
             raise self._no("not_connected", "The service bus is away; please repeat.")
         if len(self._open) + len(messages) > OPEN_MAX:

@@ -30,6 +30,11 @@ class Outbox:
         """Take a message; waits while there is no room."""
         await self._queue.put(message)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the router."""
+        return self._queue.qsize() + len(self._batch)
+
     async def drain(self) -> None:
         """Wait until all that was put in is on the router's disk, or refused for good."""
         await self._queue.join()

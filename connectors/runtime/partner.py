@@ -2,14 +2,17 @@
 
 Failures are of two kinds. Those that may pass (no connection, no answer in time, 408, 425, 429,
 5xx, and 401/407, which are our own settings) raise Retry. Every other refusal is about the message
-itself and raises Reject, unless the connector expects it.
+itself and raises Reject, unless the connector expects it. A partner that is silent, cannot serve us
+now or talks nonsense fails: after some failures in a row it is left alone for a while, and who asks
+meanwhile gets Retry at once.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,12 +22,14 @@ from connectors.runtime.http import HttpAnswer as Answer
 from connectors.runtime.http import HttpClient, Unreachable
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.outage import Outage
+from connectors.runtime.tally import Tally
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.wording import text
 
-__all__ = ["Answer", "Partner", "PartnerSettings"]
+__all__ = ["Answer", "BadReply", "Partner", "PartnerSettings"]
 
+Result = TypeVar("Result")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 AWAY: Final = frozenset({429, 502, 503, 504})
@@ -46,6 +51,10 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     breaker: BreakerSettings = BreakerSettings()
 
 
+class BadReply(Retry):
+    """An answer that is not of the contract: a page of some gateway, a service being repaired."""
+
+
 class Partner:
     """Requests to one partner, within its rate, its timeouts and its breaker."""
 
@@ -56,6 +65,7 @@ class Partner:
         self.on_change: Callable[[], None] = lambda: None
         host = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.outage = Outage(settings.system or name, host)
+        self.tally = Tally()
         self._limiter = Limiter(settings.rate_per_s, settings.rate_burst)
         user, password = credentials(settings.credentials_file)
         self._http = HttpClient(
@@ -85,28 +95,90 @@ class Partner:
         Answers 2xx are returned, and so are those `explained`, which a contract may explain in
         their body: 400, 403, 404, 409, 410 and 422; SOAP 1.1 tells its Faults with 500.
         """
+        return await self.ask(method, path, body, key, _as_it_is, headers, explained)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        key: str,
+        read: Callable[[Answer], Result],
+        headers: Mapping[str, str] | None = None,
+        explained: Collection[int] = EXPLAINED,
+    ) -> Result:
+        """Ask as `send` does and return what `read` makes of the answer. When it raises BadReply
+        the partner has failed, whatever else it raises or returns shows that it is there."""
+        answer = await self.fetch(method, path, body, key, headers, explained)
+        try:
+            result = read(answer)
+        except BadReply as bad:
+            self.failed(str(bad), "reply")
+            raise
+        except Exception:
+            self.succeeded()
+            raise
+        self.succeeded()
+        return result
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        key: str,
+        headers: Mapping[str, str] | None = None,
+        explained: Collection[int] = EXPLAINED,
+    ) -> Answer:
+        """Ask as `send` does, for whoever reads the answer elsewhere: he says `succeeded`, or
+        `failed` when it cannot be read."""
         wait_s = self._limiter.take(time.monotonic())
         if wait_s:
             await asyncio.sleep(wait_s)
-        sent = {**(headers or {}), "idempotency-key": key}
-        try:
-            async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
-                answer = await self._http.request(method, path, body, sent)
-        except Unreachable as error:
-            self.failed()
-            raise Retry(text("connector.note_no_answer", why=error.kind)) from None
-        except TimeoutError:
-            self.failed()
-            raise Retry(text("connector.note_no_answer", why="timeout")) from None
+        within_s = self.settings.timeout_s + self.settings.connect_timeout_s
+        rest_s = self.breaker.admit(time.monotonic(), within_s)
+        if rest_s:
+            raise Retry(text("connector.note_resting", seconds=math.ceil(rest_s)), rest_s)
+        answer = await self._request(
+            method, path, body, {**(headers or {}), "idempotency-key": key}
+        )
         if answer.status in AWAY:
             self.failed(f"HTTP {answer.status}")
-        else:
+            raise Retry(f"HTTP {answer.status}", retry_after_s(answer))
+        try:
+            classify(answer, explained)
+        except (Retry, Reject):
             self.succeeded()
-        classify(answer, explained)
+            raise
         return answer
 
-    def failed(self, answer: str = "") -> None:
-        """Note that the partner did not answer, or that it answered it cannot serve us now."""
+    async def _request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> Answer:
+        """Raises Retry when no answer came."""
+        began = time.monotonic()
+        self.tally.requests += 1
+        try:
+            async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
+                answer = await self._http.request(method, path, body, headers)
+        except Unreachable as error:
+            why = error.kind
+        except TimeoutError:
+            why = "timeout"
+        except asyncio.CancelledError:
+            self.breaker.released()
+            raise
+        else:
+            now = time.monotonic()
+            self.tally.answered((now - began) * 1000, now)
+            return answer
+        self.failed(kind=why.replace(" ", "_"))
+        raise Retry(text("connector.note_no_answer", why=why))
+
+    def failed(self, answer: str = "", kind: str = "") -> None:
+        """Note that the partner did not answer, or what it answered when it cannot serve us now;
+        `kind` is the word under which it is counted."""
+        self.tally.failures[kind or ("unready" if answer else "connect")] += 1
         now = time.monotonic()
         self.breaker.failed(now)
         self.outage.failed(now, answer)
@@ -120,6 +192,10 @@ class Partner:
         self.outage.recovered(time.monotonic())
         if not was_closed:
             self.on_change()
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
 
 def classify(answer: Answer, explained: Collection[int] = EXPLAINED) -> None:

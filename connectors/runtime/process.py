@@ -19,6 +19,7 @@ import uvloop
 from connectors.runtime.connector import Connector
 from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
+from connectors.runtime.reporter import Reporter
 from connectors.runtime.serving import HttpServer, allow_only, bind
 from connectors.runtime.settings import Loaded, find_config, load
 from proto.client import BusClient
@@ -63,7 +64,13 @@ async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
         LOG.info(text("connector.started", name=name, address=loaded.address))
         notify("READY=1")
         await _first_of(
-            stop.wait(), intake.run(), connector.stay(), _watch(bus), _poll(connector), _watchdog()
+            stop.wait(),
+            intake.run(),
+            connector.stay(),
+            _watch(bus),
+            _poll(connector),
+            Reporter(connector).run(),
+            _watchdog(),
         )
     except BusError as error:
         raise StartError(text("connector.unwelcome", reason=error.sentence), EX_NOPERM) from None

@@ -1,18 +1,18 @@
-"""A partner's JSON answer as the shape that its contract names."""
+"""A partner's JSON answer as the shape that its contract names. To be read inside `Partner.ask`,
+so that nonsense counts as a failure of the partner."""
 
 from typing import TypeVar
 
 import msgspec
 
-from connectors.runtime.partner import Answer
-from proto.client import Retry
+from connectors.runtime.partner import Answer, BadReply
 from proto.wording import text
 
 Shape = TypeVar("Shape")
 
 
 def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
-    """Return the body as `shape`. Raises Retry when it is not JSON, or not of this shape: a page
+    """Return the body as `shape`. Raises BadReply when it is not JSON, or not of this shape: a page
     of some gateway, an answer cut short, a service being repaired."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
@@ -20,4 +20,4 @@ def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
             return msgspec.json.decode(answer.body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # its text may quote the body
-    raise Retry(text("connector.note_bad_reply", status=answer.status))
+    raise BadReply(text("connector.note_bad_reply", status=answer.status))

@@ -8,7 +8,7 @@ is with the address that the caller used.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from lxml import etree
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from connectors.runtime import xml
 from connectors.runtime.body import BadInput, read_body
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
-from connectors.runtime.partner import EXPLAINED, Partner
+from connectors.runtime.partner import EXPLAINED, Answer, BadReply, Partner
 from proto.client import Reject, Retry
 from proto.wording import text
 
@@ -31,6 +31,7 @@ CODES: Final = {
     SOAP11: {"sender": "Client", "receiver": "Server", "mustUnderstand": "MustUnderstand"},
     SOAP12: {"sender": "Sender", "receiver": "Receiver", "mustUnderstand": "MustUnderstand"},
 }
+Result = TypeVar("Result")
 LANG: Final = "{http://www.w3.org/XML/1998/namespace}lang"
 ADDRESS: Final = b"{address}"
 
@@ -109,24 +110,33 @@ async def ask(
     path: str,
     body: xml.Element,
     key: str,
+    read: Callable[[Call], Result],
     *,
     header: Collection[xml.Element] = (),
     soap: str = SOAP12,
-) -> Call:
-    """Ask a partner whose WSDL is not to be had. Raises Retry, or Reject for a sender's Fault."""
+) -> Result:
+    """Ask a partner whose WSDL is not to be had, and return what `read` makes of the answer; it may
+    raise BadInput. Raises Retry, or Reject for a sender's Fault."""
     sent = {"content-type": f"{CONTENT_TYPE[soap]}; charset=utf-8", "accept": "*/*"}
     raw = envelope(body, header, soap)
-    answer = await partner.send("POST", path, raw, key, sent, explained=EXPLAINED | {500})
-    try:
-        call = read_envelope(answer.body)
-    except BadInput:
-        raise Retry(text("connector.note_bad_reply", status=answer.status)) from None
-    if xml.local(call.body) != "Fault":
-        return call
+
+    def told(answer: Answer) -> Result:
+        try:
+            call = read_envelope(answer.body)
+            if xml.local(call.body) != "Fault":
+                return read(call)
+        except BadInput:
+            raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
+        raise _refused(call)
+
+    return await partner.ask("POST", path, raw, key, told, sent, EXPLAINED | {500})
+
+
+def _refused(call: Call) -> Retry | Reject:
     code = call.body.findtext("faultcode") or call.body.findtext("{*}Code/{*}Value") or ""
     code = code.rpartition(":")[2][:40]
     note = text("connector.note_fault", code=code)
-    raise Reject(note) if code.partition(".")[0] in SENDERS else Retry(note)
+    return Reject(note) if code.partition(".")[0] in SENDERS else Retry(note)
 
 
 class SoapService:

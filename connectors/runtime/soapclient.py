@@ -16,7 +16,7 @@ import zeep.exceptions
 import zeep.helpers
 import zeep.transports
 
-from connectors.runtime.partner import EXPLAINED, Answer, Partner
+from connectors.runtime.partner import EXPLAINED, Answer, BadReply, Partner
 from connectors.runtime.soap import SENDERS
 from proto.client import Reject, Retry
 from proto.wording import text
@@ -56,7 +56,7 @@ class _Transport(zeep.transports.Transport):
     def post(self, address: str, message: bytes, headers: dict[str, str]) -> _Response:
         """Send from a thread of ours and wait. Raises Retry or Reject."""
         key = headers.pop(KEY)
-        sending = self._partner.send(
+        sending = self._partner.fetch(
             "POST", self._path, message, key, headers, explained=EXPLAINED | {500}
         )
         return _Response(asyncio.run_coroutine_threadsafe(sending, self._loop).result())
@@ -82,6 +82,7 @@ class SoapClient:
             forbid_external=True,
             xml_huge_tree=False,
         )
+        self._partner = partner
         self._client = zeep.Client(  # type: ignore[no-untyped-call]
             str(wsdl), transport=_Transport(partner, path, wsdl.parent), settings=settings
         )
@@ -100,28 +101,42 @@ class SoapClient:
         `fields` are those of the request's element; `key` goes with the HTTP request.
         """
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._pool, self._call, operation, key, fields)
-        if not isinstance(answer, dict):  # zeep takes the only child of an answer out of it
-            answer = dict.fromkeys(shape.__struct_encode_fields__[:1], answer)
         try:
-            return msgspec.convert(answer, shape, strict=False)
-        except msgspec.ValidationError:
-            raise Retry(text("connector.note_bad_reply", status=200)) from None
+            answer = await loop.run_in_executor(self._pool, self._call, operation, key, fields)
+            told = _shaped(answer, shape)
+        except BadReply as bad:
+            self._partner.failed(str(bad), "reply")
+            raise
+        except zeep.exceptions.Fault as fault:
+            self._partner.succeeded()
+            raise _refused(fault) from None
+        self._partner.succeeded()
+        return told
 
     def _call(self, operation: str, key: str, fields: dict[str, Any]) -> Any:
         try:
             with self._client.settings(extra_http_headers={KEY: key}):
                 answer = self._service[operation](**fields)
-        except zeep.exceptions.Fault as fault:
-            raise _refused(fault) from None
+        except zeep.exceptions.Fault:
+            raise
         except zeep.exceptions.TransportError as error:
-            raise Retry(text("connector.note_bad_reply", status=error.status_code)) from None
+            raise BadReply(text("connector.note_bad_reply", status=error.status_code)) from None
         except (zeep.exceptions.ValidationError, TypeError):
             # What the WSDL requires is missing from what we were given: repeating cannot help.
             raise Reject(text("connector.note_bad_body")) from None
         except (zeep.exceptions.Error, ValueError, LookupError, AttributeError):  # not an envelope
-            raise Retry(text("connector.note_bad_reply", status=200)) from None
+            raise BadReply(text("connector.note_bad_reply", status=200)) from None
         return zeep.helpers.serialize_object(answer, dict)  # type: ignore[no-untyped-call]
+
+
+def _shaped(answer: Any, shape: type[Shape]) -> Shape:
+    """Raises BadReply."""
+    if not isinstance(answer, dict):  # zeep takes the only child of an answer out of it
+        answer = dict.fromkeys(shape.__struct_encode_fields__[:1], answer)
+    try:
+        return msgspec.convert(answer, shape, strict=False)
+    except msgspec.ValidationError:
+        raise BadReply(text("connector.note_bad_reply", status=200)) from None
 
 
 def _refused(fault: zeep.exceptions.Fault) -> Retry | Reject:

@@ -12,12 +12,12 @@ from connectors.runtime.body import convert, decode
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.number import numbers
-from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.smp import contract
 from connectors.smp.questions import Questions
 from proto import catalogue, schemas
-from proto.client import Delivery, Reject, Retry
+from proto.client import Delivery, Reject
 from proto.message import Message, Priority
 from proto.wording import text
 
@@ -76,14 +76,7 @@ class SmpConnector(Connector):
         path = PATHS.get(message.type)
         if path is None:
             raise Reject(text("connector.note_no_type", type=message.type))
-        answer = await self.partner.send("POST", path, message.body, delivery.key)
-        if answer.status >= 300:
-            raise Reject(f"HTTP {answer.status}")
-        try:
-            reply = msgspec.json.decode(answer.body, type=contract.CallReply)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Retry(text("connector.note_bad_reply", status=answer.status)) from None
-        return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()
+        return await self.partner.ask("POST", path, message.body, delivery.key, noted)
 
     # -- from the ambulance system --------------------------------------------------------------
 
@@ -196,3 +189,14 @@ def _patients(given: Any) -> list[str | None]:
         patient: schemas.Person | None = getattr(given, "patient", None)
         persons = [] if patient is None else [patient]
     return [one.id for one in persons if one.identified_by]
+
+
+def noted(answer: Answer) -> str:
+    """Return the note of an answer. Raises BadReply or Reject."""
+    if answer.status >= 300:
+        raise Reject(f"HTTP {answer.status}")
+    try:
+        reply = msgspec.json.decode(answer.body, type=contract.CallReply)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
+    return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()

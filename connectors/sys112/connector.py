@@ -16,7 +16,7 @@ from connectors.runtime.body import BadInput, convert, decode
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.number import numbers
-from connectors.runtime.partner import Answer, PartnerSettings
+from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.sys112 import contract, mapping, soapdoor
 from proto import schemas
@@ -82,14 +82,13 @@ class Sys112Connector(Connector):
         return await self._send(asked, delivery)
 
     async def _ask_json(self, method: str, path: str, body: bytes, key: str) -> tuple[int, str]:
-        answer = await self.partner.send(method, path, body, key)
-        return answer.status, business_code(answer)
+        return await self.partner.ask(method, path, body, key, coded)
 
     async def _ask_soap(self, request: contract.Part | dict[str, Any], key: str) -> tuple[int, str]:
         name = "UpdateCard" if isinstance(request, dict) else type(request).__name__
         body = soapdoor.request(name, request)
-        reply = await soap.ask(self.partner, "", body, key, soap=soap.SOAP11)
-        return 200, soapdoor.code_of(reply)
+        code = await soap.ask(self.partner, "", body, key, soapdoor.code_of, soap=soap.SOAP11)
+        return 200, code
 
     def _reaction(
         self, status: schemas.StatusEvent
@@ -105,8 +104,8 @@ class Sys112Connector(Connector):
     async def _send(self, ask: Callable[[], Awaitable[tuple[int, str]]], delivery: Delivery) -> str:
         try:
             status, code = await ask()
-            if code in ("500", "503") or not code:
-                raise Retry(f"HTTP {status}, Code {code or 'missing'}")
+            if code in ("500", "503"):
+                raise Retry(f"HTTP {status}, Code {code}")
         except Retry as retry:
             after_s = max(retry.after_s or 0.0, self._repeat_after_s(delivery.attempt))
             raise Retry(str(retry), after_s) from None
@@ -205,12 +204,15 @@ class Sys112Connector(Connector):
         )
 
 
-def business_code(answer: Answer) -> str:
-    """Return the Code of a reply, or "" when the body is not a reply of the contract."""
+def coded(answer: Answer) -> tuple[int, str]:
+    """Return the status and the Code of a reply. Raises BadReply when it has none."""
     try:
-        return msgspec.json.decode(answer.body, type=_Coded).Code
+        code = msgspec.json.decode(answer.body, type=_Coded).Code
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
+        code = ""
+    if not code:
+        raise BadReply(f"HTTP {answer.status}, Code missing")
+    return answer.status, code
 
 
 class _Coded(msgspec.Struct):

@@ -13,7 +13,6 @@ from lxml import etree
 from starlette.routing import Route
 
 from connectors.runtime import soap, xml
-from connectors.runtime.body import BadInput
 from connectors.runtime.door import Door
 from connectors.sys112 import contract
 from proto.message import Message
@@ -95,8 +94,5 @@ def request(name: str, value: contract.Part | dict[str, Any]) -> xml.Element:
 
 
 def code_of(reply: soap.Call) -> str:
-    """Return the Code of an answer, "" when it is not one of the contract."""
-    try:
-        return xml.read(reply.body, PlainReply).Code
-    except BadInput:
-        return ""
+    """Return the Code of an answer. Raises BadInput."""
+    return xml.read(reply.body, PlainReply).Code

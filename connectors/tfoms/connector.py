@@ -17,7 +17,7 @@ from connectors.lookup import INSURED, Lookup, LookupSettings
 from connectors.lookup.question import spelt
 from connectors.runtime import checks
 from connectors.runtime.connector import Connector
-from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.reply import read_reply
 from connectors.runtime.settings import ConnectorSettings
 from proto import schemas
@@ -81,16 +81,7 @@ class TfomsConnector(Connector):
     async def _ask(self, asked: schemas.InsuranceQuestion) -> schemas.InsuranceAnswer | None:
         """Ask the fund; None when it knows nobody. Raises Retry or Reject."""
         body = msgspec.json.encode(asked)
-        reply = await self.partner.send("POST", PATH, body, new_id())
-        if reply.status >= 300:
-            raise Reject(f"HTTP {reply.status}")
-        answer = read_reply(reply, schemas.InsuranceAnswer)
-        count = len(answer.persons)
-        fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
-        sound = all(checks.enp_problem(one.enp) is None for one in answer.persons)
-        if not fits[answer.outcome] or not sound:
-            raise Retry(text("connector.note_bad_reply", status=reply.status))
-        return answer if answer.persons else None
+        return await self.partner.ask("POST", PATH, body, new_id(), _read)
 
     def figures(self) -> dict[str, Any]:
         """Return the counters of lookups."""
@@ -103,6 +94,19 @@ class TfomsConnector(Connector):
             return Response(msgspec.json.encode(self.figures()), media_type="application/json")
 
         return Starlette(routes=[Route("/figures", figures)])
+
+
+def _read(reply: Answer) -> schemas.InsuranceAnswer | None:
+    """Raises BadReply or Reject."""
+    if reply.status >= 300:
+        raise Reject(f"HTTP {reply.status}")
+    answer = read_reply(reply, schemas.InsuranceAnswer)
+    count = len(answer.persons)
+    fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
+    sound = all(checks.enp_problem(one.enp) is None for one in answer.persons)
+    if not fits[answer.outcome] or not sound:
+        raise BadReply(text("connector.note_bad_reply", status=reply.status))
+    return answer if answer.persons else None
 
 
 def problem(asked: schemas.InsuranceQuestion) -> str | None:

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "status": "router.commands.state:status",
     "queues": "router.commands.state:queues",
     "sessions": "router.commands.state:sessions",
+    "partners": "router.commands.partners:partners",
     "trace": "router.commands.timeline:trace",
     "tail": "router.commands.follower:tail",
     "send": "router.commands.sender:send",

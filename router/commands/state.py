@@ -8,6 +8,7 @@ import click
 
 from proto.wording import text
 from router.commands.option import ask, common, echo_json, machine
+from router.commands.partners import print_summary
 from router.commands.table import local_time, print_table, size, span, styled
 
 
@@ -20,6 +21,7 @@ def status(path: Path | None, as_json: bool) -> None:
     if as_json:
         return echo_json(result)
     _print_head(result)
+    print_summary(result["partners"])
     click.echo()
     _print_queues(result["queues"])
 

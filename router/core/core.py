@@ -229,6 +229,8 @@ class Core:
                 self._request(session, payload, now)
             case frames.Reply():
                 self._reply(session, payload)
+            case frames.Report(body):
+                session.take_report(body, now.wall_ms)
             case frames.Ping() if verb == frames.PING:
                 self._send(session.peer, frames.PONG, payload)
             case frames.Bye(reason):

@@ -36,7 +36,15 @@ class Session:
         self.routed: dict[tuple[str, int], Target] = {}
         self.published = 0
         self.acked = 0
+        self.report = b""  # the newest, for operators: nothing in the core depends on it
+        self.reported_at: int | None = None
+        self.reports = 0
         self.asking = 0  # questions that wait for their reply
+
+    def take_report(self, body: bytes, wall_ms: int) -> None:
+        """Keep what the peer says of itself instead of what it said before."""
+        self.report, self.reported_at = body, wall_ms
+        self.reports += 1
 
     def held(self) -> int:
         """Return how many deliveries are in this session's hands."""

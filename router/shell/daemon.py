@@ -41,6 +41,8 @@ from router.shell.lock import lock_folder
 from router.shell.operator import Operator
 from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.pages import Pages, listen
+from router.shell.partnermetrics import Labels
+from router.shell.partners import Partners
 from router.shell.socket import bind, open_router, self_test
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
@@ -88,6 +90,8 @@ class Daemon:
         self.turns = 0
         self.turn_s = 0.0
         self.core: Core
+        self.partners: Partners
+        self.labels = Labels()
         self.writer: Writer
         self._beats = 0
         self._tidying = False
@@ -163,6 +167,7 @@ class Daemon:
             raise _untrusted(error) from None
         self._cleanup.push_async_callback(self.writer.close)
         self.core = Core(self.settings, opened.bus, opened.epoch, random.Random())
+        self.partners = Partners(self.core)
         for destination, totals in opened.totals.items():
             self.core.queue_of(destination).totals.update(totals)
         for destination, reason in opened.holds.items():
@@ -335,6 +340,7 @@ class Daemon:
     def _beat(self) -> None:
         self._beats += 1
         self.core.beat(self.now())
+        self._tell_partners()
         self._refresh_keys()
         self._judge_disk()
         if all(self.live().values()):
@@ -343,6 +349,12 @@ class Daemon:
             self._prune()
         self._tidy()
         self._flush()
+
+    def _tell_partners(self) -> None:
+        for event in self.partners.watch(now_ms()):
+            if self.core.observed:
+                self._events.publish("partner", event)
+                self._events.check()
 
     def _tidy(self) -> None:
         """Let the store catch up with what it puts off, in steps that delay nobody."""
@@ -410,6 +422,9 @@ class Daemon:
         async def sessions(_: dict[str, Any]) -> dict[str, Any]:
             return {"sessions": report.session_rows(self)}
 
+        async def partners(_: dict[str, Any]) -> dict[str, Any]:
+            return {"partners": self.partners.rows()}
+
         async def metrics(_: dict[str, Any]) -> dict[str, Any]:
             return {"text": report.metrics_page(self).decode()}
 
@@ -420,8 +435,8 @@ class Daemon:
             return self._reload()
 
         commands = Operator(self).commands() | {
-            "queues": queues, "sessions": sessions, "metrics": metrics, "trace": self._trace,
-            "reload": reload,
+            "queues": queues, "sessions": sessions, "partners": partners, "metrics": metrics,
+            "trace": self._trace, "reload": reload,
         }  # fmt: skip
         waiting = {name: self._when_started(command) for name, command in commands.items()}
         return waiting | {"status": status, "version": versions}

@@ -1,8 +1,9 @@
-"""The HTTP side: the Prometheus page and the three health questions.
+"""The HTTP side: the Prometheus page, the health questions, and which partners answer.
 
 /livez: does the loop complete durable turns; /readyz (and /healthz): would a message be accepted
 now. A partner that is down never makes the router unhealthy: it would be restarted into the
-outage.
+outage. /partners tells of it, with 200 whatever it tells: "ok" says whether all that were asked
+answer, "partners" has a row per connector.
 """
 
 import asyncio
@@ -11,12 +12,14 @@ import socket as posix
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from router.shell.partners import all_well
 from router.shell.report import metrics_page
 from router.shell.socket import bind_error
 
@@ -45,6 +48,7 @@ class Pages:
             Route("/livez", self._live),
             Route("/readyz", self._ready),
             Route("/healthz", self._ready),
+            Route("/partners", self._partners),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes), log_config=None, access_log=False, lifespan="off",
@@ -60,6 +64,11 @@ class Pages:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(metrics_page(self._daemon), headers={"content-type": METRICS_TYPE})
+
+    async def _partners(self, _: Request) -> Response:
+        partners = self._daemon.partners
+        page = {"ok": all_well(partners.connectors()), "partners": partners.rows()}
+        return Response(msgspec.json.encode(page), media_type="application/json")
 
     async def _live(self, _: Request) -> Response:
         return _verdict(self._daemon.live())

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from proto.frames import PROTOCOL_VERSION
 from router.core.queue import Queue
+from router.shell.partnermetrics import partner_metrics
 
 if TYPE_CHECKING:
     from router.shell.daemon import Daemon
@@ -70,6 +71,8 @@ def session_rows(daemon: "Daemon") -> list[dict[str, Any]]:
             "in_flight": session.held(),
             "published": session.published,
             "acked": session.acked,
+            "reports": session.reports,
+            "reported_at": session.reported_at,
         }
         for session in daemon.core.sessions.values()
     ]
@@ -91,6 +94,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "open": sum(queue.open for queue in core.queues.values()),
         "sessions": len(core.sessions),
         "queues": queue_rows(daemon),
+        "partners": daemon.partners.rows(whole=False),
         "store": {
             "path": str(daemon.store_path),
             "bytes": daemon.store_bytes,
@@ -124,6 +128,7 @@ class _RouterCollector(Collector):
         for name, value in daemon.core.counters.items():
             yield CounterMetricFamily(f"smpbus_{name}", f"Since the start: {name}.", value=value)
         yield from _queue_metrics(daemon)
+        yield from partner_metrics(daemon.partners.connectors(), daemon.labels)
         yield GaugeMetricFamily(
             "smpbus_sessions", "Connected peers.", value=len(daemon.core.sessions)
         )

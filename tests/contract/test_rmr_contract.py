@@ -209,8 +209,9 @@ def test_what_stopped_a_load_is_told_once(
             for _ in range(3):
                 await stage.connector.poll()
 
+    patient = {"breaker": {"failures_max": 100}}
     with caplog.at_level(logging.WARNING, "smpbus.connector"):
-        play(bus, tmp_path, act)
+        play(bus, tmp_path, act, partner=patient)
     stopped = [one for one in caplog.records if "остановилась" in one.getMessage()]
     assert len(stopped) == 2
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput
+from connectors.runtime.breaker import BreakerSettings
 from connectors.runtime.http import HttpClient
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import Partner, PartnerSettings
@@ -178,6 +179,22 @@ HALF = GOOD[: len(GOOD) // 2]
 def test_what_is_no_answer_of_the_contract_is_asked_again(tmp_path: Path, answer: Route) -> None:
     with pytest.raises(Retry):
         _ask(tmp_path, answer)
+
+
+@pytest.mark.parametrize("body", [b"<html/>", HALF, GOOD], ids=["html", "half", "field missing"])
+def test_nonsense_in_a_row_is_a_partner_that_does_not_answer(tmp_path: Path, body: bytes) -> None:
+    async def run() -> list[str]:
+        async with _serving(_answering(body)) as url, _client(url, tmp_path) as client:
+            told = []
+            for n in range(BreakerSettings().failures_max + 1):
+                with pytest.raises(Retry) as caught:
+                    await client.call("Greet", Greeted, f"key-{n}", {"Name": "Анна"})
+                told.append(str(caught.value))
+            return told
+
+    *read, at_last = asyncio.run(run())
+    assert set(read) == {"HTTP 200, но ответ не по договору"}
+    assert "следующая проба" in at_last
 
 
 def test_a_request_without_what_the_wsdl_requires_is_rejected(tmp_path: Path) -> None:

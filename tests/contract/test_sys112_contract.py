@@ -20,6 +20,7 @@ from proto.message import Message
 from proto.wording import text
 
 CARD = next(one for one in day_of_cards(11, 5) if one.kind == "new")
+REST_S = 0.05
 
 
 def play(bus: Bus, act: Callable[[Scene], Awaitable[None]], **settings: Any) -> None:
@@ -193,11 +194,12 @@ def test_a_partner_that_is_down_means_retry_later_each_time_and_opens_the_breake
         assert waits == [3.0, 6.0, 12.0, 300.0]
         assert not stage.connector.partner.breaker.closed
         await stage.faults(down=False)
+        await asyncio.sleep(REST_S)
         assert await stage.handle(status("departed"), 1, 10) == "HTTP 200, Code 200"
         assert stage.connector.partner.breaker.closed
         assert len((await stage.ledger())["entries"]) == 1
 
-    play(bus, act, partner={"breaker": {"failures_max": 3}})
+    play(bus, act, partner={"breaker": {"failures_max": 4, "open_s": REST_S}})
 
 
 def test_a_lost_answer_is_repeated_and_applied_once(bus: Bus) -> None:

@@ -47,6 +47,36 @@ def test_it_opens_after_so_many_failures_and_rests_twice_as_long_after_each_prob
     assert breaker.closed
 
 
+@given(st.lists(st.tuples(st.sampled_from(("ask", "good", "bad", "given up")),
+                          st.floats(min_value=0, max_value=5)), max_size=60))  # fmt: skip
+def test_of_an_open_breaker_one_probe_goes_and_none_is_waited_for_for_ever(
+    steps: list[tuple[str, float]],
+) -> None:
+    within_s = 3.0
+    breaker, now = Breaker(BreakerSettings(failures_max=1, open_s=1.0, open_max_s=4.0)), 0.0
+    probe_at: float | None = None
+    for word, passed in steps:
+        now += passed
+        if word == "good":
+            breaker.succeeded()
+            probe_at = None
+        elif word == "bad":
+            breaker.failed(now)
+            if breaker.state(now) == "open":  # else it came of a request before the rest
+                probe_at = None
+        elif word == "given up":
+            breaker.released()
+            probe_at = None
+        else:
+            state, wait_s = breaker.state(now), breaker.admit(now, within_s)
+            assert (state == "closed") <= (wait_s == 0)
+            assert (state == "open") <= (wait_s > 0)
+            if state == "half_open":
+                assert (wait_s > 0) == (probe_at is not None and now < probe_at + within_s)
+                probe_at = now if wait_s == 0 else probe_at
+        assert breaker.wait_s(now + within_s + 4.0) == 0
+
+
 @given(
     st.floats(min_value=0.1, max_value=100),
     st.integers(min_value=1, max_value=20),

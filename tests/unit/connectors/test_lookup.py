@@ -155,7 +155,7 @@ def test_figures_tell_rate_and_latency() -> None:
     figures.count("worker", "missed", 9999.0)
     row = figures.report()["worker"]
     assert (row["near"], row["missed"], row["hit_rate"]) == (98, 2, 0.98)
-    assert (row["p50_ms"], row["p99_ms"]) == (0.05, 50.0)
+    assert (row["p50_ms"], row["p99_ms"]) == (0.05, 30.0)
 
 
 # -- answers --------------------------------------------------------------------------------------
