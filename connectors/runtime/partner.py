@@ -27,12 +27,13 @@ from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.wording import text
 
-__all__ = ["Answer", "BadReply", "Partner", "PartnerSettings"]
+__all__ = ["Answer", "BadReply", "Partner", "PartnerSettings", "Untouched"]
 
 Result = TypeVar("Result")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 AWAY: Final = frozenset({429, 502, 503, 504})
+NOT_BEGUN: Final = frozenset({429, 503})
 PASSING: Final = frozenset({401, 407, 408, 425, 429})
 EXPLAINED: Final = frozenset({400, 403, 404, 409, 410, 422})
 
@@ -53,6 +54,11 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class BadReply(Retry):
     """An answer that is not of the contract: a page of some gateway, a service being repaired."""
+
+
+class Untouched(Retry):
+    """The partner did not take the request up: it is left alone, nobody listens, or it answered that
+    it cannot serve now. After any other Retry nobody knows whether it did the work."""
 
 
 class Partner:
@@ -138,13 +144,14 @@ class Partner:
         within_s = self.settings.timeout_s + self.settings.connect_timeout_s
         rest_s = self.breaker.admit(time.monotonic(), within_s)
         if rest_s:
-            raise Retry(text("connector.note_resting", seconds=math.ceil(rest_s)), rest_s)
+            raise Untouched(text("connector.note_resting", seconds=math.ceil(rest_s)), rest_s)
         answer = await self._request(
             method, path, body, {**(headers or {}), "idempotency-key": key}
         )
         if answer.status in AWAY:
             self.failed(f"HTTP {answer.status}")
-            raise Retry(f"HTTP {answer.status}", retry_after_s(answer))
+            kind = Untouched if answer.status in NOT_BEGUN else Retry
+            raise kind(f"HTTP {answer.status}", retry_after_s(answer))
         try:
             classify(answer, explained)
         except (Retry, Reject):
@@ -173,7 +180,8 @@ class Partner:
             self.tally.answered((now - began) * 1000, now)
             return answer
         self.failed(kind=why.replace(" ", "_"))
-        raise Retry(text("connector.note_no_answer", why=why))
+        kind = Untouched if why == "connect" else Retry
+        raise kind(text("connector.note_no_answer", why=why))
 
     def failed(self, answer: str = "", kind: str = "") -> None:
         """Note that the partner did not answer, or what it answered when it cannot serve us now;
