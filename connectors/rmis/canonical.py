@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from connectors.rmis.contract import Booked, Changes, Taken
+from connectors.rmis.contract import Booked, Changes, Taken, Visited
 from connectors.runtime.partner import Answer, Partner
 from connectors.runtime.reply import read_reply
 from proto import clinical, schemas
@@ -71,9 +71,9 @@ class Canonical:
         """Tell an emergency room who will come."""
         return await self._ask("POST", "/arrivals", body, key, Taken)
 
-    async def visit(self, wanted: clinical.VisitRequest, body: bytes, key: str) -> Taken:
+    async def visit(self, wanted: clinical.VisitRequest, body: bytes, key: str) -> Visited:
         """Ask for a visit."""
-        return await self._ask("POST", "/visits", body, key, Taken)
+        return await self._ask("POST", "/visits", body, key, Visited)
 
     async def changes(self, after: str) -> Changes:
         """Ask what became of all this."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -21,13 +21,16 @@ from connectors.rmis.changes import OUTSIDE, Reader
 from connectors.rmis.dialect import Dialect, Untold
 from connectors.rmis.memory import Memory
 from connectors.rmis.questions import Questions
+from connectors.rmis.riams import Riams, RiamsSettings
+from connectors.rmis.riams.probing import probe
+from connectors.rmis.search import PersonSearch
 from connectors.runtime.body import decode
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
-from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.partner import Partner, PartnerSettings
+from connectors.runtime.settings import ConnectorSettings, Loaded
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import Message, Priority
@@ -39,15 +42,18 @@ Tell = Callable[[Delivery, Any], Awaitable[Told]]
 
 class RmisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.rmis]. Changes are asked for every `poll_s` seconds; a question is answered
-    within `question_timeout_s`; `state_file` keeps numbers of calls and the cursor of changes."""
+    within `question_timeout_s`; `state_file` keeps numbers of calls and the cursor of changes. With
+    `search`, who somebody is is asked at that service for persons, by SOAP."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7118"
-    dialect: Literal["canonical"] = "canonical"
+    dialect: Literal["canonical", "riams"] = "canonical"
     poll_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 5.0
     question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=30)] = 2.0
     state_file: Path = Path("/var/lib/smpbus/rmis/numbers.db")
     lookup: LookupSettings = LookupSettings()
+    riams: RiamsSettings = RiamsSettings()
+    search: PartnerSettings | None = None
 
 
 class RmisConnector(Connector):
@@ -63,8 +69,13 @@ class RmisConnector(Connector):
         self.memory = Memory(settings.state_file)
         self.lookup = Lookup(settings.lookup)
         self.dialect: Dialect = Canonical(self.partner)
+        if settings.dialect == "riams":
+            self.dialect = Riams(self.partner, settings.riams, self.memory)
+        self.search = None if settings.search is None else PersonSearch(self.name, settings.search)
         self._reader = Reader(self.name, self.memory)
-        self._questions = Questions(self.dialect, self.lookup, settings.question_timeout_s)
+        self._questions = Questions(
+            self.dialect, self.lookup, settings.question_timeout_s, self.search
+        )
         self._tells: Final[dict[str, Tell]] = {
             "call.ticket.v1": self._ticket,
             "call.status.v1": self._status,
@@ -76,9 +87,27 @@ class RmisConnector(Connector):
         }
         bus.serve(self.destination, self._questions.answer)
 
+    @classmethod
+    async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]] | None:
+        """See Connector: with РИАМС, whether tables and services fit."""
+        settings = cast(RmisSettings, loaded.settings)
+        if settings.dialect != "riams":
+            return None
+        partner = Partner(name, settings.partner)
+        try:
+            return await probe(partner, settings.riams)
+        finally:
+            await partner.close()
+
+    def partners(self) -> list[Partner]:
+        """Return the hospitals' system, and the search service for persons if it is asked."""
+        return [self.partner] if self.search is None else [self.partner, self.search.partner]
+
     async def close(self) -> None:
         """Let go of the partner, of the caches and of the file."""
         await super().close()
+        if self.search is not None:
+            await self.search.close()
         await self.lookup.close()
         self.memory.close()
 
@@ -103,7 +132,7 @@ class RmisConnector(Connector):
         try:
             note, events = await tell(delivery, typed)
         except Untold:
-            return text("connector.note_untold", system=self.settings.partner.system or self.name)
+            return text("rmis.note_untold", system=self.settings.partner.system or self.name)
         if events:
             try:
                 await self.ingress.publish(events)
@@ -153,11 +182,20 @@ class RmisConnector(Connector):
 
     async def _cancel(self, delivery: Delivery, cancelled: clinical.BedCancel) -> Told:
         booked = await self.dialect.cancel(cancelled, delivery.message.body, delivery.key)
-        return self._bed(delivery, cancelled.booking_id, cancelled.call_id, booked)
+        # A bed that stays booked is news all the same: not the event that told of the booking.
+        event = "kept" if booked.state == "booked" else booked.state
+        return self._bed(delivery, cancelled.booking_id, cancelled.call_id, booked, event)
 
-    def _bed(self, delivery: Delivery, booking: str, call: str, booked: contract.Booked) -> Told:
+    def _bed(
+        self,
+        delivery: Delivery,
+        booking: str,
+        call: str,
+        booked: contract.Booked,
+        event: str = "",
+    ) -> Told:
         state = clinical.BedState(
-            event_id=f"{OUTSIDE}-bed-{booking}-{booked.state}",
+            event_id=f"{OUTSIDE}-bed-{booking}-{event or booked.state}",
             booking_id=booking,
             call_id=call,
             state=booked.state,
@@ -174,16 +212,18 @@ class RmisConnector(Connector):
 
     async def _visit(self, delivery: Delivery, wanted: clinical.VisitRequest) -> Told:
         self.memory.note_call(wanted.call_id, delivery.message.subject)
-        taken = await self.dialect.visit(wanted, delivery.message.body, delivery.key)
+        said = await self.dialect.visit(wanted, delivery.message.body, delivery.key)
         state = clinical.VisitState(
-            event_id=f"{OUTSIDE}-visit-{wanted.visit_id}-accepted",
+            event_id=f"{OUTSIDE}-visit-{wanted.visit_id}-{said.state}",
             visit_id=wanted.visit_id,
             call_id=wanted.call_id,
-            state="accepted",
-            number=taken.number,
+            state=said.state,
+            number=said.number,
+            reason=said.reason,
             at=datetime.now(UTC),
         )
-        return _note(taken.number), [self._event("visit.state.v1", delivery, state)]
+        note = _note(said.number) if said.state == "accepted" else said.state
+        return note, [self._event("visit.state.v1", delivery, state)]
 
     def _event(
         self,

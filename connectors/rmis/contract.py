@@ -10,7 +10,7 @@ We call it:
     POST {url}/bookings                 a BedRequest        -> Booked
     POST {url}/bookings/{id}/cancel     a BedCancel         -> Booked
     POST {url}/arrivals                 an ArrivalNotice    -> Taken
-    POST {url}/visits                   a VisitRequest      -> Taken
+    POST {url}/visits                   a VisitRequest      -> Visited
     GET  {url}/changes?after=CURSOR                         -> Changes
 It may call us, with the same changes, as soon as there are any:
     POST /rmis/changes                  Changes             -> Answer
@@ -37,6 +37,13 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """It was stored; `number` is the one the hospitals' system gave it."""
 
     number: Short | None = None
+
+
+class Visited(Taken, frozen=True, kw_only=True):
+    """The polyclinic's word about a visit."""
+
+    state: Literal["accepted", "refused"] = "accepted"
+    reason: Short | None = None
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):

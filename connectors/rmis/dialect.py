@@ -7,7 +7,7 @@ says so.
 
 from typing import Protocol
 
-from connectors.rmis.contract import Booked, Changes, Taken
+from connectors.rmis.contract import Booked, Changes, Taken, Visited
 from proto import clinical, schemas
 
 
@@ -15,7 +15,14 @@ class Untold(Exception):
     """This contract has no place for it."""
 
 
-class Dialect(Protocol):
+class Identifier(Protocol):
+    """Knows people."""
+
+    async def identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
+        """Ask who it is."""
+
+
+class Dialect(Identifier, Protocol):
     """`key` is the idempotency key; `body` the message as it came, unknown fields and all."""
 
     async def put_ticket(self, ticket: schemas.CallTicket, body: bytes, key: str) -> Taken:
@@ -26,9 +33,6 @@ class Dialect(Protocol):
 
     async def put_card(self, card: clinical.CallCard, body: bytes, key: str) -> Taken:
         """Hand over a call card, new or corrected."""
-
-    async def identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
-        """Ask who it is."""
 
     async def summary(self, patient: str) -> clinical.PatientSummary:
         """Ask what a brigade must know."""
@@ -45,7 +49,7 @@ class Dialect(Protocol):
     async def announce(self, notice: clinical.ArrivalNotice, body: bytes, key: str) -> Taken:
         """Tell an emergency room who will come."""
 
-    async def visit(self, wanted: clinical.VisitRequest, body: bytes, key: str) -> Taken:
+    async def visit(self, wanted: clinical.VisitRequest, body: bytes, key: str) -> Visited:
         """Ask for a visit."""
 
     async def changes(self, after: str) -> Changes:

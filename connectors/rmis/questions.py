@@ -13,22 +13,30 @@ import msgspec
 
 from connectors.lookup import PATIENTS, SUMMARY, Lookup
 from connectors.lookup.question import spelt
-from connectors.rmis.dialect import Dialect, Untold
+from connectors.rmis.dialect import Dialect, Identifier, Untold
 from connectors.runtime import checks
 from proto import clinical, schemas
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import Message
+from proto.wording import text
+
+# What a brigade can read on its way, and a message of the bus may carry.
+SHOWN_MAX: Final = 100
 
 Asked = TypeVar("Asked")
 Answer = Callable[[bytes], Awaitable[schemas.Body]]
 
 
 class Questions:
-    """Answers by type; each within `timeout_s` (the brigade waits for it)."""
+    """Answers by type; each within `timeout_s` (the brigade waits for it). `who`, if it is given,
+    says who somebody is, in the dialect's place."""
 
-    def __init__(self, dialect: Dialect, lookup: Lookup, timeout_s: float) -> None:
+    def __init__(
+        self, dialect: Dialect, lookup: Lookup, timeout_s: float, who: Identifier | None = None
+    ) -> None:
         self._dialect = dialect
+        self._who: Identifier = who or dialect
         self._lookup = lookup
         self._timeout_s = timeout_s
         self._answers: Final[dict[str, Answer]] = {
@@ -69,7 +77,7 @@ class Questions:
         return found or clinical.PatientAnswer(outcome="not_found")
 
     async def _ask(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer | None:
-        answer = await self._dialect.identify(asked)
+        answer = await self._who.identify(asked)
         count = len(answer.patients)
         fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
         if not fits[answer.outcome]:
@@ -78,13 +86,32 @@ class Questions:
 
     async def _summary(self, body: bytes) -> clinical.PatientSummary:
         asked = msgspec.json.decode(body, type=clinical.SummaryQuestion)
-        load = partial(self._dialect.summary, asked.patient)
+        load = partial(self._extract, asked.patient)
         found = await self._lookup.get(SUMMARY, (asked.patient,), load)
         return found or clinical.PatientSummary(patient=asked.patient, known=False)
+
+    async def _extract(self, patient: str) -> clinical.PatientSummary:
+        return bounded(await self._dialect.summary(patient))
 
     async def _hospitals(self, body: bytes) -> clinical.HospitalAnswer:
         asked = msgspec.json.decode(body, type=clinical.HospitalQuestion)
         return await self._dialect.hospitals(asked.profile)
+
+
+def bounded(summary: clinical.PatientSummary) -> clinical.PatientSummary:
+    """Return the beginning of a long extract, with the latest stays in hospital; the last of the
+    warnings says that it is cut."""
+    stays = sorted(summary.discharges, key=lambda stay: stay.ends, reverse=True)
+    lists = (summary.allergies, summary.diagnoses, stays, summary.warnings)
+    if all(len(one) <= SHOWN_MAX for one in lists):
+        return summary
+    return msgspec.structs.replace(
+        summary,
+        allergies=summary.allergies[:SHOWN_MAX],
+        diagnoses=summary.diagnoses[:SHOWN_MAX],
+        discharges=stays[:SHOWN_MAX],
+        warnings=[*summary.warnings[: SHOWN_MAX - 1], text("rmis.extract_cut", count=SHOWN_MAX)],
+    )
 
 
 def problem(asked: clinical.PatientQuestion) -> str | None:

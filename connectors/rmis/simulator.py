@@ -1,9 +1,12 @@
-"""The hospitals' system played by a program, by the canonical contract.
+"""The hospitals' system played by a program: the canonical contract at /tickets, /cards and so on,
+РИАМС at / and /api (`connectors.rmis.riams.simulator`), the search service for persons at
+/soap/SearchPersonService.
 
 What it is given is checked against the schemas and applied once per idempotency key. Tickets and
 cards are confirmed after `pace_s`, visits are done, whoever was announced is admitted. A card whose
 notes say REJECT is rejected. Changes lie ready at GET /changes; with a connector's address they are
-posted there too, so that each comes twice.
+posted there too, so that each comes twice. A visit whose reason says REFUSE is refused. The health
+record of LONG_RECORD is longer than anybody reads.
 
 GET /ledger   what was applied; POST /faults   switches of connectors.runtime.faults
 """
@@ -21,7 +24,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.rmis.contract import Booked, Change, Changes, ChangeType, Taken
+from connectors.rmis.contract import Booked, Change, Changes, ChangeType, Taken, Visited
+from connectors.rmis.riams.simulator import Riams
+from connectors.rmis.search import server as search
 from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
@@ -32,6 +37,7 @@ from proto import clinical, schemas
 BYTES_MAX: Final = 8 * 1024 * 1024
 PAGE: Final = 100
 BEDS: Final = 12
+LONG_RECORD: Final = "p-100003"
 PROFILES: Final = {"29": "Кардиология", "112": "Хирургия", "53": "Неврология"}
 OPERATIONS: Final[dict[str, type[schemas.Body]]] = {
     "PUT /tickets/{id}": schemas.CallTicket,
@@ -58,6 +64,8 @@ class Hospitals:
         self.booked: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
+        named = {ward.ward: ward.ward_name or "" for ward in wards()}
+        self.riams = Riams(settings, self.ledger, self.people, named, self.free, self.tasks)
 
     # -- what is handed over --------------------------------------------------------------------
 
@@ -80,6 +88,8 @@ class Hospitals:
                 answer = self._give_back(given)
             case clinical.ArrivalNotice():
                 self._later(self._admit(given, number))
+            case clinical.VisitRequest() if "REFUSE" in (given.reason or ""):
+                answer = Visited(state="refused", reason="Адрес не обслуживается")
             case clinical.VisitRequest():
                 self._later(self._visit(given, number))
         plain = msgspec.to_builtins(answer)
@@ -162,12 +172,13 @@ class Hospitals:
         self.asked["summary"] += 1
         if not any(one["id"] == patient for one in self.people):
             return None
+        times = 500 if patient == LONG_RECORD else 1
         return clinical.PatientSummary(
             patient=patient,
             known=True,
-            allergies=[clinical.Allergy(substance="Пенициллин")],
-            diagnoses=[clinical.Diagnosis(code="I10", text="Гипертоническая болезнь")],
-            discharges=[clinical.Discharge(hospital="99-0101", ends=date(2026, 3, 1))],
+            allergies=[clinical.Allergy(substance="Пенициллин")] * times,
+            diagnoses=[clinical.Diagnosis(code="I10", text="Гипертоническая болезнь")] * times,
+            discharges=[clinical.Discharge(hospital="99-0101", ends=date(2026, 3, 1))] * times,
         )
 
     def hospitals(self, profile: str) -> clinical.HospitalAnswer:
@@ -203,6 +214,7 @@ class Hospitals:
             "booked": self.booked,
             "people": self.people,
             "living": len(self.tasks),
+            "riams": self.riams.report(),
         }
 
 
@@ -304,6 +316,8 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/hospitals", hospitals),
         Route("/changes", changes),
         Route("/ledger", ledger),
+        *system.riams.routes(),
+        search.route(system.people),
     ]
     lifespan = closing(system.tasks, system.courier)
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

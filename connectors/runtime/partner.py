@@ -57,8 +57,8 @@ class BadReply(Retry):
 
 
 class Untouched(Retry):
-    """The partner did not take the request up: it is left alone, nobody listens, or it answered that
-    it cannot serve now. After any other Retry nobody knows whether it did the work."""
+    """The partner did not take the request up: it is left alone, nobody listens, or it answered
+    that it cannot serve now. After any other Retry nobody knows whether it did the work."""
 
 
 class Partner:

@@ -11,7 +11,8 @@ from stage import Bus, Scene, scene
 
 from connectors.rmis import RmisConnector
 from connectors.rmis.contract import Changes
-from connectors.rmis.simulator import BEDS, create_app
+from connectors.rmis.questions import SHOWN_MAX
+from connectors.rmis.simulator import BEDS, LONG_RECORD, create_app
 from connectors.runtime.people import people
 from connectors.runtime.simulation import SimulatorSettings
 from proto import catalogue
@@ -25,12 +26,16 @@ SUBJECT = "112-112-99-000001"
 
 
 def play(
-    bus: Bus, folder: Path, act: Callable[[Scene], Awaitable[None]], pace_s: float = 0.0
+    bus: Bus,
+    folder: Path,
+    act: Callable[[Scene], Awaitable[None]],
+    pace_s: float = 0.0,
+    question_timeout_s: float = 0.5,
 ) -> None:
     async def whole() -> None:
         simulator = SimulatorSettings(pace_s=pace_s, repeat_s=0.05)
-        settings = {"state_file": folder / "numbers.db", "question_timeout_s": 0.5}
-        settings |= {"partner": QUICK}
+        settings = {"state_file": folder / "numbers.db", "partner": QUICK}
+        settings |= {"question_timeout_s": question_timeout_s}
         async with scene(bus, RmisConnector, create_app, simulator, **settings) as stage:
             await act(stage)
 
@@ -190,6 +195,45 @@ def test_what_the_brigade_must_know_is_asked_once_and_nobody_is_an_answer(
         assert (await stage.ledger())["asked"]["summary"] == 2
 
     play(bus, tmp_path, act)
+
+
+def test_an_extract_that_came_too_late_for_one_brigade_is_there_for_the_next(
+    bus: Bus, tmp_path: Path
+) -> None:
+    patient = KNOWN[0]["id"]
+
+    async def act(stage: Scene) -> None:
+        await stage.faults(delay_s=0.25)
+        with pytest.raises(RequestFailed) as refused:
+            await ask(stage, "patient.summary.v1", patient=patient)
+        assert refused.value.code == Code.TIMEOUT
+        connector = stage.connector
+        assert isinstance(connector, RmisConnector)
+        await connector.lookup.drain()
+        await stage.faults(delay_s=0.0, down=True)
+        assert (await ask(stage, "patient.summary.v1", patient=patient))["known"] is True
+        assert (await stage.ledger())["asked"]["summary"] == 1
+
+    play(bus, tmp_path, act, question_timeout_s=0.1)
+
+
+def test_an_extract_longer_than_anybody_reads_is_cut_and_says_so(bus: Bus, tmp_path: Path) -> None:
+    async def act(stage: Scene) -> None:
+        told = await ask(stage, "patient.summary.v1", patient=LONG_RECORD)
+        lengths = {len(told[name]) for name in ("allergies", "diagnoses", "discharges")}
+        assert lengths == {SHOWN_MAX}
+        assert str(SHOWN_MAX) in told["warnings"][-1]
+
+    play(bus, tmp_path, act, question_timeout_s=10)
+
+
+def test_a_visit_that_is_refused_tells_its_reason(bus: Bus, tmp_path: Path) -> None:
+    async def act(stage: Scene) -> None:
+        await stage.handle(message("visit.request.v1", reason="REFUSE"))
+
+    play(bus, tmp_path, act)
+    (state,) = bus.bodies("visit.state.v1")
+    assert (state["state"], bool(state["reason"])) == ("refused", True)
 
 
 @pytest.mark.parametrize(
