@@ -5,6 +5,7 @@
 # make bench [ARGS=...]    measure throughput on this machine
 # make bench-backlog       the same with two million messages waiting
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
+# make bench-sql           rows a second through the ambulance system's tables, both ways
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
@@ -19,7 +20,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos calls clean packages
+.PHONY: help run test test-contracts lint bench bench-backlog bench-outage bench-sql crash simulate canaries chaos calls clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -39,6 +40,9 @@ bench-backlog: $(STAMP)
 
 bench-outage: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.outage $(ARGS)
+
+bench-sql: packages $(STAMP)
+	@exec $(BIN)/python -m tests.bench.smpsql $(ARGS)
 
 IMAGES ?= 100000
 crash: $(STAMP)
@@ -105,7 +109,8 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: a client in PHP, the checker of the systemd units, a cache.
+# What the tests run besides Python: a client in PHP, the checker of the systemd units, a cache,
+# a database and its pooler.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
@@ -113,6 +118,8 @@ packages:
 	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
 	command -v memcached >/dev/null || want="$$want memcached"
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"
+	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || want="$$want pgbouncer"
 	$(install_packages)
 
 $(STAMP): requirements.lock pyproject.toml

@@ -51,6 +51,7 @@ THIRD_PARTY = {
         "httpx",
         "lxml",
         "msgspec",
+        "psycopg",
         "pymemcache",
         "starlette",
         "uvicorn",
@@ -197,6 +198,11 @@ class TestImports:
     def test_one_module_knows_the_cache_client(self) -> None:
         knowing = [path for path in modules() if "pymemcache" in imported(path)]
         assert knowing == [ROOT / "connectors" / "lookup" / "memcached.py"]
+
+    def test_one_connector_module_knows_the_postgresql_client(self) -> None:
+        connectors = [path for path in modules() if path.is_relative_to(ROOT / "connectors")]
+        knowing = [path for path in connectors if "psycopg" in imported(path)]
+        assert knowing == [ROOT / "connectors" / "smpsql" / "database.py"]
 
 
 class TestCode:

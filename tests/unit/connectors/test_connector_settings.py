@@ -6,6 +6,7 @@ import pytest
 
 from connectors.runtime.settings import find_config, load
 from connectors.smp import SmpSettings
+from connectors.smpsql import SmpSqlSettings
 from connectors.sys112 import Sys112Settings
 from proto.exits import StartError
 
@@ -92,6 +93,7 @@ def test_the_example_tables_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     example = ROOT / "config" / "connectors.example.toml"
     assert load("sys112", Sys112Settings, example).settings.partner.system == "Система-112"
     assert load("smp", SmpSettings, example).settings.partner.system == "ИС СМП"
+    assert load("smpsql", SmpSqlSettings, example).settings.partner.system == "ИС СМП"
 
 
 def test_a_password_file_that_others_may_read_is_refused(tmp_path: Path) -> None:

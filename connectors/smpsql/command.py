@@ -1,0 +1,61 @@
+"""`smpbus sql`: the schema that the ambulance system's database needs, printed or installed."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import click
+
+from connectors.smpsql.database import Address, BadData, Database, DatabaseAway, place
+from connectors.smpsql.tables import SCHEMA
+from proto.exits import EX_UNAVAILABLE, StartError
+from proto.wording import text
+
+FILE: Final = click.Path(path_type=Path)
+TIMEOUT_S: Final = 60.0
+
+
+@click.group(help=text("smpsql.help"))
+def sql() -> None:
+    """The bus's schema in the ambulance system's database."""
+
+
+@sql.command(help=text("smpsql.help_schema"))
+def schema() -> None:
+    """Print the schema."""
+    click.echo(SCHEMA.read_text(encoding="utf-8"), nl=False)
+
+
+@sql.command(help=text("smpsql.help_install"))
+@click.option("--url", required=True, help=text("smpsql.help_url"))
+@click.option("--credentials-file", type=FILE, help=text("smpsql.help_credentials"))
+@click.option("--vendor", multiple=True, help=text("smpsql.help_vendor"))
+@click.option("--bus", multiple=True, help=text("smpsql.help_bus"))
+def install(
+    url: str, credentials_file: Path | None, vendor: tuple[str, ...], bus: tuple[str, ...]
+) -> None:
+    """Install the schema, or a newer version of it, and give roles their rights."""
+    try:
+        asyncio.run(_install(url, credentials_file, vendor, bus))
+    except StartError as error:
+        click.echo(text("log.error", sentence=error.sentence), err=True)
+        raise SystemExit(error.exit_code) from None
+    click.echo(text("smpsql.installed", place=place(url)))
+
+
+async def _install(
+    url: str, credentials_file: Path | None, vendor: tuple[str, ...], bus: tuple[str, ...]
+) -> None:
+    database = Database(Address(url, credentials_file, connect_s=5), TIMEOUT_S)
+    try:
+        await database.fetch(SCHEMA.read_text(encoding="utf-8"))
+        for role in vendor:
+            await database.fetch("SELECT smpbus.allow_vendor(%s)", (role,))
+        for role in bus:
+            await database.fetch("SELECT smpbus.allow_bus(%s)", (role,))
+    except (DatabaseAway, BadData) as error:
+        reason = str(error) or text("smpsql.silent")
+        sentence = text("smpsql.not_installed", place=place(url), reason=reason)
+        raise StartError(sentence, EX_UNAVAILABLE) from None
+    finally:
+        await database.close()
