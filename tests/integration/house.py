@@ -18,15 +18,16 @@ import zmq
 
 from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
-from connectors.sys112 import mapping
 from connectors.sys112.samples import Sample, day_of_cards
+from connectors.sys112.words import FINISH, LAST
+from connectors.vocabulary import load_statuses
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 SMPBUS = Path(sys.executable).with_name("smpbus")
 PATIENCE_S = 60.0
 CONNECTORS = ("sys112", "smp", "ats", "rmis")
-RULES = mapping.load_rules()
+REACTIONS = load_statuses().words("sys112")
 SETTINGS = """
 [bus]
 listen = ["ipc://{folder}/bus.sock"]
@@ -249,12 +250,8 @@ def wait_for(done: Callable[[], Any], what: str) -> Any:
 
 def steps_of(events: list[str]) -> list[str]:
     """Return what System-112 must hear of the statuses of a call."""
-    steps = []
-    for code in events:
-        rule = RULES[code]
-        if rule.operation != "none":
-            steps.append(rule.action or "Finish")
-    return steps
+    words = [REACTIONS[code] for code in events if REACTIONS.get(code, LAST) != LAST]
+    return ["Finish" if word == FINISH else word for word in words]
 
 
 def check_reactions(house: House) -> None:
