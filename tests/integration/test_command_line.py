@@ -116,6 +116,7 @@ def test_queues(site: Site) -> None:
         "назначение",
         "admin",
         "ats",
+        "deadlines",
         "remd",
         "rmis",
         "rmr",

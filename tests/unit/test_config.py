@@ -53,6 +53,7 @@ def test_own_files_are_the_built_in_values(folder: Path):
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
     assert set(loaded.settings.destinations) == {
         "smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms", "admin",
+        "deadlines",
     }  # fmt: skip
     assert set(loaded.origins.values()) >= {"built-in"}
 
