@@ -151,8 +151,10 @@ class Deadlines:
         awake_s = self._clock() - self._began
         if awake_s < GRACE_S:
             raise Retry(text("sys112.note_waking"), GRACE_S - awake_s)
-        standing = self._memory.watched(timer.id112)
         taken_s, due_s = timer.taken_at.timestamp(), timer.taken_at.timestamp() + timer.within_s
+        if taken_s < self._memory.made_s:  # what was heard before is forgotten: say nothing
+            return text("sys112.note_forgotten")
+        standing = self._memory.watched(timer.id112)
         if standing.confirmed is not None:
             self._times.add(max(0.0, standing.confirmed - taken_s))
             if standing.confirmed <= due_s:

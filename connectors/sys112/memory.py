@@ -44,7 +44,8 @@ class Watched(NamedTuple):
 
 
 class Memory:
-    """The file of one connector; None: only as long as the process runs.
+    """The file of one connector, made at `made_s` (Unix time); None: only as long as the process
+    runs.
 
     Every note is synced: what the router has accepted is never forgotten here by a loss of power.
     """
@@ -57,6 +58,7 @@ class Memory:
             self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
             self._db.execute(_SCHEMA)
             self._db.execute("insert or ignore into origin values (1, ?)", (clock(),))
+            self.made_s = float(self._one("select made from origin")[0])
         except apsw.Error as error:
             raise StartError(text("sys112.state_file", file=file, reason=str(error))) from None
 
@@ -67,7 +69,7 @@ class Memory:
     @property
     def age_s(self) -> float:
         """How long this memory has been kept."""
-        return self._clock() - float(self._one("select made from origin")[0])
+        return self._clock() - self.made_s
 
     # -- the life of a card ---------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ folder = "{folder}/data"
 
 [connectors.sys112]
 listen = "127.0.0.1:{sys112_door}"
+state_file = "{folder}/sys112.db"
 repeat_after_s = 0.1
 repeat_after_max_s = 0.5
 accept_timeout_s = 1.0

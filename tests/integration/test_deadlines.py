@@ -17,7 +17,7 @@ CARDS = [one for one in without_cancels(4, 12) if one.kind == "new"]
 def house() -> Iterator[House]:
     built = House()
     told = built.config.read_text(encoding="utf-8")
-    quick = '[connectors.sys112]\nconfirm_within_s = 2.0\nstate_file = "sys112.db"\n'
+    quick = "[connectors.sys112]\nconfirm_within_s = 2.0\n"
     built.config.write_text(told.replace("[connectors.sys112]\n", quick), encoding="utf-8")
     yield built
     built.close()

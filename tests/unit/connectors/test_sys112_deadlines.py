@@ -225,6 +225,16 @@ def test_after_a_restart_nothing_is_forgotten_and_statuses_come_first(tmp_path: 
     assert again.figures()["confirmed"] == 2
 
 
+def test_without_a_file_a_restart_raises_no_false_alarm() -> None:
+    scene = Scene()
+    scene.card()
+    scene.status()
+    again = Scene(now=scene.now + 20)
+    again.sent = scene.sent
+    again.now += 60
+    assert again.ring() == []
+
+
 def test_a_timer_that_the_bus_does_not_take_leaves_the_card_for_later() -> None:
     scene = Scene()
     scene.away = True
