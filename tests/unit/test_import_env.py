@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import wording
@@ -106,6 +106,7 @@ def test_a_file_that_is_not_there_or_no_text_is_one_sentence(
     assert "не текст в UTF-8" in capsys.readouterr().err
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=20))
 def test_whatever_stands_there_is_read_or_told(lines: list[str]) -> None:
     found = import_environment(lines, KNOWN)

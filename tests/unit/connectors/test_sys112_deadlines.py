@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.runtime.ingress import NotAccepted
@@ -263,6 +263,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_an_alarm_is_exactly_what_nobody_confirmed_or_ended_in_time(steps: list[Step]) -> None:
     scene = Scene()
@@ -298,6 +299,7 @@ def test_an_alarm_is_exactly_what_nobody_confirmed_or_ended_in_time(steps: list[
     assert len(scene.alarms) == len(alarms)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=300))
 def test_a_window_has_the_quantiles_of_the_last_hour(values: list[float]) -> None:
     now = [0.0]

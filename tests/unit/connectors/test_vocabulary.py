@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.cssi112.contract import load_terms
@@ -33,6 +33,7 @@ def test_the_chain_has_every_status_in_every_vocabulary() -> None:
         assert len(words) == len(set(words)), column
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(CODES)), st.data())
 def test_a_word_comes_back_as_what_it_meant(name: str, data: st.DataObject) -> None:
     table = CODES[name]
