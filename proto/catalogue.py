@@ -261,6 +261,24 @@ _ENTRIES: Final = (
         {"on_date": "2026-11-23", "enp": "6654510822123455", "birth_date": "1984-05-27"},
     ),
     *CLINICAL,
+    Entry(
+        "deadline.timer.v1",
+        schemas.DeadlineTimer,
+        "The connector of System-112 to itself, not before its time: is this card confirmed",
+        {"id112": "112-99-000001", "taken_at": "2026-11-23T08:14:41+03:00", "within_s": 30.0},
+    ),
+    Entry(
+        "deadline.missed.v1",
+        schemas.DeadlineMissed,
+        "The connector of System-112 to the administrator: no dispatcher has confirmed this card",
+        {
+            "id112": "112-99-000001",
+            "within_s": 30.0,
+            "taken_at": "2026-11-23T08:14:41+03:00",
+            "due_at": "2026-11-23T08:15:11+03:00",
+            "recorded_at": "2026-11-23T08:15:16+03:00",
+        },
+    ),
 )
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
 

@@ -206,7 +206,12 @@ class Brigade(Body, frozen=True, kw_only=True):
 
 
 class StatusEvent(Body, frozen=True, kw_only=True):
-    """One fact of a call's life: never changed, only superseded. Order is by `occurred_at`."""
+    """One fact of a call's life: never changed, only superseded. Order is by `occurred_at`.
+
+    `goes_on`: this brigade's part is over and the call is not: another one has it. `service` is who
+    goes: a brigade of the ambulance, or the polyclinic's urgent care. `duplicate_of` is the call
+    that a `duplicate` doubles.
+    """
 
     event_id: Required
     call_id: Required
@@ -220,6 +225,9 @@ class StatusEvent(Body, frozen=True, kw_only=True):
     geo: Geo | None = None
     supersedes: Short | None = None
     remark: Text | None = None
+    goes_on: bool = False
+    service: Literal["ambulance", "urgent_care"] = "ambulance"
+    duplicate_of: Short | None = None
 
 
 class TicketSource(Body, frozen=True, kw_only=True):
@@ -440,3 +448,21 @@ class InsuranceAnswer(Body, frozen=True, kw_only=True):
 
     outcome: Literal["found", "ambiguous", "not_found"]
     persons: Annotated[list[InsuredPerson], msgspec.Meta(max_length=100)] = []
+
+
+class DeadlineTimer(Body, frozen=True, kw_only=True):
+    """A connector to itself, later: by now the dispatcher has confirmed this card."""
+
+    id112: Id112
+    taken_at: Instant
+    within_s: Annotated[float, msgspec.Meta(gt=0)]
+
+
+class DeadlineMissed(Body, frozen=True, kw_only=True):
+    """The time is over: nobody has confirmed a card of System-112."""
+
+    id112: Id112
+    within_s: Annotated[float, msgspec.Meta(gt=0)]
+    taken_at: Instant
+    due_at: Instant
+    recorded_at: Instant

@@ -5,33 +5,36 @@ A card (УКИО) may come in parts: what is left out keeps its value there. Of 
 an ambulance knows; the order of fields is that of the partner's schema.
 """
 
-import tomllib
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 import msgspec
 
-from connectors.document.plan import shipped
-from proto import schemas
+from connectors.vocabulary import Table, load_codes, load_statuses, shipped
+from connectors.vocabulary.file import read_toml
 from proto.exits import StartError
 
 NAMESPACE: Final = "s112"
 WSDL: Final = Path(__file__).with_name("cssi.wsdl")
 FILE: Final = "cssi112.toml"
+COLUMN: Final = "cssi112"
 CARDS_MAX: Final = 1000
 SERVICE: Final = "03"  # the ambulance, eosClassTypeId
 
-Step = Literal[
-    "none", "reception", "dtDepart", "dtConfirmDepart", "dtArrival", "dtComplete", "dtCancel"
-]
+Step = Literal["reception", "dtDepart", "dtConfirmDepart", "dtArrival", "dtComplete", "dtCancel"]
+Gender = Literal["M", "F"]
 
 
-class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """config/cssi112.toml: what a status of a call sets there, how states of a card are said."""
+class Terms(msgspec.Struct, frozen=True):
+    """The words of the centre by ours (column cssi112 of config/statuses.toml and
+    code_systems.toml): what a status of a call sets there, how states of a card, sources of a call
+    and sexes are said; and the answers that mean "taken" (config/cssi112.toml)."""
 
-    statuses: dict[schemas.StatusCode, Step]
+    steps: dict[str, Step]
     states: dict[str, str]
+    sources: dict[str, str]
+    genders: dict[str, Gender]
     success: frozenset[int]
 
 
@@ -123,7 +126,7 @@ class Patient(Part, frozen=True, kw_only=True):
     str_middle_name: str | None = None
     dt_date_birth: date | None = None
     i_age: int | None = None
-    str_gender: Literal["M", "F"] | None = None
+    str_gender: Gender | None = None
     str_occasion: str | None = None
     str_ability_move_independently: str | None = None
 
@@ -177,17 +180,27 @@ class Reply(msgspec.Struct, frozen=True):
     warnings: list[str] = []
 
 
-def load_terms(file: Path | None = None) -> Terms:
-    """Read the table. Raises StartError when it is broken or misses a status."""
+class _Own(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    success: frozenset[int]
+
+
+def load_terms(
+    file: Path | None = None, codes: dict[str, Table] | None = None, chain: Table | None = None
+) -> Terms:
+    """Read the tables. Raises StartError naming the file and the key."""
     file = file or shipped(FILE)
+    codes = load_codes() if codes is None else codes
+    chain = load_statuses() if chain is None else chain
     try:
-        terms = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Terms)
-    except OSError as error:
-        raise StartError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        own = msgspec.convert(read_toml(file), _Own)
+    except msgspec.ValidationError as error:
         raise StartError(f"{file}: {error}") from None
-    wanted = {"statuses": get_args(schemas.StatusCode), "states": get_args(schemas.CardState)}
-    for table, codes in wanted.items():
-        if missing := set(codes) - set(getattr(terms, table)):
-            raise StartError(f"{file}: [{table}] {', '.join(sorted(missing))}: -")
-    return terms
+    chain.check(COLUMN, get_args(Step))
+    codes["sex"].check(COLUMN, get_args(Gender), whole=True)
+    return Terms(
+        steps=msgspec.convert(chain.words(COLUMN), dict[str, Step]),
+        states=codes["card_state"].words(COLUMN),
+        sources=codes["contact_kind"].words(COLUMN),
+        genders=msgspec.convert(codes["sex"].words(COLUMN), dict[str, Gender]),
+        success=own.success,
+    )

@@ -1,17 +1,10 @@
 """From the bus's words to those of ЦССИ-112. Pure."""
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from connectors.cssi112 import contract
 from proto import schemas
 
-SOURCES: Final[dict[schemas.ContactKind, str]] = {
-    "phone": "телефонный вызов",
-    "sms": "короткое текстовое сообщение",
-    "era": "ЭРА-ГЛОНАСС",
-    "manual": "иной источник",
-}
-GENDERS: Final[dict[schemas.Sex | None, Literal["M", "F"]]] = {"male": "M", "female": "F"}
 Edition = Literal["4.3", "5"]
 
 
@@ -21,7 +14,7 @@ def of_card(card: schemas.IncidentCard, terms: contract.Terms, edition: Edition)
     return contract.Ukio(
         global_id=card.id112,
         parent_global_id=card.repeat_of,
-        str_card_state=terms.states[card.state],
+        str_card_state=terms.states.get(card.state),
         str_incident_type=card.incident_type.text or card.incident_type.code,
         dt_send=card.changed_at,
         dt_create=card.created_at,
@@ -29,12 +22,12 @@ def of_card(card: schemas.IncidentCard, terms: contract.Terms, edition: Edition)
         n_casualties=card.injured_number,
         b_human_threat=card.danger,
         b_chs=card.level > 0,
-        str_call_source=SOURCES.get(contact.kind) if contact else None,
+        str_call_source=terms.sources.get(contact.kind) if contact else None,
         b_wrong=False,
         b_child_play=False,
         call_content=_content(card, contact) if contact else None,
         address=_address(card),
-        card03=_card03(card, edition),
+        card03=_card03(card, terms, edition),
     )
 
 
@@ -42,7 +35,7 @@ def of_end(ended: schemas.IncidentCancelled, terms: contract.Terms) -> contract.
     """Return what changes when System-112 ends the work on a card."""
     return contract.Ukio(
         global_id=ended.id112,
-        str_card_state=terms.states[ended.kind],
+        str_card_state=terms.states.get(ended.kind),
         dt_send=ended.recorded_at,
         b_wrong=False,
         b_child_play=False,
@@ -54,8 +47,8 @@ def of_status(
 ) -> contract.Ukio | None:
     """Return what a status changes, None when the centre does not ask. `service` is the number of
     our dispatch service there."""
-    step = terms.statuses[status.code]
-    if step == "none":
+    step = terms.steps.get(status.code)
+    if step is None:
         return None
     receptions, reactions = [], []
     if step == "reception":
@@ -148,7 +141,7 @@ def _address(card: schemas.IncidentCard) -> contract.Address:
     )
 
 
-def _card03(card: schemas.IncidentCard, edition: Edition) -> contract.Card03:
+def _card03(card: schemas.IncidentCard, terms: contract.Terms, edition: Edition) -> contract.Card03:
     if edition == "4.3":
         return contract.Card03(card03_id=card.id112, dt_create=card.created_at)
     kind = card.service_type or card.incident_type
@@ -159,11 +152,11 @@ def _card03(card: schemas.IncidentCard, edition: Edition) -> contract.Card03:
         str_incident_type=kind.text or kind.code,
         str_who_called=caller.relation if caller else None,
         b_consultation=card.consultation,
-        patient=[_patient(n, person) for n, person in enumerate(card.patients, 1)],
+        patient=[_patient(n, person, terms) for n, person in enumerate(card.patients, 1)],
     )
 
 
-def _patient(number: int, person: schemas.Person) -> contract.Patient:
+def _patient(number: int, person: schemas.Person, terms: contract.Terms) -> contract.Patient:
     age = person.age
     years = None if age is None else age.value if age.unit == "years" else 0
     return contract.Patient(
@@ -173,7 +166,7 @@ def _patient(number: int, person: schemas.Person) -> contract.Patient:
         str_middle_name=person.middle,
         dt_date_birth=person.birth_date,
         i_age=years,
-        str_gender=GENDERS.get(person.sex),
+        str_gender=terms.genders.get(person.sex or ""),
         str_occasion=person.reason,
         str_ability_move_independently=person.can_move,
     )

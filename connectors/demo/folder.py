@@ -164,6 +164,7 @@ language = "{language()}"
         return f"""
 [connectors.sys112]
 listen = "127.0.0.1:{self.memory.ports["sys112"]}"
+state_file = {_quoted(self.path / "sys112.db")}
 
 [connectors.sys112.partner]
 url = "{self.url("sim-sys112")}"

@@ -26,7 +26,6 @@ NAMESPACES: Final = {
 }  # fmt: skip
 SNILS: Final = "1.2.643.100.3"
 NSI: Final = "1.2.643.5.1.13.13."
-SEX: Final[dict[str | None, str]] = {"male": "1", "female": "2"}
 POLICY_ONE: Final = "2"  # 11.1035: of one form, without an end
 HOME: Final = "1"  # 11.1504: where somebody is registered
 
@@ -99,7 +98,7 @@ def build(
     root = etree.Element(f"{{{V3}}}ClinicalDocument", nsmap=NAMESPACES)
     patient = card.patients[0] if card.patients else schemas.Person()
     _head(writer, root, card, plan, organisation, number, version)
-    _record_target(writer, root, card, patient, organisation)
+    _record_target(writer, root, card, plan, patient, organisation)
     _people(writer, root, card, organisation)
     _body(writer, root, card, plan)
     return xml.render(root)
@@ -143,6 +142,7 @@ def _record_target(
     writer: _Writer,
     root: xml.Element,
     card: clinical.CallCard,
+    plan: Plan,
     patient: schemas.Person,
     organisation: Organisation,
 ) -> None:
@@ -158,8 +158,9 @@ def _record_target(
     _home(writer, role, card)
     told = writer.add(role, "patient")
     _name(writer, told, patient.family, patient.given, patient.middle)
-    if patient.sex in SEX:
-        writer.coded(told, "administrativeGenderCode", f"{NSI}11.1040", SEX[patient.sex])
+    sex = plan.sexes.get(patient.sex or "")
+    if sex is not None:
+        writer.coded(told, "administrativeGenderCode", f"{NSI}11.1040", sex)
     else:
         writer.add(told, "administrativeGenderCode", nullFlavor="NI")
     if patient.birth_date:

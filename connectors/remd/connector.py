@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.document.archive import Document
-from connectors.document.card import SEX
 from connectors.document.lifecycle import DocumentSettings, Lifecycle
 from connectors.remd import contract
 from connectors.remd.verdict import load_verdicts
@@ -140,7 +139,7 @@ class RemdConnector(Connector):
             document_version=document.version,
             creation_date_time=datetime.fromtimestamp(document.made_at, UTC),
             organization=self.settings.document.organisation.oid,
-            patient=None if patient is None else _patient(patient),
+            patient=None if patient is None else _patient(patient, self.life.plan.sexes),
             personals=_personals(card),
             checksum=document.digest,
             store_till_date=date.today() + timedelta(days=STORED_YEARS * 365),
@@ -218,7 +217,7 @@ def _codes(errors: contract.Errors | None) -> list[str]:
     return [item.code for item in errors.item] if errors else []
 
 
-def _patient(patient: schemas.Person) -> contract.Patient:
+def _patient(patient: schemas.Person, sexes: dict[str, str]) -> contract.Patient:
     return contract.Patient(
         local_id=patient.id,
         surname=patient.family,
@@ -226,7 +225,7 @@ def _patient(patient: schemas.Person) -> contract.Patient:
         patr_name=patient.middle,
         birth_date=patient.birth_date,
         snils=patient.snils,
-        gender=SEX.get(patient.sex),
+        gender=sexes.get(patient.sex or ""),
     )
 
 

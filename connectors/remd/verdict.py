@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from connectors.document.plan import shipped
+from connectors.vocabulary import shipped
 from proto.exits import StartError
 
 FILE: Final = "remd_errors.toml"

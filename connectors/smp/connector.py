@@ -14,11 +14,12 @@ from connectors.runtime.door import Door, message_id
 from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.window import Window
 from connectors.smp import contract
 from connectors.smp.questions import Questions
 from proto import catalogue, schemas
-from proto.client import Delivery, Reject
-from proto.message import Message, Priority
+from proto.client import BusClient, Delivery, Reject
+from proto.message import Message, Priority, now_ms
 from proto.wording import text
 
 DIAL_MS: Final = 30_000  # nobody waits longer for a click
@@ -54,12 +55,14 @@ IDENTITY: Final = ("card_id", "booking_id", "notice_id", "visit_id", "id")
 class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.smp]. With `clinical` off the ambulance's tickets, call cards, beds and visits
     are taken and go nowhere: for a region whose hospitals' system is not on the bus yet. A question
-    of the ambulance is answered within `question_timeout_s`."""
+    of the ambulance is answered within `question_timeout_s`. A card that took longer than
+    `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves the bus 1 s)."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7103"
     clinical: bool = True
     question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 3.0
+    card_within_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 1.0
 
 
 class SmpConnector(Connector):
@@ -67,6 +70,15 @@ class SmpConnector(Connector):
 
     Settings: ClassVar[type[ConnectorSettings]] = SmpSettings
     settings: SmpSettings
+
+    def __init__(self, name: str, settings: SmpSettings, bus: BusClient) -> None:
+        super().__init__(name, settings, bus)
+        self._cards = Window(settings.card_within_s)
+
+    def figures(self) -> dict[str, Any]:
+        """Return how long the cards of the last hour took from the door of System-112 to the
+        ambulance, its answer included."""
+        return {"card_to_dispatcher": self._cards.report()}
 
     # -- to the ambulance system ----------------------------------------------------------------
 
@@ -76,7 +88,10 @@ class SmpConnector(Connector):
         path = PATHS.get(message.type)
         if path is None:
             raise Reject(text("connector.note_no_type", type=message.type))
-        return await self.partner.ask("POST", path, message.body, delivery.key, noted)
+        note = await self.partner.ask("POST", path, message.body, delivery.key, noted)
+        if message.type == "incident.card.v1":
+            self._cards.add(max(0, now_ms() - message.time) / 1000)
+        return note
 
     # -- from the ambulance system --------------------------------------------------------------
 

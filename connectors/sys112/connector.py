@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
@@ -19,6 +20,9 @@ from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.sys112 import contract, mapping, soapdoor
+from connectors.sys112.deadlines import Deadlines
+from connectors.sys112.memory import Memory
+from connectors.sys112.words import LAST, Words
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import Message, Priority
@@ -32,7 +36,13 @@ class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     """[connectors.sys112]. `protocol` is what we speak to System-112 (with "soap", partner.url is
     the address of its service); it may speak both to us, SOAP at /112/soap. `sys_code` is our name
     in what we send; repeats to System-112 are not sooner than `repeat_after_s` and grow to
-    `repeat_after_max_s` (domain.md 4.1: 3 s)."""
+    `repeat_after_max_s` (domain.md 4.1: 3 s).
+
+    `state_file` remembers cards over a restart; while it is younger than `unknown_after_h`, a card
+    that it does not know may be older than itself, and is not refused. A dispatcher confirms a card
+    `confirm_within_s` after it came (0: nobody watches), by any status of the call but those in
+    `confirm_ignored`.
+    """
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7112"
@@ -41,6 +51,10 @@ class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     protocol: Literal["json", "soap"] = "json"
     repeat_after_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 3.0
     repeat_after_max_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
+    state_file: Path | None = None
+    unknown_after_h: Annotated[float, msgspec.Meta(ge=0, le=720)] = 72.0
+    confirm_within_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
+    confirm_ignored: tuple[schemas.StatusCode, ...] = ()
 
 
 class Sys112Connector(Connector):
@@ -50,8 +64,31 @@ class Sys112Connector(Connector):
     settings: Sys112Settings
 
     def __init__(self, name: str, settings: Sys112Settings, bus: BusClient) -> None:
+        """Raises StartError."""
         super().__init__(name, settings, bus)
-        self._rules = mapping.load_rules()
+        self._words = Words()
+        self._memory = Memory(settings.state_file)
+        self._deadlines = Deadlines(
+            name,
+            self.ingress.publish,
+            self._memory,
+            self._words,
+            settings.confirm_within_s,
+            settings.confirm_ignored,
+        )
+
+    async def stay(self) -> None:
+        """Watch the deadlines."""
+        await self._deadlines.run(self.bus)
+
+    async def close(self) -> None:
+        """Let go of System-112 and of the memory."""
+        await super().close()
+        self._memory.close()
+
+    def figures(self) -> dict[str, Any]:
+        """Return how the cards were confirmed."""
+        return {"confirmation": self._deadlines.figures()}
 
     # -- to System-112 --------------------------------------------------------------------------
 
@@ -61,7 +98,7 @@ class Sys112Connector(Connector):
         try:
             if message.type == "incident.card_update.v1":
                 card = msgspec.json.decode(message.body, type=schemas.CardUpdate)
-                request: Any = mapping.card_out(card, self.settings.sys_code)
+                request: Any = mapping.card_out(card, self.settings.sys_code, self._words)
                 step, method, id112 = "", "PUT", card.id112
             elif message.type == "call.status.v1":
                 status = msgspec.json.decode(message.body, type=schemas.StatusEvent)
@@ -93,13 +130,22 @@ class Sys112Connector(Connector):
     def _reaction(
         self, status: schemas.StatusEvent
     ) -> contract.AddReaction | contract.FinishReaction | None:
-        if status.id112 is None:
+        id112, told = status.id112, status
+        reaction = self._words.reaction(status)
+        if id112 is None or reaction is None:
             return None
-        rule = self._rules[status.code]
+        if reaction.word == LAST:
+            # The card of a double hears where the call it doubles has come to (domain.md 2.3).
+            call = status.duplicate_of or status.call_id
+            last = self._memory.last_told(call, status.occurred_at)
+            reaction = None if last is None else self._words.reaction(last)
+            if last is None or reaction is None:
+                return None
+            told = msgspec.structs.replace(last, call_id=status.call_id)
+        else:
+            self._memory.note_told(status)
         settings = self.settings
-        return mapping.reaction_out(
-            status, status.id112, rule, settings.sys_code, settings.dds_type
-        )
+        return mapping.reaction_out(told, id112, reaction, settings.sys_code, settings.dds_type)
 
     async def _send(self, ask: Callable[[], Awaitable[tuple[int, str]]], delivery: Delivery) -> str:
         try:
@@ -163,7 +209,10 @@ class Sys112Connector(Connector):
         if not id112:
             raise BadInput("Card.Id112", "is required")
         contract.check_card(update)
-        card = mapping.card_in(update, raw)
+        card = mapping.card_in(update, raw, self._words)
+        at_work, over = self._words.is_at_work(card.state), self._words.is_over(card.state)
+        if not self._memory.note_card(id112, card.changed_at, at_work=at_work, over=over):
+            raise BadInput("Card.IncidentState", "takes a card back to work that is over", 403)
         # A repeat of 112 has the same Changed and contact, and so the same id: accepted once.
         contact = update.ier.id if update.ier else None
         changed = card.changed_at.astimezone(UTC).isoformat()
@@ -186,6 +235,10 @@ class Sys112Connector(Connector):
         body: bytes,
     ) -> list[Message]:
         id112 = request.id112
+        young = self._memory.age_s < self.settings.unknown_after_h * 3600
+        if not young and not self._memory.knows(id112):
+            raise BadInput("Id112", "there is no such card", 404)
+        self._memory.end_card(id112)
         ended = mapping.cancelled_in(request, raw, datetime.now(UTC))
         digest = hashlib.sha256(body).hexdigest()
         type = "incident.cancelled.v1"

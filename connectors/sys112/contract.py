@@ -25,6 +25,9 @@ Latitude = Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,2}(\.\d+)?$")]
 Longitude = Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,3}(\.\d+)?$")]
 IncidentState = Literal["New", "Created", "InWork", "Finished", "Closed", "Assigned", "NotSet"]
 ActionType = Literal["Notification", "Departure", "Arrival", "Solution", "Canceled", "Unknown"]
+IerType = Literal[0, 1, 2, 4, 5]
+Gender = Literal["M", "F"]
+AgeUnit = Literal["Y", "M", "D"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
@@ -107,10 +110,10 @@ class ExtPatientPerson(Part, frozen=True, kw_only=True):
     last_name: Short | None = None
     first_name: Short | None = None
     middle_name: Short | None = None
-    gender: Literal["M", "F"] | None = None
+    gender: Gender | None = None
     move_ability: Short | None = None
     age: Annotated[int, msgspec.Meta(ge=0, le=1500)] | None = None
-    age_unit: Literal["Y", "M", "D"] = "Y"
+    age_unit: AgeUnit = "Y"
     birthdate_iso_str: date | None = None
 
 
@@ -143,7 +146,7 @@ class Ier(Part, frozen=True, kw_only=True):
     text: Text | None = None
     era: dict[str, Any] | None = None
     sms: dict[str, Any] | None = None
-    ier_type: Literal[0, 1, 2, 4, 5]
+    ier_type: IerType
     hr_id: Short | None = None
     birthdate: date | None = None
     location: Location

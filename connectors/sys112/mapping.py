@@ -4,70 +4,24 @@ Pure: nothing here knows of HTTP or of the bus. What a card says beyond the cont
 `extensions`, keyed by its path, and comes back from there untouched.
 """
 
-import tomllib
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
 from connectors.sys112 import contract
+from connectors.sys112.words import FINISH, Reaction, Words
 from proto import schemas
 
 TYPE_LIST: Final = "sys112.incident_type"
 SERVICE_LIST: Final = "sys112.dds_type"
-STATUSES_FILE: Final = Path(__file__).with_name("statuses.toml")
-
-_STATES: Final[dict[str, schemas.CardState]] = {
-    "New": "new",
-    "Created": "created",
-    "InWork": "in_work",
-    "Finished": "finished",
-    "Closed": "closed",
-    "Assigned": "assigned",
-    "NotSet": "not_set",
-}
-_KINDS: Final[dict[int, schemas.ContactKind]] = {
-    0: "not_set",
-    1: "phone",
-    2: "sms",
-    4: "era",
-    5: "manual",
-}
-_SEXES: Final[dict[str, schemas.Sex]] = {"M": "male", "F": "female"}
-_UNITS: Final[dict[str, Literal["years", "months", "days"]]] = {
-    "Y": "years",
-    "M": "months",
-    "D": "days",
-}
-
-
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What System-112 hears of one status: `operation`, and for a reaction its `action`."""
-
-    operation: Literal["add_reaction", "finish_reaction", "none"]
-    action: contract.ActionType | None = None
-
-
-def load_rules(file: Path = STATUSES_FILE) -> dict[str, Rule]:
-    """Read the table of statuses. Raises ValueError when it misses or invents a status."""
-    rules = msgspec.convert(
-        tomllib.loads(file.read_text(encoding="utf-8"))["statuses"], dict[str, Rule]
-    )
-    codes = set(get_args(schemas.StatusCode))
-    if set(rules) != codes:
-        raise ValueError(f"{file}: statuses differ by {sorted(set(rules) ^ codes)}")
-    for code, rule in rules.items():
-        if (rule.operation == "add_reaction") != (rule.action is not None):
-            raise ValueError(f"{file}: {code}: action goes with add_reaction, and only with it")
-    return rules
 
 
 # -- in -------------------------------------------------------------------------------------------
 
 
-def card_in(update: contract.UpdateCard, raw: dict[str, Any]) -> schemas.IncidentCard:
+def card_in(update: contract.UpdateCard, raw: dict[str, Any], words: Words) -> schemas.IncidentCard:
     """Return the canonical card of a request; `raw` is the same request as plain JSON."""
     card, common, service = update.card, update.card.common_data, update.card.dds_data03
     return schemas.IncidentCard(
@@ -86,12 +40,12 @@ def card_in(update: contract.UpdateCard, raw: dict[str, Any]) -> schemas.Inciden
         dead_number=common.lost_number,
         consultation=bool(service and service.is_consultation),
         address=_address_in(card.location),
-        contact=_contact_in(update.ier, service) if update.ier else None,
-        patients=[_person_in(p) for p in service.ext_patient_person] if service else [],
+        contact=_contact_in(update.ier, service, words) if update.ier else None,
+        patients=[_person_in(p, words) for p in service.ext_patient_person] if service else [],
         repeat_of=common.parent_id112,
         era_card=card.era_glonass_card_id,
         era=update.ier.era if update.ier else None,
-        state=_STATES[card.incident_state],
+        state=words.states.back[card.incident_state],
         occurred_at=common.time_iso_str,
         created_at=card.created,
         created_by=_operator_in(card.create_operator),
@@ -179,15 +133,17 @@ def _address_text(address: contract.Address) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _contact_in(ier: contract.Ier, service: contract.DdsData03 | None) -> schemas.Contact:
+def _contact_in(
+    ier: contract.Ier, service: contract.DdsData03 | None, words: Words
+) -> schemas.Contact:
     name = ier.full_name
-    words = (name.last_name, name.first_name, name.middle_name) if name else ()
+    names = (name.last_name, name.first_name, name.middle_name) if name else ()
     return schemas.Contact(
         id=ier.id,
         at=ier.ier_iso_time,
-        kind=_KINDS[ier.ier_type],
+        kind=words.kinds.back[str(ier.ier_type)],
         caller=schemas.Caller(
-            name=" ".join(word for word in words if word) or None,
+            name=" ".join(part for part in names if part) or None,
             phone=ier.cg_pn,
             relation=service.caller_type_str if service else None,
         ),
@@ -197,10 +153,10 @@ def _contact_in(ier: contract.Ier, service: contract.DdsData03 | None) -> schema
     )
 
 
-def _person_in(person: contract.ExtPatientPerson) -> schemas.Person:
+def _person_in(person: contract.ExtPatientPerson, words: Words) -> schemas.Person:
     age = None
     if person.age is not None:
-        age = schemas.Age(value=person.age, unit=_UNITS[person.age_unit])
+        age = schemas.Age(value=person.age, unit=words.units.back[person.age_unit])
     return schemas.Person(
         id=person.id,
         family=person.last_name,
@@ -208,7 +164,7 @@ def _person_in(person: contract.ExtPatientPerson) -> schemas.Person:
         middle=person.middle_name,
         birth_date=person.birthdate_iso_str,
         age=age,
-        sex=_SEXES.get(person.gender or "", "unknown"),
+        sex=words.sexes.back.get(person.gender or "", "unknown"),
         reason=person.call_reason_str,
         can_move=person.move_ability,
     )
@@ -247,24 +203,11 @@ def _is_part(shape: Any) -> bool:
 
 
 def reaction_out(
-    status: schemas.StatusEvent, id112: str, rule: Rule, sys_code: str, dds_type: str
-) -> contract.AddReaction | contract.FinishReaction | None:
-    """Return what to send to System-112 for a status; None when it is not told of it."""
+    status: schemas.StatusEvent, id112: str, reaction: Reaction, sys_code: str, dds_type: str
+) -> contract.AddReaction | contract.FinishReaction:
+    """Return what to send to System-112 for a status: the reaction that its words have for it."""
     operator = status.operator or schemas.Operator(login=status.source or sys_code)
-    if rule.operation == "add_reaction":
-        return contract.AddReaction(
-            sys_code=sys_code,
-            id112=id112,
-            unit_name=_unit(status.brigade),
-            unit_membership=status.brigade.members if status.brigade else None,
-            action_type=rule.action or "Unknown",
-            remark=status.remark,
-            react_operator=_operator_out(operator),
-            action_time_iso_str=status.occurred_at,
-            dds_type=dds_type,
-            ext_id=status.call_id,
-        )
-    if rule.operation == "finish_reaction":
+    if reaction.word == FINISH:
         return contract.FinishReaction(
             sys_code=sys_code,
             id112=id112,
@@ -272,10 +215,21 @@ def reaction_out(
             dds_type=dds_type,
             ext_id=status.call_id,
         )
-    return None
+    return contract.AddReaction(
+        sys_code=sys_code,
+        id112=id112,
+        unit_name=_unit(status.brigade),
+        unit_membership=status.brigade.members if status.brigade else None,
+        action_type=msgspec.convert(reaction.word, contract.ActionType),
+        remark=status.remark or reaction.remark,
+        react_operator=_operator_out(operator),
+        action_time_iso_str=status.occurred_at,
+        dds_type=dds_type,
+        ext_id=status.call_id,
+    )
 
 
-def card_out(card: schemas.CardUpdate, sys_code: str) -> dict[str, Any]:
+def card_out(card: schemas.CardUpdate, sys_code: str, words: Words) -> dict[str, Any]:
     """Return the UpdateCard request that brings a card back to System-112, as plain JSON."""
     update = contract.UpdateCard(
         sys_code=sys_code,
@@ -296,11 +250,11 @@ def card_out(card: schemas.CardUpdate, sys_code: str) -> dict[str, Any]:
                 level=card.level,
                 parent_id112=card.repeat_of,
             ),
-            dds_data03=_service_out(card),
+            dds_data03=_service_out(card, words),
             era_glonass_card_id=card.era_card,
             create_operator=_operator_out(card.created_by),
             last_change_operator=_operator_out(card.changed_by),
-            incident_state=_back(_STATES, card.state),
+            incident_state=msgspec.convert(words.states.out[card.state], contract.IncidentState),
             created=card.created_at,
             changed=card.changed_at,
         ),
@@ -367,7 +321,7 @@ def _location_out(address: schemas.Address) -> contract.Location:
     )
 
 
-def _service_out(card: schemas.IncidentCard) -> contract.DdsData03 | None:
+def _service_out(card: schemas.IncidentCard, words: Words) -> contract.DdsData03 | None:
     if card.service_type is None and not card.patients:
         return None
     service = card.service_type or card.incident_type
@@ -376,24 +330,21 @@ def _service_out(card: schemas.IncidentCard) -> contract.DdsData03 | None:
         dds_type_str=service.text or service.code,
         is_consultation=card.consultation,
         caller_type_str=caller.relation if caller else None,
-        ext_patient_person=[_person_out(person) for person in card.patients],
+        ext_patient_person=[_person_out(person, words) for person in card.patients],
     )
 
 
-def _person_out(person: schemas.Person) -> contract.ExtPatientPerson:
+def _person_out(person: schemas.Person, words: Words) -> contract.ExtPatientPerson:
+    unit = words.units.out[person.age.unit] if person.age else "Y"
     return contract.ExtPatientPerson(
         id=person.id,
         call_reason_str=person.reason,
         last_name=person.family,
         first_name=person.given,
         middle_name=person.middle,
-        gender=_back(_SEXES, person.sex) if person.sex in ("male", "female") else None,
+        gender=msgspec.convert(words.sexes.out.get(person.sex or ""), contract.Gender | None),
         move_ability=person.can_move,
         age=person.age.value if person.age else None,
-        age_unit=_back(_UNITS, person.age.unit) if person.age else "Y",
+        age_unit=msgspec.convert(unit, contract.AgeUnit),
         birthdate_iso_str=person.birth_date,
     )
-
-
-def _back(table: dict[str, Any], value: Any) -> Any:
-    return next(key for key, known in table.items() if known == value)

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from connectors.document.plan import shipped
+from connectors.vocabulary import shipped
 from proto import clinical
 from proto.exits import StartError
 

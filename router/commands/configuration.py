@@ -1,15 +1,18 @@
-"""`smpbus config check` and `config show`: the settings in force, and where each came from."""
+"""`smpbus config`: the settings in force, where each came from, and an old bus's taken over."""
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 
+from proto.exits import EX_DATAERR
 from proto.wording import text
 from router.commands.group import CommandGroup
-from router.commands.option import common, echo_json, machine
-from router.config import LoadedSettings, load
+from router.commands.option import Failure, common, echo_json, lang, machine
+from router.config import LoadedSettings, load, own_folder
+from router.oldenvironment import FILE, Imported, import_environment, load_known
 
 config: Final = CommandGroup(
     "config",
@@ -17,6 +20,7 @@ config: Final = CommandGroup(
     commands_at={
         "check": "router.commands.configuration:check",
         "show": "router.commands.configuration:show",
+        "import-env": "router.commands.configuration:import_env",
     },
 )
 
@@ -49,6 +53,43 @@ def show(path: Path | None, as_json: bool, origin: bool) -> None:
         click.echo(f"{key} = {msgspec.json.encode(value).decode()}")
         if origin:
             click.echo(f"    # {origin_of(loaded.origins, key)}")
+
+
+@click.command("import-env", help=text("help.config_import_env"))
+@click.argument("file", type=click.Path(path_type=Path))
+@lang
+def import_env(file: Path) -> None:
+    """Print the tables of the connectors that an old environment file means."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}", EX_DATAERR) from None
+    except UnicodeDecodeError:
+        raise Failure(text("import_env.no_text", file=file), EX_DATAERR) from None
+    found = import_environment(lines, load_known(own_folder() / FILE))
+    if found.problems:
+        for problem in found.problems:
+            click.echo(problem, err=True)
+        count = len(found.problems)
+        raise Failure(text("import_env.failed", file=file, count=count), EX_DATAERR)
+    click.echo("\n".join(_tables(found)))
+    for name in found.unknown:
+        click.echo(text("import_env.unknown", name=name), err=True)
+
+
+def _tables(found: Imported) -> list[str]:
+    lines: list[str] = []
+    table = ""
+    for dotted, value in found.settings.items():
+        place, _, key = dotted.rpartition(".")
+        if place != table:
+            lines += [""] * bool(lines) + [f"[{place}]"]
+            table = place
+        lines.append(f"{key} = {json.dumps(value)}")
+    for connector, on in found.switches.items():
+        state = "on" if on else "off"
+        lines.append("# " + text(f"import_env.switch_{state}", connector=connector))
+    return lines
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:

@@ -21,6 +21,8 @@ STATUS = catalogue.entry("call.status.v1").example
 
 
 def play(bus: Bus, act: Callable[[Scene], Awaitable[None]], **settings: Any) -> None:
+    settings.setdefault("question_timeout_s", 0.1)  # nobody answers the ambulance's questions here
+
     async def whole() -> None:
         told = SimulatorSettings(repeat_s=0.05, pace_s=settings.pop("pace_s", 0.01))
         async with scene(bus, SmpConnector, create_app, told, **settings) as stage:
@@ -87,6 +89,45 @@ def test_the_same_key_again_and_an_older_card_change_nothing(bus: Bus) -> None:
 
     play(bus, act)
     assert len(codes(bus)) == len(set(codes(bus)))
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (3, 1, 2)])
+def test_the_newest_card_holds_in_whatever_order_they_come(
+    bus: Bus, order: tuple[int, ...]
+) -> None:
+    async def act(stage: Scene) -> None:
+        for number in order:
+            at = f"2026-11-23T09:0{number}:00+03:00"
+            await stage.handle(card(changed_at=at, description=f"правка {number}"), number)
+        (call,) = (await stage.ledger())["calls"]
+        assert call["description"] == "правка 3"
+
+    play(bus, act)
+
+
+def test_of_cards_changed_at_the_same_moment_the_one_that_came_last_holds(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        utc = "2026-11-23T05:14:40+00:00"  # the same moment, said in another zone
+        for number, at in enumerate((CARD["changed_at"], utc), 1):
+            await stage.handle(card(changed_at=at, description=f"правка {number}"), number)
+        (call,) = (await stage.ledger())["calls"]
+        assert call["description"] == "правка 2"
+
+    play(bus, act)
+
+
+def test_cards_that_took_long_are_counted(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        for number, late_ms in enumerate((0, 0, 0, 2500), 1):
+            one = card(id112=f"112-{number}")
+            brought = msgspec.structs.replace(one, time=one.time - late_ms)
+            await stage.handle(brought, number)
+        figures = stage.connector.figures()["card_to_dispatcher"]
+        assert (figures["count"], figures["over"], figures["limit_s"]) == (4, 1, 1.0)
+        assert figures["p99_s"] == figures["max_s"] >= 2.5
+        assert figures["p50_s"] < 2.5
+
+    play(bus, act)
 
 
 def test_a_repeat_call_is_tied_and_both_cards_hear_each_status(bus: Bus) -> None:

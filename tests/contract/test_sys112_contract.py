@@ -3,14 +3,24 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from lxml import etree
 from stage import Bus, Scene, scene
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from connectors.runtime import soap, xml
+from connectors.runtime.partner import Partner, PartnerSettings
+from connectors.runtime.serving import HttpServer, bind
 from connectors.runtime.simulation import SimulatorSettings
-from connectors.sys112 import Sys112Connector
+from connectors.sys112 import Sys112Connector, soapdoor
 from connectors.sys112.samples import Sample, day_of_cards
 from connectors.sys112.simulator import create_app
 from proto import catalogue
@@ -235,3 +245,204 @@ def test_a_partner_too_slow_or_not_there_means_retry(bus: Bus) -> None:
             await stage.handle(status("departed"))
 
     play(bus, absent, partner={"url": "http://127.0.0.1:9"})
+
+
+# -- codes of the protocol, no way back -----------------------------------------------------------
+
+CANCEL = {
+    "SysCode": "112-PRIMERSK",
+    "Id112": CARD.id112,
+    "Reason": "Ложный вызов",
+    "CancelOperator": {"OperatorLogin": "op-01"},
+}
+CLOSE = {
+    "SysCode": "112-PRIMERSK",
+    "Id112": CARD.id112,
+    "CloseOperator": {"OperatorLogin": "op-01"},
+}
+PATH = f"/112/cards/{CARD.id112}"
+
+
+def card(state: str, changed: str) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(CARD.body))
+    body["Card"] |= {"IncidentState": state, "Changed": changed}
+    return body
+
+
+async def code_of(stage: Scene, method: str, path: str, body: Any) -> tuple[str, str]:
+    """Ask by JSON and by SOAP, which must say the same; return code and description."""
+    answer = await stage.send(method, path, body)
+    reply = msgspec.json.decode(answer.body)
+    assert str(answer.status) == reply["Code"]
+    name = {"cancel": "CancelCard", "close": "CloseCard"}.get(path.split("/")[-1], "UpdateCard")
+    root = etree.Element(f"{{{soapdoor.NAMESPACE}}}{name}Request")
+    xml.write(root, body, soapdoor.NAMESPACE)
+    told = await stage.send("POST", soapdoor.PATH, soap.envelope(root))
+    twin = xml.read(soap.read_envelope(told.body).body, soapdoor.PlainReply)
+    if reply["Code"] != "200":
+        assert (twin.Code, twin.CodeDescr) == (reply["Code"], reply["CodeDescr"])
+    return reply["Code"], reply["CodeDescr"]
+
+
+def test_an_end_of_a_card_that_nobody_knows_is_404_and_told_to_the_administrator(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        for step, body in (("cancel", CANCEL), ("close", CLOSE)):
+            told = await code_of(stage, "POST", f"{PATH}/{step}", body)
+            assert told == ("404", "Id112: there is no such card")
+        assert await code_of(stage, "PUT", PATH, CARD.body) == ("200", "accepted")
+        for step, body in (("cancel", CANCEL), ("close", CLOSE)):
+            assert (await code_of(stage, "POST", f"{PATH}/{step}", body))[0] == "200"
+
+    play(bus, act, unknown_after_h=0)
+    assert {one["path"] for one in bus.bodies("input.rejected.v1")} == {"Id112"}
+    assert [one["kind"] for one in bus.bodies("incident.cancelled.v1")[::2]] == [
+        "cancelled", "closed",
+    ]  # fmt: skip
+
+
+def test_a_young_memory_lets_the_end_of_an_older_card_pass(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        assert (await code_of(stage, "POST", f"{PATH}/cancel", CANCEL))[0] == "200"
+
+    play(bus, act)
+    assert {one["kind"] for one in bus.bodies("incident.cancelled.v1")} == {"cancelled"}
+
+
+@pytest.mark.parametrize("end", ["cancel", "close", "Finished", "Closed"])
+def test_a_card_that_is_over_does_not_go_back_to_work(bus: Bus, end: str, tmp_path: Path) -> None:
+    back = ("403", "Card.IncidentState: takes a card back to work that is over")
+
+    async def over(stage: Scene) -> None:
+        assert (await code_of(stage, "PUT", PATH, card("InWork", at(0))))[0] == "200"
+        ended = {"cancel": CANCEL, "close": CLOSE}.get(end)
+        if ended is None:
+            assert (await code_of(stage, "PUT", PATH, card(end, at(60))))[0] == "200"
+        else:
+            assert (await code_of(stage, "POST", f"{PATH}/{end}", ended))[0] == "200"
+
+    async def again(stage: Scene) -> None:
+        for state in ("New", "Created", "Assigned", "InWork"):
+            assert await code_of(stage, "PUT", PATH, card(state, at(120))) == back
+        # What says nothing of work, goes on to the end, or is late and older, is taken.
+        for state, changed in (("NotSet", 121), ("Closed", 122), ("Finished", 123), ("InWork", -5)):
+            assert (await code_of(stage, "PUT", PATH, card(state, at(changed))))[0] == "200"
+        assert await code_of(stage, "PUT", PATH, card("InWork", at(124))) == back
+
+    file = tmp_path / "cards.db"
+    play(bus, over, state_file=file)
+    before = len(bus.accepted)
+    play(bus, again, state_file=file)  # a restart later
+    states = [one["state"] for one in bus.bodies("incident.card.v1")]
+    assert states[-8:] == [  # by JSON and by SOAP
+        "not_set", "not_set", "closed", "closed", "finished", "finished", "in_work", "in_work",
+    ]  # fmt: skip
+    assert len({one.id for one in bus.accepted[before:] if one.type == "incident.card.v1"}) == 4
+
+
+def at(second: int) -> str:
+    changed = datetime.fromisoformat(CARD.body["Card"]["Changed"])
+    return (changed + timedelta(seconds=second)).isoformat()
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_what_112_forbids_or_does_not_know_is_a_dead_letter(bus: Bus, code: int) -> None:
+    """Not of our simulator: an answer of the protocol with any of its codes, HTTP 200."""
+
+    async def act(stage: Scene) -> None:
+        async def answer(_: Request) -> Response:
+            return Response(msgspec.json.encode({"Code": str(code)}), media_type="application/json")
+
+        routes = [Route("/{rest:path}", answer, methods=["POST"])]
+        server = HttpServer(Starlette(routes=routes), wire := bind("127.0.0.1:0", "test"))
+        await server.start()
+        port = wire.getsockname()[1]
+        partner = PartnerSettings(url=f"http://127.0.0.1:{port}")
+        told, stage.connector.partner = stage.connector.partner, Partner("sys112", partner)
+        try:
+            with pytest.raises(Reject, match=f"HTTP 200, Code {code}"):
+                await stage.handle(status("departed"))
+        finally:
+            await stage.connector.partner.close()
+            stage.connector.partner = told
+            await server.stop()
+
+    play(bus, act)
+
+
+# -- reactions to what is not a brigade's usual way (domain.md 2.3) --------------------------------
+
+
+def fact(number: int, code: str, minute: int, **changes: Any) -> Message:
+    moment = f"2026-11-23T08:{minute:02}:00+03:00"
+    body = catalogue.entry("call.status.v1").example | {
+        "event_id": f"e{number}",
+        "code": code,
+        "occurred_at": moment,
+        "recorded_at": moment,
+        "id112": CARD.id112,
+        **changes,
+    }
+    return Message.new("call.status.v1", "smp", body, subject=f"112-{body['id112']}")
+
+
+async def told(stage: Scene, facts: list[Message]) -> list[tuple[str, str | None, str]]:
+    """Bring facts; return what 112 applied: card, action (None: finish), time or call."""
+    for number, one in enumerate(facts, 1):
+        await stage.handle(one, number)
+    entries = (await stage.ledger())["entries"]
+    return [
+        (one["id112"], one.get("action"), one.get("at", one.get("call", ""))[11:16])
+        for one in entries
+    ]
+
+
+def test_a_card_of_a_double_hears_the_last_reaction_of_the_call(bus: Bus, tmp_path: Path) -> None:
+    double = fact(9, "duplicate", 30, id112="112-R", call_id="2026-4712", duplicate_of="2026-4711")
+    file = tmp_path / "cards.db"
+
+    async def before(stage: Scene) -> None:
+        # Late and out of order: what happened last counts, not what was told last.
+        facts = [fact(1, "assigned", 10), fact(3, "arrived", 20), fact(2, "departed", 12)]
+        await told(stage, [*facts, fact(4, "at_hospital", 25), fact(5, "finished", 40)])
+
+    async def after(stage: Scene) -> None:
+        assert await told(stage, [double]) == [("112-R", "Arrival", "08:20")]
+        (entry,) = (await stage.ledger())["entries"]
+        assert (entry["call"], entry["unit"]) == ("2026-4712", "Бригада 12")
+        later = fact(10, "duplicate", 50, id112="112-S")  # of the same call: the ambulance tied it
+        assert (await told(stage, [later]))[-1][:2] == ("112-S", None)
+        unknown = fact(11, "duplicate", 50, id112="112-T", duplicate_of="2026-1")
+        note = await stage.handle(unknown, 77)
+        assert note == text("connector.note_untold", system="112")
+
+    play(bus, before, strict=False, state_file=file)
+    play(bus, after, strict=False, state_file=file)  # a restart later
+
+
+def test_a_special_brigade_and_a_brigade_taken_off_end_no_reaction_of_the_call(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        facts = [
+            fact(1, "assigned", 10),
+            fact(2, "cancelled", 11, goes_on=True),
+            fact(3, "assigned", 12, brigade={"id": "15"}),
+            fact(4, "finished", 30, goes_on=True, brigade={"id": "15"}),
+            fact(5, "finished", 50, brigade={"id": "special"}),
+        ]
+        assert [action for _, action, _ in await told(stage, facts)] == [
+            "Notification", "Solution", "Notification", "Solution", None,
+        ]  # fmt: skip
+
+    play(bus, act, strict=False)
+
+
+def test_urgent_care_takes_the_call_over(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        codes = ("assigned", "accepted", "departed", "arrived", "finished")
+        facts = [
+            fact(number, code, number, service="urgent_care") for number, code in enumerate(codes)
+        ]
+        assert [action for _, action, _ in await told(stage, facts)] == [
+            "Notification", "Solution", None,
+        ]  # fmt: skip
+
+    play(bus, act, strict=False)

@@ -19,9 +19,10 @@ import zmq
 from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
 from connectors.demo.signing import make_signer
-from connectors.sys112 import mapping
 from connectors.sys112.samples import Sample, day_of_cards
+from connectors.sys112.words import FINISH, LAST
 from connectors.vimis.contract import load_terms
+from connectors.vocabulary import load_statuses
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ PATIENCE_S = 60.0
 CONNECTORS = ("sys112", "smp", "ats", "rmis")
 # Started only where a test wants them, too.
 FEDERAL = ("remd", "vimis", "tfoms")
-RULES = mapping.load_rules()
+REACTIONS = load_statuses().words("sys112")
 SETTINGS = """
 [bus]
 listen = ["ipc://{folder}/bus.sock"]
@@ -44,6 +45,7 @@ folder = "{folder}/data"
 
 [connectors.sys112]
 listen = "127.0.0.1:{sys112_door}"
+state_file = "{folder}/sys112.db"
 repeat_after_s = 0.1
 repeat_after_max_s = 0.5
 accept_timeout_s = 1.0
@@ -304,12 +306,8 @@ def wait_for(done: Callable[[], Any], what: str) -> Any:
 
 def steps_of(events: list[str]) -> list[str]:
     """Return what System-112 must hear of the statuses of a call."""
-    steps = []
-    for code in events:
-        rule = RULES[code]
-        if rule.operation != "none":
-            steps.append(rule.action or "Finish")
-    return steps
+    words = [REACTIONS[code] for code in events if REACTIONS.get(code, LAST) != LAST]
+    return ["Finish" if word == FINISH else word for word in words]
 
 
 def check_reactions(house: House) -> None:

@@ -22,7 +22,10 @@ from router.commands.table import print_table, size, span
 from router.commands.timeline import hops
 
 OWN = Path(__file__).parents[2] / "config"
-WORDS = [*COMMANDS, "config check", "config show", "keys new", "keys list", "keys revoke"]
+WORDS = [
+    *COMMANDS, "config check", "config show", "config import-env", "keys new", "keys list",
+    "keys revoke",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -53,6 +53,7 @@ def test_own_files_are_the_built_in_values(folder: Path):
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
     assert set(loaded.settings.destinations) == {
         "smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms", "admin",
+        "deadlines",
     }  # fmt: skip
     assert set(loaded.origins.values()) >= {"built-in"}
 
@@ -80,11 +81,13 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
 @pytest.mark.parametrize(
     ("source", "type", "to"),
     [
-        ("sys112", "incident.card.v1", ("smp", "ats")),
+        ("sys112", "incident.card.v1", ("smp", "ats", "deadlines")),
         ("ats", "telephony.call.v1", ("smp",)),
         ("smp", "telephony.dial.v1", ("ats",)),
-        ("sys112", "incident.cancelled.v1", ("smp",)),
-        ("smp", "call.status.v1", ("sys112", "rmis")),
+        ("sys112", "incident.cancelled.v1", ("smp", "deadlines")),
+        ("sys112", "deadline.timer.v1", ("deadlines",)),
+        ("sys112", "deadline.missed.v1", ("admin",)),
+        ("smp", "call.status.v1", ("sys112", "rmis", "deadlines")),
         ("smp", "call.ticket.v1", ("rmis",)),
         ("smp", "call.card.v1", ("rmis", "remd", "vimis")),
         ("smp", "hospital.book.v1", ("rmis",)),

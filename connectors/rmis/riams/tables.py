@@ -7,7 +7,8 @@ from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
-from connectors.document.plan import load_plan, shipped
+from connectors.document.plan import load_plan
+from connectors.vocabulary import shipped
 from proto import schemas
 from proto.exits import StartError
 from proto.wording import text

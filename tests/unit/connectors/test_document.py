@@ -13,8 +13,8 @@ from lxml import etree
 from connectors.demo.signing import make_signer
 from connectors.document import Archive, Document, Organisation, SignerSettings, build, load_plan
 from connectors.document.card import day, moment, snils
-from connectors.document.plan import shipped
 from connectors.document.signer import RsaSigner, load_signer
+from connectors.vocabulary import shipped
 from proto import catalogue, clinical
 from proto.exits import StartError
 

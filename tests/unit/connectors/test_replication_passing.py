@@ -133,7 +133,8 @@ def test_the_example_table_is_valid() -> None:
 
 def table_of(example: Path) -> str:
     text = example.read_text(encoding="utf-8")
-    return text[text.index("[connectors.replication]") :]
+    begun = text[text.index("[connectors.replication]") :]
+    return re.split(r"^\[connectors\.(?!replication)", begun, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """System-112's contract and mapping: what comes in, what goes out, what is refused and how."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from connectors.runtime.body import BadInput, convert, decode
 from connectors.sys112 import contract, mapping
 from connectors.sys112.samples import Sample, day_of_cards
+from connectors.sys112.words import FINISH, LAST, Words
+from connectors.vocabulary import load_codes, load_statuses
 from proto import catalogue, schemas
+from proto.exits import StartError
 
-RULES = mapping.load_rules()
+WORDS = Words()
 
 
 def sample(kind: str = "new") -> Sample:
@@ -26,7 +30,7 @@ def copy(body: dict[str, Any]) -> dict[str, Any]:
 def read(body: dict[str, Any], id112: str) -> schemas.IncidentCard:
     update = convert(body, contract.UpdateCard)
     contract.check_card(update)
-    return mapping.card_in(update, body)
+    return mapping.card_in(update, body, WORDS)
 
 
 @given(st.integers(min_value=0, max_value=9999))
@@ -73,7 +77,7 @@ def test_fields_beyond_the_contract_are_kept_by_their_path_and_come_back() -> No
         "Card.DdsData03.ExtPatientPerson[0].Pet": "кот",
     }
     fields = msgspec.structs.asdict(card) | {"ext_id": "2026-1"}
-    back = mapping.card_out(schemas.CardUpdate(**fields), "SMP")
+    back = mapping.card_out(schemas.CardUpdate(**fields), "SMP", WORDS)
     assert back["Card"]["CommonData"]["Wind"] == {"speed": 7}
 
 
@@ -84,7 +88,7 @@ def test_a_card_sent_back_is_a_card_of_the_contract_with_the_same_meaning() -> N
         card = read(one.body, one.id112)
         fields = msgspec.structs.asdict(card) | {"ext_id": "2026-1"}
         request = msgspec.json.decode(
-            msgspec.json.encode(mapping.card_out(schemas.CardUpdate(**fields), card.system))
+            msgspec.json.encode(mapping.card_out(schemas.CardUpdate(**fields), card.system, WORDS))
         )
         again = read(request, one.id112)
         for name in ("id112", "incident_type", "patients", "level", "state", "changed_at"):
@@ -159,57 +163,86 @@ def test_what_is_not_json_is_bad_input(body: bytes) -> None:
 
 # -- statuses -------------------------------------------------------------------------------------
 
-EXPECTED = {
-    "received": None,
-    "assigned": "Notification",
-    "accepted": None,
-    "departed": "Departure",
-    "arrived": "Arrival",
-    "transport_started": None,
-    "at_hospital": None,
-    "handed_over": "Solution",
-    "finished": "finish",
-    "returned": None,
-    "refused": "finish",
-    "cancelled": "Canceled",
-    "duplicate": None,
+# What System-112 hears of a brigade's status, of one whose call goes on with another brigade, and
+# of one of the polyclinic's urgent care (domain.md 2.3).
+EXPECTED: dict[str, tuple[str | None, str | None, str | None]] = {
+    "received": (None, None, None),
+    "assigned": ("Notification", "Notification", "Notification"),
+    "accepted": (None, None, "Solution"),
+    "departed": ("Departure", "Departure", None),
+    "arrived": ("Arrival", "Arrival", None),
+    "transport_started": (None, None, None),
+    "at_hospital": (None, None, None),
+    "handed_over": ("Solution", "Solution", None),
+    "finished": (FINISH, "Solution", FINISH),
+    "returned": (None, None, None),
+    "refused": (FINISH, FINISH, FINISH),
+    "cancelled": ("Canceled", "Solution", "Canceled"),
+    "duplicate": (LAST, LAST, LAST),
 }
+WAYS: list[dict[str, Any]] = [{}, {"goes_on": True}, {"service": "urgent_care"}]
+
+
+def event(code: str, **changes: Any) -> schemas.StatusEvent:
+    example = catalogue.entry("call.status.v1").example | {"code": code, **changes}
+    return msgspec.convert(example, schemas.StatusEvent)
 
 
 def test_every_status_is_expected_here() -> None:
-    assert set(EXPECTED) == set(get_args(schemas.StatusCode)) == set(RULES)
+    assert set(EXPECTED) == set(get_args(schemas.StatusCode))
 
 
-@pytest.mark.parametrize(("code", "expected"), EXPECTED.items())
-def test_a_status_becomes_its_reaction(code: str, expected: str | None) -> None:
-    example = catalogue.entry("call.status.v1").example | {"code": code}
-    status = msgspec.convert(example, schemas.StatusEvent)
-    request = mapping.reaction_out(status, "112-99-000001", RULES[code], "SMP", "Ambulance")
-    if expected is None:
-        assert request is None
-    elif expected == "finish":
-        assert isinstance(request, contract.FinishReaction)
-        assert request.finish_operator.operator_login == "disp-2"
-    else:
-        assert isinstance(request, contract.AddReaction)
-        assert request.action_type == expected
-        assert request.action_time_iso_str == status.occurred_at
-        assert request.unit_name == "Бригада 12"
-    if request is not None:
+@pytest.mark.parametrize("code", EXPECTED)
+def test_a_status_becomes_its_reaction(code: str) -> None:
+    for way, expected in zip(WAYS, EXPECTED[code], strict=True):
+        status = event(code, **way)
+        reaction = WORDS.reaction(status)
+        if expected in (None, LAST):
+            assert (reaction and reaction.word) == expected
+            continue
+        assert reaction is not None
+        request = mapping.reaction_out(status, "112-99-000001", reaction, "SMP", "Ambulance")
+        if expected == FINISH:
+            assert isinstance(request, contract.FinishReaction)
+            assert request.finish_operator.operator_login == "disp-2"
+        else:
+            assert isinstance(request, contract.AddReaction)
+            assert request.action_type == expected
+            assert request.action_time_iso_str == status.occurred_at
+            assert request.unit_name == "Бригада 12"
         assert msgspec.json.decode(msgspec.json.encode(request), type=type(request)) == request
 
 
+def test_a_brigade_taken_off_is_a_solution_with_its_remark_unless_there_is_one() -> None:
+    def remark(**changes: Any) -> str | None:
+        status = event("cancelled", goes_on=True, **changes)
+        reaction = WORDS.reaction(status)
+        assert reaction is not None
+        request = mapping.reaction_out(status, "1", reaction, "SMP", "Ambulance")
+        assert isinstance(request, contract.AddReaction)
+        return request.remark
+
+    assert remark() == "Отклонение бригады с вызова"
+    assert remark(remark="Поломка машины") == "Поломка машины"
+
+
 @pytest.mark.parametrize(
-    "table",
+    ("file", "told", "instead", "named"),
     [
-        '[statuses]\nreceived = { operation = "none" }\n',
-        (mapping.STATUSES_FILE.read_text(encoding="utf-8") + 'odd = { operation = "none" }\n'),
-        mapping.STATUSES_FILE.read_text(encoding="utf-8").replace(', action = "Arrival"', ""),
+        ("statuses", 'sys112 = "Departure"', 'sys112 = "Abfahrt"', "chain.departed.sys112"),
+        ("statuses", 'sys112_urgent = "last"', 'sys112_urgent = "next"', "chain.duplicate"),
+        ("code_systems", 'sys112 = "InWork"', 'sys112 = "Working"', "card_state.in_work"),
+        ("code_systems", 'sys112 = "5"', 'sys112 = "-"', r"contact_kind.\*.sys112"),
     ],
-    ids=["missing", "invented", "without action"],
 )
-def test_a_wrong_table_of_statuses_is_refused(table: str, tmp_path: Any) -> None:
-    file = tmp_path / "statuses.toml"
-    file.write_text(table, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"statuses\.toml"):
-        mapping.load_rules(file)
+def test_a_word_that_112_does_not_have_is_named(
+    file: str, told: str, instead: str, named: str, tmp_path: Path
+) -> None:
+    shipped = load_statuses().file.with_name(f"{file}.toml").read_text(encoding="utf-8")
+    assert told in shipped
+    wrong = tmp_path / f"{file}.toml"
+    wrong.write_text(shipped.replace(told, instead), encoding="utf-8")
+    codes = load_codes(wrong) if file == "code_systems" else None
+    chain = load_statuses(wrong) if file == "statuses" else None
+    with pytest.raises(StartError, match=rf"{file}\.toml: {named}"):
+        Words(codes, chain)

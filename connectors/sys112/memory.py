@@ -1,0 +1,203 @@
+"""What the connector must not forget: which cards it has seen and which are over, whether the
+dispatcher has confirmed them, and what System-112 was told of a call. One SQLite file, no personal
+data: numbers, times and brigades.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+import msgspec
+
+from proto import schemas
+from proto.exits import StartError
+from proto.wording import text
+
+KEPT_S: Final = 30 * 24 * 3600.0  # nobody speaks of a card after that
+_SCHEMA: Final = """
+create table if not exists card (
+    id112 text primary key, changed real not null default 0, over integer not null default 0,
+    root text not null, watched integer not null default 0, excused integer not null default 0,
+    confirmed real, seen integer not null
+) without rowid;
+create index if not exists card_root on card (root);
+create index if not exists card_seen on card (seen);
+create table if not exists told (
+    call text not null, event text not null, occurred real not null, body blob not null,
+    seen integer not null, primary key (call, event)
+) without rowid;
+create index if not exists told_seen on told (seen);
+create table if not exists origin (
+    only_one integer primary key check (only_one = 1), made real not null
+);
+"""
+
+
+class Watched(NamedTuple):
+    """The confirmation of a card: since when (Unix time, s) it is there, or that none is needed."""
+
+    confirmed: float | None
+    excused: bool
+
+
+class Memory:
+    """The file of one connector, made at `made_s` (Unix time); None: only as long as the process
+    runs.
+
+    Every note is synced: what the router has accepted is never forgotten here by a loss of power.
+    """
+
+    def __init__(self, file: Path | None, clock: Callable[[], float] = time.time) -> None:
+        """Raises StartError when the file cannot be used."""
+        self._clock = clock
+        try:
+            self._db = apsw.Connection(":memory:" if file is None else str(file))
+            self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
+            self._db.execute(_SCHEMA)
+            self._db.execute("insert or ignore into origin values (1, ?)", (clock(),))
+            self.made_s = float(self._one("select made from origin")[0])
+        except apsw.Error as error:
+            raise StartError(text("sys112.state_file", file=file, reason=str(error))) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @property
+    def age_s(self) -> float:
+        """How long this memory has been kept."""
+        return self._clock() - self.made_s
+
+    # -- the life of a card ---------------------------------------------------------------------
+
+    def note_card(self, id112: str, changed: datetime, *, at_work: bool, over: bool) -> bool:
+        """Note a card as System-112 says it is now; return False, and note nothing, when that
+        would take a card back to work that is over. A card older than the newest changes nothing.
+        """
+        at = changed.timestamp()
+        with self._db:
+            known = self._one("select changed, over from card where id112 = ?", id112)
+            if known and known[1] and at_work and at > known[0]:
+                return False
+            if not known or at >= known[0]:
+                self._touch(id112)
+                self._db.execute(
+                    "update card set changed = ?, over = max(over, ?) where id112 = ?",
+                    (at, int(over), id112),
+                )
+        return True
+
+    def knows(self, id112: str) -> bool:
+        """Whether System-112 has sent this card."""
+        return self._one("select 1 from card where id112 = ?", id112) is not None
+
+    def end_card(self, id112: str) -> None:
+        """Note that the work on a card is over."""
+        with self._db:
+            self._touch(id112)
+            self._db.execute("update card set over = 1 where id112 = ?", (id112,))
+
+    # -- the confirmation of a card -------------------------------------------------------------
+
+    def watches(self, id112: str) -> bool:
+        """Whether the confirmation of a card is waited for, or was."""
+        row = self._one("select watched from card where id112 = ?", id112)
+        return bool(row and row[0])
+
+    def watch(self, id112: str, repeat_of: str | None) -> None:
+        """Note that a card waits for its confirmation. `repeat_of` is the card of the same incident
+        that came first."""
+        with self._db:
+            self._touch(id112)
+            self._db.execute(
+                "update card set root = ?, watched = 1 where id112 = ?",
+                (repeat_of or id112, id112),
+            )
+
+    def excuse(self, id112: str) -> None:
+        """Note that a card needs no confirmation any more."""
+        with self._db:
+            self._touch(id112)
+            self._db.execute("update card set excused = 1 where id112 = ?", (id112,))
+
+    def confirm(self, id112: str, at_s: float) -> None:
+        """Note that a dispatcher had a card at `at_s` (Unix time); the earliest holds."""
+        with self._db:
+            self._touch(id112)
+            self._db.execute(
+                "update card set confirmed = min(ifnull(confirmed, ?1), ?1) where id112 = ?2",
+                (at_s, id112),
+            )
+
+    def watched(self, id112: str) -> Watched:
+        """Return how a card stands. One that repeats another is confirmed with that: the ambulance
+        has both in one call, and tells of the second what happens from then on only."""
+        row = self._one(
+            "select min(kin.confirmed), max(kin.id112 = card.id112 and kin.excused)"
+            " from card join card as kin on kin.root = card.root or kin.id112 = card.root"
+            " where card.id112 = ?",
+            id112,
+        )
+        confirmed, excused = row or (None, 0)
+        return Watched(None if confirmed is None else float(confirmed), bool(excused))
+
+    # -- what System-112 was told ---------------------------------------------------------------
+
+    def note_told(self, status: schemas.StatusEvent) -> None:
+        """Remember a status that System-112 hears of."""
+        brigade = status.brigade
+        kept = msgspec.structs.replace(
+            status,
+            brigade=brigade and schemas.Brigade(id=brigade.id, name=brigade.name),
+            operator=status.operator and schemas.Operator(login=status.operator.login),
+            geo=None,
+            remark=None,
+        )
+        occurred = status.occurred_at.timestamp()
+        row = (status.call_id, status.event_id, occurred, msgspec.json.encode(kept), self._now())
+        with self._db:
+            self._db.execute("insert or replace into told values (?, ?, ?, ?, ?)", row)
+            self._forget("told")
+
+    def last_told(self, call: str, until: datetime) -> schemas.StatusEvent | None:
+        """Return the last status of a call by `until` that System-112 hears of."""
+        row = self._one(
+            "select body from told where call = ? and occurred <= ? order by occurred desc limit 1",
+            call,
+            until.timestamp(),
+        )
+        return msgspec.json.decode(row[0], type=schemas.StatusEvent) if row else None
+
+    # -- within ---------------------------------------------------------------------------------
+
+    def _touch(self, id112: str) -> None:
+        self._db.execute(
+            "insert into card (id112, root, seen) values (?1, ?1, ?2)"
+            " on conflict do update set seen = ?2",
+            (id112, self._now()),
+        )
+        self._forget("card")
+
+    def _forget(self, table: str) -> None:
+        """Let go of a few rows that are too old, so that this never takes long."""
+        key = "id112" if table == "card" else "(call, event)"
+        columns = key.strip("()")
+        self._db.execute(
+            f"delete from {table} where {key} in"
+            f" (select {columns} from {table} where seen < ? limit 10)",
+            (self._now() - KEPT_S,),
+        )
+
+    def _one(self, question: str, *values: Any) -> Any:
+        return self._db.execute(question, values).fetchone()
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def at(seconds: float) -> datetime:
+    """Return a time of this memory as a moment."""
+    return datetime.fromtimestamp(seconds, UTC)
