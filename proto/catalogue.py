@@ -10,6 +10,7 @@ import msgspec
 from proto import schemas
 from proto.clinical_types import ENTRIES as CLINICAL
 from proto.entry import Entry
+from proto.external_types import ENTRIES as EXTERNAL
 
 __all__ = ["Entry", "entries", "entry", "json_schema"]
 
@@ -261,6 +262,7 @@ _ENTRIES: Final = (
         {"on_date": "2026-11-23", "enp": "6654510822123455", "birth_date": "1984-05-27"},
     ),
     *CLINICAL,
+    *EXTERNAL,
 )
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
 
