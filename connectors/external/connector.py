@@ -1,0 +1,135 @@
+"""The connector of outside services: their calls go to the ambulance, its statuses come to them."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+from starlette.applications import Starlette
+
+from connectors.external import contract
+from connectors.external.clients import ClientName, Clients, ClientSettings
+from connectors.external.description import describe
+from connectors.external.doors import Doors, no_such_page
+from connectors.external.memory import Call, Memory, now_s
+from connectors.runtime.connector import Connector
+from connectors.runtime.door import Door
+from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.waiting import Waiting
+from proto.client import BusClient, Delivery, Reject
+from proto.external import ExternalStatus
+from proto.wording import text
+
+WAITING_MAX: Final = 500
+
+
+class ExternalSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.external]. Each of the `clients` is a partner of its own, so `partner` is not
+    used. `state_file` keeps calls and events, `credit` is shared by all webhooks."""
+
+    partner: PartnerSettings = PartnerSettings(url="http://unused", system="-")
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7123"
+    credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 128 * 1024
+    state_file: Path = Path("/var/lib/smpbus/external/calls.db")
+    clients: dict[ClientName, ClientSettings] = msgspec.field(default_factory=dict)
+
+
+class ExternalConnector(Connector):
+    """See the module; the contract is `connectors.external.contract`."""
+
+    Settings: ClassVar[type[ConnectorSettings]] = ExternalSettings
+    settings: ExternalSettings
+
+    def __init__(self, name: str, settings: ExternalSettings, bus: BusClient) -> None:
+        """Raises StartError."""
+        super().__init__(name, settings, bus)
+        self._clients = Clients(settings.clients, settings.credit)
+        self._memory = Memory(settings.state_file)
+        self._waiting = Waiting(WAITING_MAX)
+
+    @classmethod
+    async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]]:
+        """See Connector: nobody is asked, a webhook may be away."""
+        return [(True, text("external.check", address=loaded.settings.listen))]
+
+    async def stay(self) -> None:
+        """Let those who wait for events wait until the connector stops."""
+        try:
+            await super().stay()
+        finally:
+            self._waiting.end()
+
+    async def close(self) -> None:
+        """Let go of the webhooks and of the file."""
+        await super().close()
+        await self._clients.close()
+        self._memory.close()
+
+    # -- to outside services --------------------------------------------------------------------
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Keep a status for whoever asks, and tell the webhook of its service, if it has one.
+        Raises Retry or Reject."""
+        message = delivery.message
+        if message.type != "external.status.v1":
+            raise Reject(text("connector.note_no_type", type=message.type))
+        try:
+            status = msgspec.json.decode(message.body, type=ExternalStatus)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
+        call = self._call(status.external)
+        event, told = self._memory.note_event(call.ref, _event(status))
+        self._waiting.wake(call.ref)
+        client = self._clients.named(call.client)
+        if told or client is None or client.webhook is None:
+            return text("external.note_kept", number=event.number)
+        body = msgspec.json.encode(contract.Told(id=call.id, number=call.number, event=event))
+        note = await client.webhook.tell(body, delivery.key)
+        self._memory.note_told(call.ref, event.number)
+        return note
+
+    def _call(self, ref: str) -> Call:
+        """Return the call of a ref; one whose file was lost is begun anew. Raises Reject."""
+        call = self._memory.call(ref)
+        if call is not None:
+            return call
+        name, _, id = ref.rpartition("-")
+        if self._clients.named(name) is None:
+            raise Reject(text("external.note_unknown"))
+        call = Call(ref, name, id, b"", None, now_s(), True, None)
+        self._memory.begin(call)
+        return call
+
+    # -- from outside services ------------------------------------------------------------------
+
+    def app(self) -> Starlette:
+        """Return the server of the API and of what describes it."""
+        door = Door(
+            self.ingress,
+            system=text("external.system"),
+            bytes_max=self.settings.body_bytes_max,
+            answer=lambda *_: b"",
+            subject=lambda about: about,
+        )
+        doors = Doors(door, self._clients, self._memory, self._waiting, self.name, self.settings)
+        return Starlette(
+            routes=[*doors.routes(), *describe().routes()],
+            exception_handlers={404: no_such_page, 405: no_such_page},
+        )
+
+
+def _event(status: ExternalStatus) -> contract.Event:
+    """Return what an outside service may know of a status: nothing of persons, nor where they
+    are."""
+    brigade = status.brigade
+    return contract.Event(
+        number=0,
+        event_id=status.event_id,
+        code=status.code,
+        occurred_at=status.occurred_at,
+        recorded_at=status.recorded_at,
+        call_id=status.call_id,
+        brigade=contract.EventBrigade(brigade.id, brigade.name) if brigade else None,
+        supersedes=status.supersedes,
+    )
