@@ -57,6 +57,16 @@ class ExternalCancelled(Body, frozen=True, kw_only=True):
     recorded_at: Instant
 
 
+class ExternalNotice(Body, frozen=True, kw_only=True):
+    """What the webhook of an outside service is to be told; `number` is that service's own of the
+    call, `event` what it may know of a status."""
+
+    external: ExternalRef
+    client: Required
+    number: Short | None = None
+    event: dict[str, Any]
+
+
 class ExternalStatus(StatusEvent, frozen=True, kw_only=True):
     """A status of a call that an outside service handed in."""
 

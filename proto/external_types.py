@@ -56,4 +56,23 @@ ENTRIES: Final = (
             "brigade": {"id": "12", "name": "Бригада 12"},
         },
     ),
+    Entry(
+        "external.notice.v1",
+        external.ExternalNotice,
+        "The connector of outside services to itself: tell this to the webhook of a service",
+        {
+            "external": REF,
+            "client": "medevac",
+            "number": "М-2026-118",
+            "event": {
+                "number": 4,
+                "event_id": "0193a000-0000-7000-8000-000000000021",
+                "code": "departed",
+                "occurred_at": "2026-11-23T08:17:30+03:00",
+                "recorded_at": "2026-11-23T08:17:31+03:00",
+                "call_id": "2026-4711",
+                "brigade": {"id": "12", "name": "Бригада 12"},
+            },
+        },
+    ),
 )

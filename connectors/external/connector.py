@@ -12,12 +12,14 @@ from connectors.external.description import describe
 from connectors.external.doors import Doors, no_such_page
 from connectors.external.memory import Call, Memory, now_s
 from connectors.runtime.connector import Connector
-from connectors.runtime.door import Door
+from connectors.runtime.door import Door, message_id
+from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
 from connectors.runtime.waiting import Waiting
-from proto.client import BusClient, Delivery, Reject
-from proto.external import ExternalStatus
+from proto.client import BusClient, Delivery, Reject, Retry
+from proto.external import ExternalNotice, ExternalStatus
+from proto.message import Message, Priority
 from proto.wording import text
 
 WAITING_MAX: Final = 500
@@ -69,25 +71,57 @@ class ExternalConnector(Connector):
     # -- to outside services --------------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Keep a status for whoever asks, and tell the webhook of its service, if it has one.
-        Raises Retry or Reject."""
+        """Keep a status for whoever asks, or tell a webhook. Raises Retry or Reject."""
         message = delivery.message
-        if message.type != "external.status.v1":
-            raise Reject(text("connector.note_no_type", type=message.type))
         try:
-            status = msgspec.json.decode(message.body, type=ExternalStatus)
+            if message.type == "external.status.v1":
+                return await self._keep(msgspec.json.decode(message.body, type=ExternalStatus))
+            if message.type == "external.notice.v1":
+                notice = msgspec.json.decode(message.body, type=ExternalNotice)
+                return await self._tell(notice, delivery.key)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Reject(text("connector.note_bad_body")) from None
+        raise Reject(text("connector.note_no_type", type=message.type))
+
+    async def _keep(self, status: ExternalStatus) -> str:
+        """Keep an event on the disk. The webhook's turn is a message of its own: while it is away
+        the later events can be asked for."""
         call = self._call(status.external)
-        event, told = self._memory.note_event(call.ref, _event(status))
+        event = self._memory.note_event(call.ref, _event(status))
         self._waiting.wake(call.ref)
         client = self._clients.named(call.client)
-        if told or client is None or client.webhook is None:
-            return text("external.note_kept", number=event.number)
-        body = msgspec.json.encode(contract.Told(id=call.id, number=call.number, event=event))
-        note = await client.webhook.tell(body, delivery.key)
-        self._memory.note_told(call.ref, event.number)
-        return note
+        if client is not None and client.webhook is not None:
+            try:
+                await self.ingress.publish([self._notice(call, event)])
+            except NotAccepted as error:
+                raise Retry(error.code, float(error.retry_after_s)) from None
+        return text("external.note_kept", number=event.number)
+
+    def _notice(self, call: Call, event: contract.Event) -> Message:
+        notice = ExternalNotice(
+            external=call.ref,
+            client=call.client,
+            number=call.number,
+            event=msgspec.to_builtins(event),
+        )
+        return Message.new(
+            "external.notice.v1",
+            self.name,
+            notice,
+            subject=f"tell-{call.ref}",
+            id=message_id("external.notice.v1", call.ref, event.event_id),
+            priority=Priority.URGENT,
+            correlation_id=call.ref,
+        )
+
+    async def _tell(self, notice: ExternalNotice, key: str) -> str:
+        client = self._clients.named(notice.client)
+        if client is None or client.webhook is None:
+            return text("external.note_no_webhook")
+        event = msgspec.convert(notice.event, contract.Event)
+        id = notice.external.rpartition("-")[2]
+        told = contract.Told(id=id, number=notice.number, event=event)
+        return await client.webhook.tell(msgspec.json.encode(told), key)
 
     def _call(self, ref: str) -> Call:
         """Return the call of a ref; one whose file was lost is begun anew. Raises Reject."""

@@ -42,7 +42,6 @@ create table if not exists event (
     code text not null,
     call_id text not null,
     body blob not null,
-    told integer not null,          -- whether the webhook has it
     primary key (ref, number),
     unique (ref, event_id)
 ) without rowid;
@@ -134,29 +133,25 @@ class Memory:
 
     # -- events ---------------------------------------------------------------------------------
 
-    def note_event(self, ref: str, event: Event) -> tuple[Event, bool]:
-        """Keep an event under its number; return it as it is kept, and whether it was told. A
-        repeat of its `event_id` changes nothing."""
+    def note_event(self, ref: str, event: Event) -> Event:
+        """Keep an event under its number, and return it as it is kept: a repeat of its `event_id`
+        changes nothing."""
         with self._db:
             known = self._one(
-                "select body, told from event where ref = ? and event_id = ?", ref, event.event_id
+                "select body from event where ref = ? and event_id = ?", ref, event.event_id
             )
             if known is not None:
-                return msgspec.json.decode(known[0], type=Event), bool(known[1])
+                return msgspec.json.decode(known[0], type=Event)
             last = self._one("select max(number) from event where ref = ?", ref)
             number = 1 + int(last[0] or 0) if last else 1
             event = msgspec.structs.replace(event, number=number)
             self._db.execute(
-                "insert into event values (?, ?, ?, ?, ?, ?, ?, 0)",
+                "insert into event values (?, ?, ?, ?, ?, ?, ?)",
                 (ref, number, event.event_id, event.occurred_at.timestamp(), event.code,
                  event.call_id, msgspec.json.encode(event)),
             )  # fmt: skip
             self._db.execute("update call set accepted = 1 where ref = ? and accepted = 0", (ref,))
-        return event, False
-
-    def note_told(self, ref: str, number: int) -> None:
-        """The webhook has the event."""
-        self._db.execute("update event set told = 1 where ref = ? and number = ?", (ref, number))
+        return event
 
     def events(self, ref: str, after: int, most: int) -> list[Event]:
         """Return at most `most` events of a call after number `after`."""

@@ -79,7 +79,7 @@ class Platform:
         path = f"/external/calls/{id}"
         if cancels:
             answer = await self.courier.bring("POST", f"{path}/cancel", b"{}", signed_in)
-            if answer.status != 202:
+            if answer.status not in (202, 409):  # the ambulance was quicker
                 self.refused.append({"number": number, "status": answer.status})
         if drive.poll:
             await self._follow(id, path, signed_in)

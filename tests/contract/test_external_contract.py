@@ -166,6 +166,7 @@ def test_while_the_bus_is_away_it_is_503_and_the_repeat_is_the_same_call(house: 
         assert answer.headers["retry-after"] == "3"
         house.bus.silent = False
         stage.reconnect()
+        await stage.connector.bus.wait_welcomed()
         await house.hand_in(stage)
         house.bus.refuse = Code.QUEUE_FULL
         answer = await house.ask(stage, "POST", "", HAND_IN, idempotency_key="k2")
@@ -441,49 +442,87 @@ def test_what_is_no_status_of_ours_is_a_dead_letter(house: House) -> None:
 # -- webhooks -------------------------------------------------------------------------------------
 
 
+async def told(stage: Scene, bus: Bus, message: Message) -> Message:
+    """Bring a status, and return the notice for the webhook that comes of it."""
+    await stage.handle(message, 900)
+    notice = bus.accepted[-1]
+    assert notice.type == "external.notice.v1"
+    return notice
+
+
 def test_a_webhook_gets_each_event_signed_and_once_in_effect(house: House) -> None:
     async def act(stage: Scene) -> None:
         drive = {"token": house.tokens["medevac"], "secret": SECRET, "count": 1}
         await stage.simulator.request("POST", "/drive", encode(drive))
         ledger = await stage.wait(lambda ledger: ledger["calls"])
         id = ledger["calls"][0]["id"]
-        assert await stage.handle(status(id, 1, code="received"), 1) == "HTTP 200"
-        assert await stage.handle(status(id, 2, code="departed"), 2) == "HTTP 200"
-        note = await stage.handle(status(id, 2, code="departed"), 2, 2)
-        assert note is not None  # told already: the webhook is left alone
-        assert "ждёт" in note
+        first = await told(stage, house.bus, status(id, 1, code="received"))
+        second = await told(stage, house.bus, status(id, 2, code="departed"))
+        again = await told(stage, house.bus, status(id, 2, code="departed"))
+        assert first.subject == second.subject == f"tell-medevac-{id}"
+        assert second.id == again.id != first.id  # the router accepts it once
+        assert await stage.handle(first, 1) == "HTTP 200"
+        assert await stage.handle(second, 2) == "HTTP 200"
+        assert await stage.handle(second, 2, 2) == "HTTP 200"  # its settlement was lost
         ledger = await stage.ledger()
         assert [one["told"] for one in ledger["calls"]] == [["received", "departed"]]
         assert [one["key"] for one in ledger["entries"]] == ["testbus-1", "testbus-2"]
-        assert (ledger["repeats"], ledger["disorder"], ledger["refused"]) == (0, [], [])
+        assert (ledger["repeats"], ledger["disorder"], ledger["refused"]) == (1, [], [])
 
     house.play(act, clients={"medevac": house.client("medevac", house.webhook)})
 
 
-def test_a_failed_webhook_is_tried_again_in_the_same_words(house: House) -> None:
+def test_a_failed_webhook_is_tried_again_and_its_service_can_ask_meanwhile(house: House) -> None:
     async def act(stage: Scene) -> None:
         drive = {"token": house.tokens["medevac"], "secret": SECRET}
         await stage.simulator.request("POST", "/drive", encode(drive))
         id = (await stage.wait(lambda ledger: ledger["calls"]))["calls"][0]["id"]
+        notice = await told(stage, house.bus, status(id))
         await stage.faults(fail=1.0)  # half of them after the work: the answer is lost
         for attempt in range(1, 9):
             with pytest.raises(Retry, match="HTTP 500"):
-                await stage.handle(status(id), 1, attempt)
+                await stage.handle(notice, 1, attempt)
+        await told(stage, house.bus, status(id, 2, code="arrived"))
+        events = msgspec.json.decode((await house.ask(stage, "GET", f"/{id}/events")).body)
+        assert [one["code"] for one in events["events"]] == ["departed", "arrived"]
         await stage.faults(fail=0.0, spoil="redirect")
         with pytest.raises(Retry, match="HTTP 302"):
-            await stage.handle(status(id), 1, 9)
+            await stage.handle(notice, 1, 9)
         await stage.faults(spoil="", refuse=1.0)
         with pytest.raises(Reject, match="HTTP 422"):
-            await stage.handle(status(id), 1, 10)
+            await stage.handle(notice, 1, 10)
         await stage.faults(refuse=0.0)
-        assert await stage.handle(status(id), 1, 11) == "HTTP 200"
+        assert await stage.handle(notice, 1, 11) == "HTTP 200"
         ledger = await stage.ledger()
         assert ledger["calls"][0]["told"] == ["departed"]
         assert ledger["repeats"] > 0
-        told = msgspec.json.decode((await house.ask(stage, "GET", f"/{id}/events")).body)
-        assert len(told["events"]) == 1  # it could be asked for all the while
 
     house.play(act, clients={"medevac": house.client("medevac", house.webhook)})
+
+
+def test_while_the_bus_takes_no_notice_a_status_comes_again(house: House) -> None:
+    async def act(stage: Scene) -> None:
+        id = (await house.hand_in(stage))["id"]
+        house.bus.refuse = Code.QUEUE_FULL
+        with pytest.raises(Retry) as caught:
+            await stage.handle(status(id))
+        assert caught.value.after_s == 7.0
+
+    house.play(act, clients={"medevac": house.client("medevac", GONE)})
+
+
+def test_a_notice_for_a_webhook_that_is_no_more_is_settled(house: House) -> None:
+    async def act(stage: Scene) -> None:
+        notice = catalogue.entry("external.notice.v1").example
+        for client in ("medevac", "stranger"):
+            message = Message.new("external.notice.v1", "external", notice | {"client": client})
+            assert "webhook" in str(await stage.handle(message))
+        with pytest.raises(Reject, match="схему"):
+            await stage.handle(
+                Message.new("external.notice.v1", "external", notice | {"event": None})
+            )
+
+    house.play(act)
 
 
 def test_a_dead_webhook_is_left_alone_and_holds_nobody_up(house: House) -> None:
@@ -497,15 +536,17 @@ def test_a_dead_webhook_is_left_alone_and_holds_nobody_up(house: House) -> None:
         await stage.simulator.request("POST", "/drive", encode(drive))
         good = (await stage.wait(lambda ledger: ledger["calls"]))["calls"][0]["id"]
         dead = (await house.hand_in(stage))["id"]
+        notice = await told(stage, house.bus, status(dead))
         notes = []
         for attempt in range(1, 4):
             with pytest.raises(Retry) as caught:
-                await stage.handle(status(dead), 1, attempt)
+                await stage.handle(notice, 1, attempt)
             notes.append(str(caught.value))
         assert ["занят" in note for note in notes] == [False, False, True]  # the breaker opened
         assert caught.value.after_s is not None
         assert caught.value.after_s > 0
-        assert await stage.handle(status(good, client="private"), 2) == "HTTP 200"
+        other = await told(stage, house.bus, status(good, client="private"))
+        assert await stage.handle(other, 2) == "HTTP 200"
 
     house.play(act, clients=clients)
 
@@ -515,8 +556,9 @@ def test_a_slow_webhook_takes_no_more_than_its_share_of_the_credit(house: House)
         id = (await house.hand_in(stage))["id"]
         drive = {"token": house.tokens["medevac"], "secret": SECRET, "count": 0}
         await stage.simulator.request("POST", "/drive", encode(drive))
+        notices = [await told(stage, house.bus, status(id, n)) for n in range(1, 7)]
         await stage.faults(delay_s=0.5)
-        tries = [stage.handle(status(id, n), n) for n in range(1, 7)]
+        tries = [stage.handle(notice, n) for n, notice in enumerate(notices)]
         outcomes = await asyncio.gather(*tries, return_exceptions=True)
         assert outcomes.count("HTTP 200") == 3  # half of a credit of 6
         assert sum(isinstance(one, Retry) for one in outcomes) == 3

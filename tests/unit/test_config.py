@@ -107,6 +107,7 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
         ("external", "external.cancelled.v1", ("smp",)),
         ("external", "call.status.v1", ()),
         ("smp", "external.status.v1", ("external",)),
+        ("external", "external.notice.v1", ("external",)),
         ("smp", "external.call.v1", ()),
     ],
 )
