@@ -1,7 +1,7 @@
 """The connector of outside services: their calls go to the ambulance, its statuses come to them."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -52,8 +52,11 @@ class ExternalConnector(Connector):
 
     @classmethod
     async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]]:
-        """See Connector: nobody is asked, a webhook may be away."""
-        return [(True, text("external.check", address=loaded.settings.listen))]
+        """See Connector: files are looked at, and nobody is asked: a webhook may be away."""
+        settings = cast(ExternalSettings, loaded.settings)
+        await Clients(settings.clients, settings.credit).close()
+        count = len(settings.clients)
+        return [(True, text("external.check", address=settings.listen, count=count))]
 
     async def stay(self) -> None:
         """Let those who wait for events wait until the connector stops."""

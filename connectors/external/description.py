@@ -14,7 +14,8 @@ when the ambulance service's bus has it on its disk: then it is not lost any mor
 
 Choose an Idempotency-Key for each call and repeat a request that was not answered, or answered 429
 or 503 (Retry-After says when), under the same key: the call is handed in once. Follow a call by
-asking for its events again and again, each time with wait_s, or have them posted to a webhook.
+asking for its events again and again, each time with wait_s, or have them posted to a webhook. A
+call that has no event after a minute needs a telephone call: nobody may have seen it yet.
 
 An event comes at least once: know it by its event_id. Events of one call come in order; what
 happened first is said by occurred_at. Problems are told as RFC 9457 has it; a program goes by type

@@ -57,10 +57,6 @@ class Queue:
         self._waits_since = self._heard_at
         self._quiet = False
 
-    def figures(self) -> dict[str, int]:
-        """Return how many deliveries wait for a receiver, and how many for their commit."""
-        return {"waiting": self._shelf.waiting, "given": self._shelf.given}
-
     async def hold(self, delivery: Delivery) -> str | None:
         """Hold a delivery until it is committed; return the note. Raises Retry or Reject."""
         try:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from connectors.external.checking import CLOCKS_DIFFER, check
 from connectors.external.command import external
+from connectors.external.connector import ExternalSettings
 from connectors.external.contract import Event
 from connectors.external.memory import DAY_S, KEPT_S, Call, Memory
 from connectors.runtime.body import BadInput
@@ -20,6 +21,7 @@ from connectors.runtime.checks import make_enp, snils_problem
 from connectors.runtime.docpage import page
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.openapi import Api, Operation, Reply
+from connectors.runtime.settings import load
 from connectors.runtime.token import TokenFile, digest_of, new_token
 from proto.exits import StartError
 from proto.external import HandIn
@@ -236,6 +238,29 @@ def test_tokens_are_long_and_never_the_same() -> None:
     tokens = {new_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert min(map(len, tokens)) >= 43  # 256 bits
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_settings_is_valid_and_names_its_files(tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "config" / "connectors.example.toml"
+    settings = load("external", ExternalSettings, example).settings
+    assert isinstance(settings, ExternalSettings)
+    client = settings.clients["medevac"]
+    assert client.token_file == example.parent / "keys" / "medevac.token"
+    assert client.webhook is not None
+    assert client.webhook.secret_file == example.parent / "keys" / "medevac.webhook"
+    wrong = tmp_path / "smpbus.toml"
+    for told, named in (
+        ('[connectors.external.clients.Medevac]\ntoken_file = "x"\n', "clients"),
+        ("[connectors.external.clients.medevac]\n", "token_file"),
+        ('[connectors.external.clients.a]\ntoken_file = "x"\nquota = 1\n', "quota"),
+    ):
+        wrong.write_text(f"[connectors.external]\n{told}")
+        with pytest.raises(StartError, match=r"connectors\.external") as caught:
+            load("external", ExternalSettings, wrong)
+        assert named in caught.value.sentence
 
 
 # -- documents ------------------------------------------------------------------------------------
