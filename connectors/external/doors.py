@@ -17,7 +17,7 @@ from starlette.routing import Route
 from connectors.external import contract
 from connectors.external.checking import check
 from connectors.external.clients import Client, Clients
-from connectors.external.memory import Call, Memory, now_s
+from connectors.external.memory import Call, Memory, State, now_s
 from connectors.external.problem import Refusal
 from connectors.runtime.body import BadInput, convert, decode, read_body
 from connectors.runtime.door import Door, message_id
@@ -99,8 +99,8 @@ class Doors:
             if verdict.status != 200:
                 raise Refusal.by(verdict)
             self._memory.accept(ref)
-        headers = {"location": f"{CALLS}/{id}"}
-        return self._shown(201, self._own(client, id), headers)
+        view = _view(self._own(client, id), State())  # a repeat is answered as the first time
+        return _response(201, view, {"location": f"{CALLS}/{id}"})
 
     def _check_day(self, client: Client) -> None:
         limit = client.settings.calls_per_day
@@ -194,20 +194,10 @@ class Doors:
             raise Refusal("no_such_call", "There is no such call of yours.")
         return call
 
-    def _shown(self, status: int, call: Call, headers: dict[str, str] | None = None) -> Response:
-        state = self._memory.state(call.ref)
-        view = contract.CallView(
-            id=call.id,
-            number=call.number,
-            handed_in_at=datetime.fromtimestamp(call.handed_in_at, UTC),
-            call_id=state.call_id,
-            status=state.status,
-            cancel_asked_at=None
-            if call.cancel_asked_at is None
-            else datetime.fromtimestamp(call.cancel_asked_at, UTC),
-            events=state.events,
-        )
-        return _response(status, view, headers)
+    def _shown(self, status: int, call: Call) -> Response:
+        at = call.cancel_asked_at
+        asked_at = None if at is None else datetime.fromtimestamp(at, UTC)
+        return _response(status, _view(call, self._memory.state(call.ref), asked_at))
 
     async def _json(self, request: Request, *, empty: bool = False) -> bytes:
         """Return the body. Raises Refusal, BadInput; with `empty` none at all is "{}"."""
@@ -222,9 +212,23 @@ class Doors:
 
 async def no_such_page(_: Request, error: Exception) -> Response:
     """Answer what no endpoint answers."""
-    status = error.status_code if isinstance(error, HTTPException) else 404
+    told = error if isinstance(error, HTTPException) else HTTPException(404)
     detail = "There is no such address, or not this method of it; see /docs."
-    return Refusal("no_such_page", detail, status=status).response()
+    response = Refusal("no_such_page", detail, status=told.status_code).response()
+    response.headers.update(told.headers or {})
+    return response
+
+
+def _view(call: Call, state: State, cancel_asked_at: datetime | None = None) -> contract.CallView:
+    return contract.CallView(
+        id=call.id,
+        number=call.number,
+        handed_in_at=datetime.fromtimestamp(call.handed_in_at, UTC),
+        call_id=state.call_id,
+        status=state.status,
+        cancel_asked_at=cancel_asked_at,
+        events=state.events,
+    )
 
 
 def _idempotency_key(request: Request) -> str:

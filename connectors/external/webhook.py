@@ -78,4 +78,4 @@ def is_signed(secret: bytes, body: bytes, signature: str, now: int, within_s: in
     at = parts.get("t", "")
     if not (at.isascii() and at.isdigit()) or abs(now - int(at)) > within_s:
         return False
-    return hmac.compare_digest(sign(secret, body, int(at)), signature)
+    return hmac.compare_digest(sign(secret, body, int(at)).encode(), signature.encode())

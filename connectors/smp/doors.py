@@ -1,5 +1,6 @@
 """The doors of the ambulance system as its vendor reads them: GET /openapi.json, GET /docs."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,12 +38,16 @@ this page), or the ambulance system receives and commits it by itself, when mode
 BUSY: Final = Reply(
     503, "the bus is away: repeat it later", contract.BusReply, headers=("Retry-After",)
 )
+TOO_LARGE: Final = Reply(413, "longer than body_bytes_max", contract.BusReply)
+NO_TOKEN: Final = Reply(401, "no good token", contract.BusReply, headers=("WWW-Authenticate",))
 _DELIVERY: Final = "3f2a9c01b7de-4711"
 
 
 def describe(*, token: bool) -> Api:
     """Return the API of the doors."""
     operations = (*(_posted(*one) for one in POSTED.items()), _question(), *_queue())
+    always = (TOO_LARGE, NO_TOKEN) if token else (TOO_LARGE,)
+    operations = tuple(replace(one, replies=(*one.replies, *always)) for one in operations)
     return Api(
         "smpbus: the ambulance system",
         "1",

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -92,36 +91,33 @@ class QueueDoor:
         return _json(200, contract.CommitReply(self._queue.commit(asked)))
 
     async def _send(self, _: Request, asked: contract.SendRequest) -> Response:
-        """Publish; what is about one subject goes one after another, as it stands."""
-        lanes: defaultdict[str, list[tuple[int, contract.Sent, Made]]] = defaultdict(list)
+        """Publish; what shares a subject goes one after another, as it stands."""
+        last: dict[str, asyncio.Task[contract.SendResult]] = {}
+        tasks = []
         for index, sent in enumerate(asked.messages):
             made = self._made(index, sent)
-            known = isinstance(made, list) and made and made[0].subject
-            lanes[str(known or f"\0{index}")].append((index, sent, made))
-        results: dict[int, contract.SendResult] = {}
-        for lane in await asyncio.gather(*(self._lane(lane) for lane in lanes.values())):
-            results |= lane
-        reply = contract.SendReply([results[index] for index in range(len(results))])
+            subjects = (
+                {one.subject for one in made if one.subject} if isinstance(made, list) else ()
+            )
+            before = [last[subject] for subject in subjects if subject in last]
+            tasks.append(asyncio.create_task(self._one(sent, made, before)))
+            last |= dict.fromkeys(subjects, tasks[-1])
+        reply = contract.SendReply(await asyncio.gather(*tasks))
         if all(result.code == 503 for result in reply.results):
             headers = {"retry-after": str(self._settings.retry_after_s)}
             return _json(503, reply, headers)
         return _json(200, reply)
 
-    async def _lane(
-        self, lane: list[tuple[int, contract.Sent, Made]]
-    ) -> dict[int, contract.SendResult]:
-        results = {}
-        stopped = False
-        for index, sent, made in lane:
-            if stopped:
-                verdict = Verdict(503, "one before it was not accepted; please repeat")
-            else:
-                take = _giver(made)
-                verdict = await self._door.take(sent.type, "", bytes(sent.payload), take)
-            stopped = stopped or verdict.status >= 500
-            path = verdict.bad.path if verdict.bad else ""
-            results[index] = contract.SendResult(verdict.status, verdict.sentence, path, sent.id)
-        return results
+    async def _one(
+        self, sent: contract.Sent, made: Made, before: list[asyncio.Task[contract.SendResult]]
+    ) -> contract.SendResult:
+        if any(result.code >= 500 for result in await asyncio.gather(*before)):
+            verdict = Verdict(503, "one before it was not accepted; please repeat")
+        else:
+            take = _giver(made)
+            verdict = await self._door.take(sent.type, "", bytes(sent.payload), take)
+        path = verdict.bad.path if verdict.bad else ""
+        return contract.SendResult(verdict.status, verdict.sentence, path, sent.id)
 
     def _made(self, index: int, sent: contract.Sent) -> Made:
         try:

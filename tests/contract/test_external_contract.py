@@ -221,7 +221,9 @@ def test_requests_that_are_none(house: House) -> None:
         problem(xml, 415, "media_type")
         long = HAND_IN | {"extensions": {"x": "y" * 2000}}
         problem(await post(long, idempotency_key="k"), 413, "too_large")
-        problem(await house.ask(stage, "DELETE", ""), 405, "no_such_page")
+        answer = await house.ask(stage, "DELETE", "")
+        problem(answer, 405, "no_such_page")
+        assert answer.headers["allow"] == "POST"
         problem(await stage.http.request("GET", "/nowhere"), 404, "no_such_page")
         answer = await stage.http.request("POST", "/external/calls", encode(HAND_IN))
         problem(answer, 401, "unauthorized")
@@ -313,7 +315,8 @@ def test_events_come_in_order_and_stay_over_a_restart(house: House) -> None:
         assert told["next"] == 3
         view = msgspec.json.decode((await house.ask(stage, "GET", f"/{calls[0]}")).body)
         assert (view["status"], view["events"], view["call_id"]) == ("departed", 3, "2026-4711")
-        assert await house.hand_in(stage) == view
+        again = await house.hand_in(stage)  # answered as before, whatever has happened since
+        assert again == view | {"status": None, "events": 0, "call_id": None}
 
     house.play(first)
     house.play(second)
@@ -579,6 +582,7 @@ def test_a_signature_is_of_the_body_the_time_and_the_secret() -> None:
         (b"secret", b"body", "t=1000", 1000),
         (b"secret", b"body", "", 1000),
         (b"secret", b"body", "t=x,v1=y", 1000),
+        (b"secret", b"body", "t=1000,v1=\xe9", 1000),
     ):
         assert not is_signed(secret, body, header, now)
 

@@ -289,6 +289,25 @@ def test_of_one_subject_nothing_overtakes_what_was_not_accepted(bus: Bus) -> Non
     play(bus, act)
 
 
+def test_messages_of_several_subjects_wait_for_each_of_them(bus: Bus) -> None:
+    async def act(stage: Scene) -> None:
+        both, second, other = ["112-a", "112-b"], "112-b", "112-c"
+        messages = [
+            {"type": "call.status.v1", "payload": STATUS | {"event_id": f"e{n}", "id112": cards}}
+            for n, cards in enumerate([both, second, other])
+        ]
+        await post(stage, "send", messages=messages)
+        assert [message.subject for message in bus.accepted] == [
+            "112-112-a", "112-112-b", "112-112-c", "112-112-b",
+        ]  # fmt: skip
+        bus.refuse = Code.QUEUE_FULL
+        answer = await stage.send("POST", "/queue/send", {"messages": messages})
+        sentences = [one["sentence"] for one in msgspec.json.decode(answer.body)["results"]]
+        assert ["before it" in sentence for sentence in sentences] == [False, True, False]
+
+    play(bus, act)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -379,7 +398,10 @@ def test_with_a_token_file_nobody_comes_in_without_a_token(bus: Bus, tmp_path: P
         assert (await status(token)).status == 200
         document = await stage.http.request("GET", "/openapi.json")
         assert document.status == 200
-        assert b"securitySchemes" in document.body
+        told = msgspec.json.decode(document.body)
+        documents.check(told, stage.connector.app())  # type: ignore[arg-type]
+        assert told["security"] == [{"token": []}]
+        assert all("401" in one["post"]["responses"] for one in told["paths"].values())
         other = new_token()
         file.write_text(f"{digest_of(other)}\n", encoding="ascii")
         for _ in range(60):  # a change works within about a second
