@@ -10,6 +10,7 @@ import msgspec
 from proto import schemas
 from proto.clinical_types import ENTRIES as CLINICAL
 from proto.entry import Entry
+from proto.external_types import ENTRIES as EXTERNAL
 
 __all__ = ["Entry", "entries", "entry", "json_schema"]
 
@@ -279,6 +280,7 @@ _ENTRIES: Final = (
             "recorded_at": "2026-11-23T08:15:16+03:00",
         },
     ),
+    *EXTERNAL,
 )
 _BY_TYPE: Final = {entry.name: entry for entry in _ENTRIES}
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from connectors.runtime.secretfile import read_secret
 from proto.exits import StartError
 from proto.wording import text
 
@@ -38,13 +39,7 @@ class Secret:
         """
         if path is None:
             return cls(secrets.token_bytes(SECRET_BYTES_MIN))
-        try:
-            open_to_others = path.stat().st_mode & 0o077
-            secret = path.read_bytes().strip()
-        except OSError as error:
-            raise StartError(f"{path}: {error.strerror}") from None
-        if open_to_others:
-            raise StartError(text("connector.secret_too_open", path=path))
+        secret = read_secret(path)
         if len(secret) < SECRET_BYTES_MIN:
             raise StartError(text("lookup.secret_short", path=path, count=SECRET_BYTES_MIN))
         return cls(secret)

@@ -31,11 +31,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Verdict(NamedTuple):
-    """What to answer: `status` as HTTP has it, a sentence for people, when to repeat."""
+    """What to answer: `status` as HTTP has it, a sentence for people, when to repeat, and which
+    field broke which rule."""
 
     status: int
     sentence: str
     retry_after_s: int | None = None
+    bad: BadInput | None = None
 
 
 def message_id(*identity: str | None) -> str:
@@ -139,7 +141,7 @@ class Door:
             if error.temporary:
                 return self._not_accepted(error)
             LOG.error(text("connector.not_published", system=self._system, code=error.code))
-        return Verdict(bad.status, bad.sentence)
+        return Verdict(bad.status, bad.sentence, bad=bad)
 
     def _not_accepted(self, error: NotAccepted) -> Verdict:
         told = text("connector.not_published", system=self._system, code=error.code)

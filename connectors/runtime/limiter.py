@@ -23,7 +23,22 @@ class Limiter:
         """Take the next place in the line; return the seconds to wait before using it."""
         if self._per_s <= 0:
             return 0.0
+        self._fill(now)
+        self._tokens -= 1.0
+        return 0.0 if self._tokens >= 0 else -self._tokens / self._per_s
+
+    def admit(self, now: float) -> float:
+        """Take a place if there is one now and return 0; else take none, and return the seconds
+        until there is one: for whoever is refused and does not wait in a line."""
+        if self._per_s <= 0:
+            return 0.0
+        self._fill(now)
+        if self._tokens < 1.0:
+            return (1.0 - self._tokens) / self._per_s
+        self._tokens -= 1.0
+        return 0.0
+
+    def _fill(self, now: float) -> None:
         passed = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at = now if self._at is None else max(now, self._at)
-        self._tokens = min(float(self._burst), self._tokens + passed * self._per_s) - 1.0
-        return 0.0 if self._tokens >= 0 else -self._tokens / self._per_s
+        self._tokens = min(float(self._burst), self._tokens + passed * self._per_s)

@@ -22,9 +22,9 @@ from connectors.runtime.http import HttpAnswer as Answer
 from connectors.runtime.http import HttpClient, Unreachable
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.outage import Outage
+from connectors.runtime.secretfile import read_secret
 from connectors.runtime.tally import Tally
 from proto.client import Reject, Retry
-from proto.exits import StartError
 from proto.wording import text
 
 __all__ = ["Answer", "BadReply", "Partner", "PartnerSettings", "Untouched"]
@@ -226,11 +226,5 @@ def credentials(path: Path | None) -> tuple[str | None, str | None]:
     """Return user and password of a file that only its owner may read. Raises StartError."""
     if path is None:
         return None, None
-    try:
-        mode = path.stat().st_mode & 0o077
-        user, _, password = path.read_text(encoding="utf-8").strip().partition(":")
-    except OSError as error:
-        raise StartError(f"{path}: {error.strerror}") from None
-    if mode:
-        raise StartError(text("connector.secret_too_open", path=path))
+    user, _, password = read_secret(path).decode().partition(":")
     return user, password

@@ -5,6 +5,7 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -46,15 +47,23 @@ class Quota:
 
         `now` is the machine's monotonic clock, in seconds.
         """
+        return self._turn(self._limiter.take, now)
+
+    def admit(self, now: float) -> float:
+        """Take a place if there is one now and return 0; else take none, and return the seconds
+        until there is one."""
+        return self._turn(self._limiter.admit, now)
+
+    def _turn(self, take: Callable[[float], float], now: float) -> float:
         if self._file is None:
-            return self._limiter.take(now)
+            return take(now)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             kept = os.pread(self._file, STATE.size, 0)
             if len(kept) == STATE.size:
                 tokens, at = STATE.unpack(kept)
                 self._limiter.state = _sane(tokens, at, now)
-            wait_s = self._limiter.take(now)
+            wait_s = take(now)
             os.pwrite(self._file, STATE.pack(*self._limiter.state), 0)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)

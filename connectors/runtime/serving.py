@@ -91,10 +91,9 @@ class HttpServer:
 def allow_only(app: ASGIApp, networks: Sequence[str]) -> ASGIApp:
     """Return `app`, answering 403 to whoever is not in `networks`. Raises StartError."""
     try:
-        allowed = [ipaddress.ip_network(network) for network in networks]
+        known = membership(networks)
     except ValueError as error:
         raise StartError(text("connector.bad_network", problem=error)) from None
-    known = _membership(allowed)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or known((scope.get("client") or ("", 0))[0]):
@@ -113,9 +112,11 @@ def allow_only(app: ASGIApp, networks: Sequence[str]) -> ASGIApp:
     return guarded
 
 
-def _membership(
-    allowed: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network],
-) -> Callable[[str], bool]:
+def membership(networks: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether an address is in one of `networks`. Raises ValueError for what is
+    no network."""
+    allowed = [ipaddress.ip_network(network) for network in networks]
+
     def known(host: str) -> bool:
         try:
             address = ipaddress.ip_address(host)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,13 @@ class Courier:
             return None
         return msgspec.json.decode(answer.body) if answer.status == 200 else None
 
-    async def bring(self, method: str, path: str, body: bytes) -> HttpAnswer:
+    async def bring(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
         """Return the first answer that is not "repeat later" (5xx, 429, none at all)."""
         while True:
             try:
-                answer = await self._client.request(method, path, body)
+                answer = await self._client.request(method, path, body, headers)
                 if answer.status < 500 and answer.status != 429:
                     return answer
             except Unreachable:

@@ -1,68 +1,53 @@
 """The connector of the ambulance system."""
 
-from datetime import UTC
-from typing import Annotated, Any, ClassVar, Final
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 import msgspec
-from msgspec.structs import replace
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from connectors.runtime.body import convert, decode
 from connectors.runtime.connector import Connector
-from connectors.runtime.door import Door, message_id
-from connectors.runtime.number import numbers
+from connectors.runtime.door import Door
+from connectors.runtime.openapi import DOCUMENT, PAGE
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.token import TokenFile, TokenRequired
 from connectors.runtime.window import Window
 from connectors.smp import contract
+from connectors.smp.doors import POSTED, describe
+from connectors.smp.making import Maker
 from connectors.smp.questions import Questions
-from proto import catalogue, schemas
+from connectors.smp.queue import Queue
+from connectors.smp.queuedoor import QueueDoor
 from proto.client import BusClient, Delivery, Reject
-from proto.message import Message, Priority, now_ms
+from proto.message import Message, now_ms
 from proto.wording import text
 
-DIAL_MS: Final = 30_000  # nobody waits longer for a click
 encode: Final = msgspec.json.Encoder().encode
-PATHS: Final = {
-    "incident.card.v1": "/smp/calls",
-    "incident.cancelled.v1": "/smp/cancellations",
-    "telephony.call.v1": "/smp/telephony/calls",
-    "telephony.joined.v1": "/smp/telephony/joined",
-    "telephony.operator.v1": "/smp/telephony/operators",
-    "telephony.group.v1": "/smp/telephony/groups",
-    "telephony.dialled.v1": "/smp/telephony/dialled",
-    "transfer.state.v1": "/smp/transfers",
-    "hospital.booked.v1": "/smp/hospital/bookings",
-    "hospital.outcome.v1": "/smp/hospital/outcomes",
-    "visit.state.v1": "/smp/visits",
-    "document.state.v1": "/smp/documents",
-    "worker.changed.v1": "/smp/workers",
-    "worker.removed.v1": "/smp/workers/removals",
-}
-# What the ambulance wants done for its patients, and which field makes a repeat a repeat.
-WISHES: Final = {
-    "/bus/tickets": "call.ticket.v1",
-    "/bus/call-cards": "call.card.v1",
-    "/bus/hospital/bookings": "hospital.book.v1",
-    "/bus/hospital/cancellations": "hospital.cancel.v1",
-    "/bus/hospital/arrivals": "hospital.arrival.v1",
-    "/bus/visits": "visit.request.v1",
-}
-IDENTITY: Final = ("card_id", "booking_id", "notice_id", "visit_id", "id")
 
 
 class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.smp]. With `clinical` off the ambulance's tickets, call cards, beds and visits
     are taken and go nowhere: for a region whose hospitals' system is not on the bus yet. A question
     of the ambulance is answered within `question_timeout_s`. A card that took longer than
-    `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves the bus 1 s)."""
+    `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves the bus 1 s).
+
+    `mode` "push": we post to `partner.url`. "queue": the ambulance receives and commits by itself;
+    what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. With a
+    `token_file` every request must bring a token whose digest is in it."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7103"
     clinical: bool = True
     question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 3.0
     card_within_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 1.0
+    mode: Literal["push", "queue"] = "push"
+    visibility_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
+    quiet_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    token_file: Path | None = None
 
 
 class SmpConnector(Connector):
@@ -72,8 +57,24 @@ class SmpConnector(Connector):
     settings: SmpSettings
 
     def __init__(self, name: str, settings: SmpSettings, bus: BusClient) -> None:
+        """Raises StartError."""
         super().__init__(name, settings, bus)
         self._cards = Window(settings.card_within_s)
+        self._maker = Maker(name, settings.clinical)
+        self._tokens = TokenFile(settings.token_file) if settings.token_file else None
+        self.queue: Queue | None = None
+        if settings.mode == "queue":
+            system = settings.partner.system or name
+            self.queue = Queue(system, settings.visibility_s, settings.quiet_s)
+
+    @classmethod
+    async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]] | None:
+        """See Connector: who comes by itself has no address."""
+        settings = cast(SmpSettings, loaded.settings)
+        if settings.mode == "push":
+            return None
+        system = settings.partner.system or name
+        return [(True, text("smp.check_queue", system=system, address=settings.listen))]
 
     def figures(self) -> dict[str, Any]:
         """Return how long the cards of the last hour took from the door of System-112 to the
@@ -83,20 +84,28 @@ class SmpConnector(Connector):
     # -- to the ambulance system ----------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Bring a card, a cancellation or a worker, byte for byte. Raises Retry or Reject."""
+        """Bring a message, byte for byte, or hold it until it is fetched. Raises Retry, Reject."""
+        take = self._push if self.queue is None else self.queue.hold
+        note = await take(delivery)
+        if delivery.message.type == "incident.card.v1":
+            self._cards.add(max(0, now_ms() - delivery.message.time) / 1000)
+        return note
+
+    async def _push(self, delivery: Delivery) -> str | None:
         message = delivery.message
-        path = PATHS.get(message.type)
+        path = contract.PATHS.get(message.type)
         if path is None:
             raise Reject(text("connector.note_no_type", type=message.type))
-        note = await self.partner.ask("POST", path, message.body, delivery.key, noted)
-        if message.type == "incident.card.v1":
-            self._cards.add(max(0, now_ms() - message.time) / 1000)
-        return note
+        return await self.partner.ask("POST", path, message.body, delivery.key, noted)
+
+    async def stay(self) -> None:
+        """Take back what is fetched and not committed, in the mode that needs it."""
+        await (super().stay() if self.queue is None else self.queue.run())
 
     # -- from the ambulance system --------------------------------------------------------------
 
     def app(self) -> Starlette:
-        """Return the server of statuses, tickets and cards."""
+        """Return the server of statuses, tickets and cards, of questions and of the queue."""
         door = Door(
             self.ingress,
             system=self.settings.partner.system or self.name,
@@ -104,106 +113,24 @@ class SmpConnector(Connector):
             answer=lambda code, _, sentence: encode(contract.BusReply(code, sentence)),
             subject=lambda about: about,
         )
-        status = door.endpoint("status", lambda _, body: self._status(body))
-        card = door.endpoint("card", lambda _, body: self._card(body))
-        dial = door.endpoint("dial", lambda _, body: self._dial(body))
-        questions = Questions(self.bus, self.settings)
-        return Starlette(
-            routes=[
-                Route("/bus/status", status, methods=["POST"]),
-                Route("/bus/cards", card, methods=["POST"]),
-                Route("/bus/dial", dial, methods=["POST"]),
-                *(self._wish(door, path, type) for path, type in WISHES.items()),
-                questions.route(),
-            ]
-        )
+        routes = [
+            *(self._posted(door, path, type) for path, type in POSTED.items()),
+            Questions(self.bus, self.settings).route(),
+            *QueueDoor(door, self._maker, self.queue, self.settings).routes(),
+            *describe(token=self._tokens is not None).routes(),
+        ]
+        guards = []
+        if self._tokens is not None:
+            told = (DOCUMENT, PAGE)
+            guards = [Middleware(TokenRequired, tokens=self._tokens, open_paths=told)]
+        return Starlette(routes=routes, middleware=guards)
 
-    def _wish(self, door: Door, path: str, type: str) -> Route:
-        shape = catalogue.entry(type).schema
-
-        def make(_: str, body: bytes) -> list[Message]:
-            return self._clinical(type, decode(body, shape), body)
-
+    def _posted(self, door: Door, path: str, type: str) -> Route:
+        make = partial(self._make, type)
         return Route(path, door.endpoint(type, make), methods=["POST"])
 
-    def _clinical(self, type: str, given: Any, body: bytes) -> list[Message]:
-        if not self.settings.clinical:
-            return []
-        if isinstance(given, schemas.CallTicket):
-            cards = given.source.id112
-            call, id112 = given.id, cards[0] if cards else None
-        else:
-            call, id112 = given.call_id, given.id112
-        name = next(getattr(given, field) for field in IDENTITY if hasattr(given, field))
-        version = str(given.version) if isinstance(given, schemas.CallTicket) else None
-        subject = f"112-{id112}" if id112 else f"call-{call}"
-        urgent = type.startswith("hospital.")
-        return [
-            Message.new(
-                type,
-                self.name,
-                body,
-                subject=subject,
-                id=message_id(type, name, version),
-                priority=Priority.URGENT if urgent else Priority.ROUTINE,
-                correlation_id=numbers(call, name, *_patients(given)),
-            )
-        ]
-
-    def _status(self, body: bytes) -> list[Message]:
-        """One message for each card of System-112 that the call is tied to (domain.md 2.3)."""
-        raw = decode(body, dict[str, Any])
-        report = convert(raw, contract.StatusReport)
-        cards = report.id112 if isinstance(report.id112, list) else [report.id112]
-        messages = []
-        for id112 in cards or [None]:
-            one = {**raw, "source": report.source or self.name}
-            one.pop("id112", None)
-            if id112 is not None:
-                one["id112"] = id112
-            id = message_id("call.status.v1", report.event_id, id112)
-            subject = f"112-{id112}" if id112 else f"call-{report.call_id}"
-            message = self._message("call.status.v1", id, subject, encode(one))
-            messages.append(replace(message, correlation_id=numbers(report.call_id)))
-        return messages
-
-    def _card(self, body: bytes) -> list[Message]:
-        card = decode(body, schemas.CardUpdate)
-        changed = card.changed_at.astimezone(UTC).isoformat()
-        id = message_id("incident.card_update.v1", card.id112, changed)
-        subject = f"112-{card.id112}"
-        return [self._message("incident.card_update.v1", id, subject, body)]
-
-    def _dial(self, body: bytes) -> list[Message]:
-        order = decode(body, contract.DialOrder)
-        subject = f"112-{order.id112}" if order.id112 else f"operator-{order.operator}"
-        id = message_id("telephony.dial.v1", order.request_id)
-        raw = decode(body, dict[str, Any])
-        del raw["request_id"]
-        message = self._message("telephony.dial.v1", id, subject, encode(raw))
-        late = message.time + DIAL_MS
-        return [replace(message, expires=late)]
-
-    def _message(self, type: str, id: str, subject: str, body: bytes) -> Message:
-        return Message.new(
-            type,
-            self.name,
-            body,
-            subject=subject,
-            id=id,
-            priority=Priority.URGENT,
-        )
-
-
-def _patients(given: Any) -> list[str | None]:
-    """Return the numbers of whom a wish of the ambulance is about. One that no system has
-    identified has a number within its card only."""
-    if isinstance(given, schemas.CallTicket):
-        persons = given.patients
-    else:
-        patient: schemas.Person | None = getattr(given, "patient", None)
-        persons = [] if patient is None else [patient]
-    return [one.id for one in persons if one.identified_by]
+    def _make(self, type: str, _: str, body: bytes) -> list[Message]:
+        return self._maker.make(type, body)
 
 
 def noted(answer: Answer) -> str:

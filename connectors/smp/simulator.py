@@ -2,18 +2,22 @@
 
     POST /smp/calls            a card: creates or corrects the call, once per idempotency key
     POST /smp/cancellations    the end of a card: cancels its call
+    POST /smp/external/...     the same two, of calls that outside services hand in
     POST /smp/telephony/...    what the exchange tells: counted
     POST /smp/transfers, hospital/..., visits, documents   what other systems tell: kept by call
     GET  /ledger               calls, and what was applied
+    POST /drive                {"pull": true}: fetch all this from the connector's queue instead
     POST /faults               switches of connectors.runtime.faults
 
 From each call come its ticket and its statuses, in order, posted to the connector until taken.
 """
 
 import asyncio
+import contextlib
 import random
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -30,7 +34,10 @@ from connectors.runtime.ledger import Ledger
 from connectors.runtime.simulation import Courier, SimulatorSettings, closing
 from connectors.smp.care import Care
 from connectors.smp.contract import CallReply
+from connectors.smp.outside import card_of
+from connectors.smp.puller import Puller
 from proto import clinical, schemas
+from proto.external import ExternalCall, ExternalCancelled
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 LIFE: Final[tuple[schemas.StatusCode, ...]] = (
@@ -65,7 +72,7 @@ NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000103")
 @dataclass
 class Call:
     """One call of the ambulance; `cards` are the cards of System-112 tied to it, `changed` says
-    how new the newest of each is."""
+    how new the newest of each is, `external` is the outside service's call that it began as."""
 
     number: int
     card: schemas.IncidentCard
@@ -79,11 +86,17 @@ class Call:
     events: list[str] = field(default_factory=list)
     history: list[schemas.StatusEvent] = field(default_factory=list)
     care: Care | None = None
+    external: str | None = None
 
     @property
     def id(self) -> str:
         """YEAR-NUMBER of the call."""
         return f"{self.received_at.year}-{self.number}"
+
+    @property
+    def id112(self) -> str | None:
+        """The first card of System-112, if there is any."""
+        return self.cards[0] if self.cards else None
 
 
 class Ambulance:
@@ -103,6 +116,7 @@ class Ambulance:
         self._numbers = 0
         self._random = random.Random(settings.seed)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.pulling: asyncio.Task[None] | None = None
 
     def apply(self, key: str, shape: type[schemas.Body], body: bytes) -> tuple[int, Any]:
         """Apply a card or a cancellation; the same key again changes nothing. Raises BadInput."""
@@ -117,7 +131,11 @@ class Ambulance:
             case schemas.IncidentCard(id112=id112):
                 reply = self._take_card(given)
             case schemas.IncidentCancelled(id112=id112):
-                reply = self._end(given)
+                reply = self._end(id112, given.kind)
+            case ExternalCall(external=id112):
+                reply = self._take_outside(given)
+            case ExternalCancelled(external=id112):
+                reply = self._end(f"ext-{id112}", "cancelled")
             case (
                 clinical.TransferState()
                 | clinical.BedState()
@@ -188,11 +206,23 @@ class Ambulance:
         self._spawn(self._live(call))
         return _reply("created", call)
 
-    def _end(self, ended: schemas.IncidentCancelled) -> CallReply:
-        call = self.calls.get(ended.id112)
+    def _take_outside(self, outside: ExternalCall) -> CallReply:
+        known = self.calls.get(f"ext-{outside.external}")
+        if known is not None:
+            return _reply("updated", known)
+        self._numbers += 1
+        brigade = str(self._random.randint(1, 60))
+        call = Call(self._numbers, card_of(outside), [], brigade, datetime.now(UTC))
+        call.external = outside.external
+        self.calls[f"ext-{outside.external}"] = call
+        self._spawn(self._live(call))
+        return _reply("created", call)
+
+    def _end(self, id: str, kind: str) -> CallReply:
+        call = self.calls.get(id)
         if call is None:
             return CallReply("unknown")
-        if ended.kind == "closed" or call.status in ("finished", "returned"):
+        if kind == "closed" or call.status in ("finished", "returned"):
             return _reply("done", call)
         call.cancelled = True
         return _reply("cancelled", call)
@@ -213,7 +243,7 @@ class Ambulance:
             await asyncio.sleep(self.settings.pace_s * self._random.uniform(0.5, 1.5))
 
     async def _care(self, call: Call, care: Care, code: schemas.StatusCode) -> None:
-        about = {"call_id": call.id, "id112": call.cards[0], "brigade": call.brigade}
+        about = {"call_id": call.id, "id112": call.id112, "brigade": call.brigade}
         if code == "transport_started":
             await care.find_bed(about)
         elif code == "finished":
@@ -236,8 +266,10 @@ class Ambulance:
         }
         if code != "received":
             event["brigade"] = {"id": call.brigade, "name": f"Бригада {call.brigade}"}
+        if call.external is not None:
+            event["external"] = call.external
         call.events.append(code)
-        call.history.append(msgspec.convert(event | {"id112": call.cards[0]}, schemas.StatusEvent))
+        call.history.append(msgspec.convert(event | {"id112": call.id112}, schemas.StatusEvent))
         await self._bring("/bus/status", event)
 
     async def _bring_ticket(self, call: Call) -> None:
@@ -256,7 +288,9 @@ class Ambulance:
             caller=caller,
             address=call.card.address,
             patients=call.card.patients,
-            source=schemas.TicketSource(system="112", id112=list(call.cards)),
+            source=schemas.TicketSource(
+                system="external" if call.external else "112", id112=list(call.cards)
+            ),
             brigades=[schemas.Brigade(id=call.brigade, name=f"Бригада {call.brigade}")],
             events=call.history,
             version=call.version,
@@ -276,6 +310,17 @@ class Ambulance:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    def pull(self) -> None:
+        """Fetch messages from the connector's queue from now on."""
+        if self.pulling is None:
+            self.pulling = asyncio.create_task(Puller(self.courier, self.apply).run())
+
+    async def close(self) -> None:
+        """Fetch no more."""
+        if self.pulling is not None:
+            self.pulling.cancel()
+            await asyncio.gather(self.pulling, return_exceptions=True)
+
     def report(self) -> dict[str, Any]:
         """Return calls, what was applied, and counters."""
         calls = {id(call): call for call in self.calls.values()}.values()
@@ -286,6 +331,7 @@ class Ambulance:
                 {
                     "id": call.id,
                     "cards": call.cards,
+                    "external": call.external,
                     "status": call.status,
                     "events": call.events,
                     "version": call.version,
@@ -330,6 +376,11 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
     async def ledger(_: Request) -> Response:
         return Response(msgspec.json.encode(ambulance.report()), media_type="application/json")
 
+    async def drive(request: Request) -> Response:
+        if msgspec.json.decode(await request.body()).get("pull"):
+            ambulance.pull()
+        return Response(status_code=202)
+
     routes = [
         Route("/smp/calls", endpoint(schemas.IncidentCard), methods=["POST"]),
         Route("/smp/cancellations", endpoint(schemas.IncidentCancelled), methods=["POST"]),
@@ -343,7 +394,17 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         ),
         Route("/smp/workers", endpoint(schemas.Worker), methods=["POST"]),
         Route("/smp/workers/removals", endpoint(schemas.WorkerRemoved), methods=["POST"]),
+        Route("/smp/external/calls", endpoint(ExternalCall), methods=["POST"]),
+        Route("/smp/external/cancellations", endpoint(ExternalCancelled), methods=["POST"]),
         Route("/ledger", ledger),
+        Route("/drive", drive, methods=["POST"]),
     ]
-    lifespan = closing(ambulance.tasks, ambulance.courier)
+    closes = closing(ambulance.tasks, ambulance.courier)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with closes(app):
+            yield
+            await ambulance.close()
+
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

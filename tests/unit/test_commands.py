@@ -142,7 +142,7 @@ def test_config_check_says_what_it_checked(capsys, tmp_path: Path):
     assert main(["config", "check"]) == 0
     out, err = capsys.readouterr()
     assert str(tmp_path / "etc/smpbus.toml") in out
-    assert err.count("ПРЕДУПРЕЖДЕНИЕ: ") == 9
+    assert err.count("ПРЕДУПРЕЖДЕНИЕ: ") == 10
 
 
 def test_config_show_origin(capsys, monkeypatch, tmp_path: Path):

@@ -52,8 +52,8 @@ def test_own_files_are_the_built_in_values(folder: Path):
     settings = loaded.settings
     assert (settings.bus, settings.ops, settings.store, settings.log) == built_in
     assert set(loaded.settings.destinations) == {
-        "smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms", "admin",
-        "deadlines",
+        "smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms", "external",
+        "deadlines", "admin",
     }  # fmt: skip
     assert set(loaded.origins.values()) >= {"built-in"}
 
@@ -105,6 +105,12 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
         ("sys112", "input.rejected.v1", ("admin",)),
         ("sys112", "call.status.v1", ()),
         ("smp", "incident.card.v1", ()),
+        ("external", "external.call.v1", ("smp",)),
+        ("external", "external.cancelled.v1", ("smp",)),
+        ("external", "call.status.v1", ()),
+        ("smp", "external.status.v1", ("external",)),
+        ("external", "external.notice.v1", ("external",)),
+        ("smp", "external.call.v1", ()),
     ],
 )
 def test_own_routes(source: str, type: str, to: tuple[str, ...]):
@@ -189,7 +195,7 @@ def test_a_peer_without_key_is_a_warning(folder: Path):
     (keys / "smp.pub").write_text("x")
     path = write(folder, "smpbus.toml", '[bus]\nkeys_dir = "keys"\n')
     found = load(path, environ={}).warnings
-    assert len(found) == 8
+    assert len(found) == 9
     assert not [sentence for sentence in found if "у smp " in sentence]
 
 

@@ -1,0 +1,172 @@
+"""The connector of outside services: their calls go to the ambulance, its statuses come to them."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, cast
+
+import msgspec
+from starlette.applications import Starlette
+
+from connectors.external import contract
+from connectors.external.clients import ClientName, Clients, ClientSettings
+from connectors.external.description import describe
+from connectors.external.doors import Doors, no_such_page
+from connectors.external.memory import Call, Memory, now_s
+from connectors.runtime.connector import Connector
+from connectors.runtime.door import Door, message_id
+from connectors.runtime.ingress import NotAccepted
+from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.waiting import Waiting
+from proto.client import BusClient, Delivery, Reject, Retry
+from proto.external import ExternalNotice, ExternalStatus
+from proto.message import Message, Priority
+from proto.wording import text
+
+WAITING_MAX: Final = 500
+
+
+class ExternalSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.external]. Each of the `clients` is a partner of its own, so `partner` is not
+    used. `state_file` keeps calls and events, `credit` is shared by all webhooks."""
+
+    partner: PartnerSettings = PartnerSettings(url="http://unused", system="-")
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7123"
+    credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 128 * 1024
+    state_file: Path = Path("/var/lib/smpbus/external/calls.db")
+    clients: dict[ClientName, ClientSettings] = msgspec.field(default_factory=dict)
+
+
+class ExternalConnector(Connector):
+    """See the module; the contract is `connectors.external.contract`."""
+
+    Settings: ClassVar[type[ConnectorSettings]] = ExternalSettings
+    settings: ExternalSettings
+
+    def __init__(self, name: str, settings: ExternalSettings, bus: BusClient) -> None:
+        """Raises StartError."""
+        super().__init__(name, settings, bus)
+        self._clients = Clients(settings.clients, settings.credit)
+        self._memory = Memory(settings.state_file)
+        self._waiting = Waiting(WAITING_MAX)
+
+    @classmethod
+    async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]]:
+        """See Connector: files are looked at, and nobody is asked: a webhook may be away."""
+        settings = cast(ExternalSettings, loaded.settings)
+        await Clients(settings.clients, settings.credit).close()
+        count = len(settings.clients)
+        return [(True, text("external.check", address=settings.listen, count=count))]
+
+    async def stay(self) -> None:
+        """Let those who wait for events wait until the connector stops."""
+        try:
+            await super().stay()
+        finally:
+            self._waiting.end()
+
+    async def close(self) -> None:
+        """Let go of the webhooks and of the file."""
+        await super().close()
+        await self._clients.close()
+        self._memory.close()
+
+    # -- to outside services --------------------------------------------------------------------
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """Keep a status for whoever asks, or tell a webhook. Raises Retry or Reject."""
+        message = delivery.message
+        try:
+            if message.type == "external.status.v1":
+                return await self._keep(msgspec.json.decode(message.body, type=ExternalStatus))
+            if message.type == "external.notice.v1":
+                notice = msgspec.json.decode(message.body, type=ExternalNotice)
+                return await self._tell(notice, delivery.key)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
+        raise Reject(text("connector.note_no_type", type=message.type))
+
+    async def _keep(self, status: ExternalStatus) -> str:
+        """Keep an event on the disk. The webhook's turn is a message of its own: while it is away
+        the later events can be asked for."""
+        call = self._call(status.external)
+        event = self._memory.note_event(call.ref, _event(status))
+        self._waiting.wake(call.ref)
+        client = self._clients.named(call.client)
+        if client is not None and client.webhook is not None:
+            try:
+                await self.ingress.publish([self._notice(call, event)])
+            except NotAccepted as error:
+                raise Retry(error.code, float(error.retry_after_s)) from None
+        return text("external.note_kept", number=event.number)
+
+    def _notice(self, call: Call, event: contract.Event) -> Message:
+        notice = ExternalNotice(
+            external=call.ref,
+            client=call.client,
+            number=call.number,
+            event=msgspec.to_builtins(event),
+        )
+        return Message.new(
+            "external.notice.v1",
+            self.name,
+            notice,
+            subject=f"tell-{call.ref}",
+            id=message_id("external.notice.v1", call.ref, event.event_id),
+            priority=Priority.URGENT,
+            correlation_id=call.ref,
+        )
+
+    async def _tell(self, notice: ExternalNotice, key: str) -> str:
+        client = self._clients.named(notice.client)
+        if client is None or client.webhook is None:
+            return text("external.note_no_webhook")
+        event = msgspec.convert(notice.event, contract.Event)
+        id = notice.external.rpartition("-")[2]
+        told = contract.Told(id=id, number=notice.number, event=event)
+        return await client.webhook.tell(msgspec.json.encode(told), key)
+
+    def _call(self, ref: str) -> Call:
+        """Return the call of a ref; one whose file was lost is begun anew. Raises Reject."""
+        call = self._memory.call(ref)
+        if call is not None:
+            return call
+        name, _, id = ref.rpartition("-")
+        if self._clients.named(name) is None:
+            raise Reject(text("external.note_unknown"))
+        call = Call(ref, name, id, b"", None, now_s(), True, None)
+        self._memory.begin(call)
+        return call
+
+    # -- from outside services ------------------------------------------------------------------
+
+    def app(self) -> Starlette:
+        """Return the server of the API and of what describes it."""
+        door = Door(
+            self.ingress,
+            system=text("external.system"),
+            bytes_max=self.settings.body_bytes_max,
+            answer=lambda *_: b"",
+            subject=lambda about: about,
+        )
+        doors = Doors(door, self._clients, self._memory, self._waiting, self.name, self.settings)
+        return Starlette(
+            routes=[*doors.routes(), *describe().routes()],
+            exception_handlers={404: no_such_page, 405: no_such_page},
+        )
+
+
+def _event(status: ExternalStatus) -> contract.Event:
+    """Return what an outside service may know of a status: nothing of persons, nor where they
+    are."""
+    brigade = status.brigade
+    return contract.Event(
+        number=0,
+        event_id=status.event_id,
+        code=status.code,
+        occurred_at=status.occurred_at,
+        recorded_at=status.recorded_at,
+        call_id=status.call_id,
+        brigade=contract.EventBrigade(brigade.id, brigade.name) if brigade else None,
+        supersedes=status.supersedes,
+    )

@@ -1,0 +1,18 @@
+"""A secret in a file of its own, which only its owner may read."""
+
+from pathlib import Path
+
+from proto.exits import StartError
+from proto.wording import text
+
+
+def read_secret(path: Path) -> bytes:
+    """Return what the file holds, without the white space around it. Raises StartError."""
+    try:
+        open_to_others = path.stat().st_mode & 0o077
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from None
+    if open_to_others:
+        raise StartError(text("connector.secret_too_open", path=path))
+    return secret

@@ -1,0 +1,168 @@
+"""The three requests of the queue API: POST /queue/send, /queue/receive, /queue/commit."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.runtime.body import BadInput, decode, read_body
+from connectors.runtime.door import Door, Verdict, message_id
+from connectors.smp import contract
+from connectors.smp.making import Maker
+from connectors.smp.queue import Queue
+from proto.message import Message
+
+NOT_HERE: Final = "messages are pushed to the ambulance system here, mode is not queue"
+GONE: Final = 499  # nobody reads this answer
+
+Shape = TypeVar("Shape")
+Made = list[Message] | BadInput
+
+
+class _Settings(Protocol):
+    @property
+    def body_bytes_max(self) -> int: ...
+    @property
+    def retry_after_s(self) -> int: ...
+
+
+class QueueDoor:
+    """Endpoints of the queue; without a `queue` only sending is served."""
+
+    def __init__(self, door: Door, maker: Maker, queue: Queue | None, settings: _Settings) -> None:
+        self._door = door
+        self._maker = maker
+        self._queue = queue
+        self._settings = settings
+
+    def routes(self) -> list[Route]:
+        """Return the routes to put into an app."""
+        return [
+            Route(
+                "/queue/send", self._endpoint(contract.SendRequest, self._send), methods=["POST"]
+            ),
+            Route(
+                "/queue/receive",
+                self._endpoint(contract.ReceiveRequest, self._receive),
+                methods=["POST"],
+            ),
+            Route(
+                "/queue/commit",
+                self._endpoint(contract.CommitRequest, self._commit),
+                methods=["POST"],
+            ),
+        ]
+
+    def _endpoint(
+        self, shape: type[Shape], answer: Callable[[Request, Shape], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                body = await read_body(request, self._settings.body_bytes_max)
+                return await answer(request, decode(body or b"{}", shape))
+            except BadInput as bad:
+                return _told(bad.status, bad.sentence)
+
+        return endpoint
+
+    async def _receive(self, request: Request, asked: contract.ReceiveRequest) -> Response:
+        queue = self._queue
+        if queue is None:
+            return _told(409, NOT_HERE)
+        until = time.monotonic() + asked.wait_s
+        while not (messages := queue.receive(asked.max)):
+            if not await queue.wait(until - time.monotonic()):
+                break
+            if await request.is_disconnected():  # what nobody reads is not given out
+                return Response(status_code=GONE)
+        return _json(200, contract.ReceiveReply(messages))
+
+    async def _commit(self, _: Request, asked: contract.CommitRequest) -> Response:
+        if self._queue is None:
+            return _told(409, NOT_HERE)
+        if asked.outcome == "reject" and not asked.reason.strip():
+            raise BadInput("reason", "is required to reject")
+        return _json(200, contract.CommitReply(self._queue.commit(asked)))
+
+    async def _send(self, _: Request, asked: contract.SendRequest) -> Response:
+        """Publish; what shares a subject goes one after another, as it stands."""
+        last: dict[str, asyncio.Task[contract.SendResult]] = {}
+        tasks = []
+        for index, sent in enumerate(asked.messages):
+            made = self._made(index, sent)
+            subjects = (
+                {one.subject for one in made if one.subject} if isinstance(made, list) else ()
+            )
+            before = [last[subject] for subject in subjects if subject in last]
+            tasks.append(asyncio.create_task(self._one(sent, made, before)))
+            last |= dict.fromkeys(subjects, tasks[-1])
+        reply = contract.SendReply(await asyncio.gather(*tasks))
+        if all(result.code == 503 for result in reply.results):
+            headers = {"retry-after": str(self._settings.retry_after_s)}
+            return _json(503, reply, headers)
+        return _json(200, reply)
+
+    async def _one(
+        self, sent: contract.Sent, made: Made, before: list[asyncio.Task[contract.SendResult]]
+    ) -> contract.SendResult:
+        if any(result.code >= 500 for result in await asyncio.gather(*before)):
+            verdict = Verdict(503, "one before it was not accepted; please repeat")
+        else:
+            take = _giver(made)
+            verdict = await self._door.take(sent.type, "", bytes(sent.payload), take)
+        path = verdict.bad.path if verdict.bad else ""
+        return contract.SendResult(verdict.status, verdict.sentence, path, sent.id)
+
+    def _made(self, index: int, sent: contract.Sent) -> Made:
+        try:
+            messages = self._maker.make(sent.type, bytes(sent.payload))
+        except BadInput as bad:
+            inner = bad.path if bad.path == "type" else f"payload.{bad.path}".rstrip(".")
+            return BadInput(f"messages[{index}].{inner}", bad.rule, bad.status)
+        told: dict[str, Any] = {
+            name: value
+            for name in ("subject", "priority")
+            if (value := getattr(sent, name)) is not None
+        }
+        told |= {
+            name: _ms(value)
+            for name in ("not_before", "expires")
+            if (value := getattr(sent, name)) is not None
+        }
+        return [
+            msgspec.structs.replace(
+                message,
+                **told,
+                id=message.id
+                if sent.id is None
+                else message_id(message.type, "sent", sent.id, str(number)),
+            )
+            for number, message in enumerate(messages)
+        ]
+
+
+def _giver(made: Made) -> Callable[[], list[Message]]:
+    def give() -> list[Message]:
+        if isinstance(made, BadInput):
+            raise made
+        return made
+
+    return give
+
+
+def _ms(instant: datetime) -> int:
+    return max(0, int(instant.timestamp() * 1000))
+
+
+def _json(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def _told(status: int, sentence: str) -> Response:
+    return _json(status, contract.BusReply(status, sentence))
