@@ -270,7 +270,11 @@ def _put_back(request: dict[str, Any], path: str, value: Any) -> None:
     *steps, last = path.split(".")
     table: Any = request
     for step in steps:
-        table = table.get(step) if isinstance(table, dict) else None
+        name, *indices = step.replace("]", "").split("[")
+        table = table.get(name) if isinstance(table, dict) else None
+        for index in indices:
+            there = isinstance(table, list) and int(index) < len(table)
+            table = table[int(index)] if there else None
     if isinstance(table, dict):
         table.setdefault(last, value)
 

@@ -3,8 +3,9 @@ dispatcher has confirmed them, and what System-112 was told of a call. One SQLit
 data: numbers, times and brigades.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -47,7 +48,8 @@ class Memory:
     """The file of one connector, made at `made_s` (Unix time); None: only as long as the process
     runs.
 
-    Every note is synced: what the router has accepted is never forgotten here by a loss of power.
+    Which cards there are and which are over is synced: System-112 has our word for it. A loss of
+    power may take the last confirmations and reactions, which costs an alarm too many at worst.
     """
 
     def __init__(self, file: Path | None, clock: Callable[[], float] = time.time) -> None:
@@ -55,7 +57,7 @@ class Memory:
         self._clock = clock
         try:
             self._db = apsw.Connection(":memory:" if file is None else str(file))
-            self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
+            self._db.execute("pragma journal_mode = wal")
             self._db.execute(_SCHEMA)
             self._db.execute("insert or ignore into origin values (1, ?)", (clock(),))
             self.made_s = float(self._one("select made from origin")[0])
@@ -78,7 +80,7 @@ class Memory:
         would take a card back to work that is over. A card older than the newest changes nothing.
         """
         at = changed.timestamp()
-        with self._db:
+        with self._noting(synced=True):
             known = self._one("select changed, over from card where id112 = ?", id112)
             if known and known[1] and at_work and at > known[0]:
                 return False
@@ -96,7 +98,7 @@ class Memory:
 
     def end_card(self, id112: str) -> None:
         """Note that the work on a card is over."""
-        with self._db:
+        with self._noting(synced=True):
             self._touch(id112)
             self._db.execute("update card set over = 1 where id112 = ?", (id112,))
 
@@ -110,7 +112,7 @@ class Memory:
     def watch(self, id112: str, repeat_of: str | None) -> None:
         """Note that a card waits for its confirmation. `repeat_of` is the card of the same incident
         that came first."""
-        with self._db:
+        with self._noting():
             self._touch(id112)
             self._db.execute(
                 "update card set root = ?, watched = 1 where id112 = ?",
@@ -119,16 +121,17 @@ class Memory:
 
     def excuse(self, id112: str) -> None:
         """Note that a card needs no confirmation any more."""
-        with self._db:
+        with self._noting():
             self._touch(id112)
             self._db.execute("update card set excused = 1 where id112 = ?", (id112,))
 
     def confirm(self, id112: str, at_s: float) -> None:
         """Note that a dispatcher had a card at `at_s` (Unix time); the earliest holds."""
-        with self._db:
+        with self._noting():
             self._touch(id112)
             self._db.execute(
-                "update card set confirmed = min(ifnull(confirmed, ?1), ?1) where id112 = ?2",
+                "update card set confirmed = ?1"
+                " where id112 = ?2 and (confirmed is null or confirmed > ?1)",
                 (at_s, id112),
             )
 
@@ -158,8 +161,8 @@ class Memory:
         )
         occurred = status.occurred_at.timestamp()
         row = (status.call_id, status.event_id, occurred, msgspec.json.encode(kept), self._now())
-        with self._db:
-            self._db.execute("insert or replace into told values (?, ?, ?, ?, ?)", row)
+        with self._noting():
+            self._db.execute("insert or ignore into told values (?, ?, ?, ?, ?)", row)
             self._forget("told")
 
     def last_told(self, call: str, until: datetime) -> schemas.StatusEvent | None:
@@ -173,10 +176,17 @@ class Memory:
 
     # -- within ---------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _noting(self, *, synced: bool = False) -> Iterator[None]:
+        """One note is one transaction, on the disk when it is over if it is to be `synced`."""
+        self._db.execute(f"pragma synchronous = {'full' if synced else 'normal'}")
+        with self._db:
+            yield
+
     def _touch(self, id112: str) -> None:
         self._db.execute(
             "insert into card (id112, root, seen) values (?1, ?1, ?2)"
-            " on conflict do update set seen = ?2",
+            " on conflict do update set seen = ?2 where seen < ?2 - 86400",
             (id112, self._now()),
         )
         self._forget("card")

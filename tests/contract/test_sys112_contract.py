@@ -387,8 +387,9 @@ def fact(number: int, code: str, minute: int, **changes: Any) -> Message:
 
 async def told(stage: Scene, facts: list[Message]) -> list[tuple[str, str | None, str]]:
     """Bring facts; return what 112 applied: card, action (None: finish), time or call."""
-    for number, one in enumerate(facts, 1):
-        await stage.handle(one, number)
+    for one in facts:
+        number = msgspec.json.decode(one.body)["event_id"].removeprefix("e")
+        await stage.handle(one, int(number))
     entries = (await stage.ledger())["entries"]
     return [
         (one["id112"], one.get("action"), one.get("at", one.get("call", ""))[11:16])

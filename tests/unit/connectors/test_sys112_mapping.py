@@ -79,6 +79,11 @@ def test_fields_beyond_the_contract_are_kept_by_their_path_and_come_back() -> No
     fields = msgspec.structs.asdict(card) | {"ext_id": "2026-1"}
     back = mapping.card_out(schemas.CardUpdate(**fields), "SMP", WORDS)
     assert back["Card"]["CommonData"]["Wind"] == {"speed": 7}
+    assert back["Card"]["DdsData03"]["ExtPatientPerson"][0]["Pet"] == "кот"
+    alone = schemas.CardUpdate(**(fields | {"patients": []}))
+    assert mapping.card_out(alone, "SMP", WORDS)["Card"].get("DdsData03", {}).keys() <= {
+        "DdsTypeStr", "CallerTypeStr",
+    }  # fmt: skip
 
 
 def test_a_card_sent_back_is_a_card_of_the_contract_with_the_same_meaning() -> None:
