@@ -182,7 +182,7 @@ class House(RouterProcess):
         return bool(self.owner.execute(query).fetchone()[0])
 
     def all_accepted(self, count: int) -> None:
-        wait_for(lambda: self.states() == {"accepted": count}, f"{count} rows, now {self.states()}")
+        wait_for(lambda: self.states() == {"accepted": count}, f"{count} rows on the bus")
 
     def received(self, id: str) -> Any:
         return self.owner.execute("SELECT FROM smpbus.inbox WHERE id = %s", (id,)).fetchall()
