@@ -3,7 +3,8 @@
     POST /smp/calls            a card: creates or corrects the call, once per idempotency key
     POST /smp/cancellations    the end of a card: cancels its call
     POST /smp/telephony/...    what the exchange tells: counted
-    POST /smp/transfers, hospital/..., visits, documents   what other systems tell: kept by call
+    POST /smp/transfers, hospital/..., visits, documents, registers
+                               what other systems tell: kept by call
     GET  /ledger               calls, and what was applied
     POST /faults               switches of connectors.runtime.faults
 
@@ -58,6 +59,7 @@ HEARD: Final[dict[str, type[schemas.Body]]] = {
     "hospital/outcomes": clinical.HospitalOutcome,
     "visits": clinical.VisitState,
     "documents": clinical.DocumentState,
+    "registers": clinical.RegisterState,
 }
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000103")
 
@@ -124,6 +126,7 @@ class Ambulance:
                 | clinical.HospitalOutcome()
                 | clinical.VisitState()
                 | clinical.DocumentState()
+                | clinical.RegisterState()
             ):
                 return self._hear(key, given)
             case _:  # what the exchange tells is only shown to the dispatchers
