@@ -112,9 +112,12 @@ async def ask(
     *,
     header: Collection[xml.Element] = (),
     soap: str = SOAP12,
+    sent: Mapping[str, str] | None = None,
 ) -> Call:
-    """Ask a partner whose WSDL is not to be had. Raises Retry, or Reject for a sender's Fault."""
-    sent = {"content-type": f"{CONTENT_TYPE[soap]}; charset=utf-8", "accept": "*/*"}
+    """Ask a partner whose WSDL is not to be had; `sent` are headers of the HTTP request. Raises
+    Retry, or Reject for a sender's Fault."""
+    kind = f"{CONTENT_TYPE[soap]}; charset=utf-8"
+    sent = {**(sent or {}), "content-type": kind, "accept": "*/*"}
     raw = envelope(body, header, soap)
     answer = await partner.send("POST", path, raw, key, sent, explained=EXPLAINED | {500})
     try:

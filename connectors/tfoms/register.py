@@ -18,7 +18,7 @@ from typing import IO, Any, Final, Protocol
 
 from lxml import etree
 
-from connectors.tfoms.billed import Billed
+from connectors.tfoms.billed import Billed, Entry
 from connectors.tfoms.case import Case, Problem, problems
 from connectors.tfoms.profile import Profile, Tables
 
@@ -99,7 +99,7 @@ class Register:
             if line % STEP == 0:
                 self._progress("check", line)
             if isinstance(case, Problem):
-                survey.refused.append((line, "", case))
+                survey.refused.append((line, case.about, case))
                 self._passed.add(line)
                 continue
             wrong = list(self._wrong(case))
@@ -121,9 +121,7 @@ class Register:
         yield from problems(case, self.tables)
         for record, fields in (("SL", _sl(case, self.profile)), ("PERS", _pers(case))):
             for slot in self.profile.slots(record):
-                given = fields.get(slot.name)
-                fixed = f"{record}.{slot.name}" in self.profile.constants
-                if given in (None, "") and not (slot.optional or fixed):
+                if self._value(record, slot.name, fields) is None and not slot.optional:
                     yield Problem(f"{record}.{slot.name}", "is required by the profile")
 
     def write(self, folder: Path, survey: Survey) -> Path:
@@ -145,9 +143,7 @@ class Register:
         self._billed.note(self.name, cards)
         return target
 
-    def _write_cases(
-        self, cases: IO[bytes], persons: IO[bytes], survey: Survey
-    ) -> Iterator[tuple[str, int]]:
+    def _write_cases(self, cases: IO[bytes], persons: IO[bytes], survey: Survey) -> Iterator[Entry]:
         known: set[str] = set()
         profile = self.profile
         with (
@@ -168,7 +164,7 @@ class Register:
                 if case.patient.id not in known:
                     known.add(case.patient.id)
                     self._put(people, "PERS", _pers(case))
-                yield case.card_id, number
+                yield Entry(case.card_id, number, case.call_id, case.subject)
 
     # -- records --------------------------------------------------------------------------------
 
@@ -218,17 +214,21 @@ class Register:
         mark = f"{{{space}}}" if space else ""
         element = etree.Element(mark + name, nsmap={None: space} if space else None)
         for slot in self.profile.slots(record):
-            value = fields.get(slot.name)
+            value = self._value(record, slot.name, fields)
             if isinstance(value, dict):
                 element.append(self._element(slot.name, value, space, slot.name))
-                continue
-            if value in (None, ""):
-                value = self.profile.constants.get(f"{record}.{slot.name}")
-            if value is not None:
+            elif value is not None:
                 etree.SubElement(element, mark + slot.name).text = str(value)
             elif not slot.optional:
                 raise Incomplete(f"{record}.{slot.name}")
         return element
+
+    def _value(self, record: str, name: str, fields: Fields) -> Any:
+        """Return what an element holds, None for nothing: its own, another's, or a constant."""
+        value, key = fields.get(name), f"{record}.{name}"
+        if value in (None, "") and key in self.profile.same:
+            value = fields.get(self.profile.same[key])
+        return self.profile.constants.get(key) if value in (None, "") else value
 
 
 def _sl(case: Case, profile: Profile) -> Fields:

@@ -1,0 +1,31 @@
+"""The canonical dialect: POST {url}/insured, an InsuranceQuestion -> an InsuranceAnswer, both in
+the bus's own words (proto/schemas.py)."""
+
+from typing import Final
+
+import msgspec
+
+from connectors.runtime.partner import Partner
+from connectors.runtime.reply import read_reply
+from proto import schemas
+from proto.client import Reject
+from proto.identifiers import new_id
+
+PATH: Final = "/insured"
+
+
+class Canonical:
+    """See `connectors.tfoms.dialect.Dialect`."""
+
+    def __init__(self, partner: Partner) -> None:
+        self._partner = partner
+
+    async def insured(self, asked: schemas.InsuranceQuestion) -> schemas.InsuranceAnswer:
+        """Ask whose policy it is."""
+        reply = await self._partner.send("POST", PATH, msgspec.json.encode(asked), new_id())
+        if reply.status >= 300:
+            raise Reject(f"HTTP {reply.status}")
+        return read_reply(reply, schemas.InsuranceAnswer)
+
+    async def close(self) -> None:
+        """Nothing is held."""
