@@ -84,6 +84,7 @@ class Register:
     ) -> None:  # fmt: skip
         self.order, self.tables, self.profile = order, tables, tables.profile
         self._billed, self._read, self._progress = billed, read, progress
+        self._slots = {record: tables.profile.slots(record) for record in tables.profile.order}
         self._passed: set[int] = set()  # lines that do not go in
 
     @property
@@ -120,7 +121,7 @@ class Register:
     def _wrong(self, case: Case) -> Iterator[Problem]:
         yield from problems(case, self.tables)
         for record, fields in (("SL", _sl(case, self.profile)), ("PERS", _pers(case))):
-            for slot in self.profile.slots(record):
+            for slot in self._slots[record]:
                 if self._value(record, slot.name, fields) is None and not slot.optional:
                     yield Problem(f"{record}.{slot.name}", "is required by the profile")
 
@@ -213,7 +214,7 @@ class Register:
     def _element(self, record: str, fields: Fields, space: str, name: str) -> "etree._Element":
         mark = f"{{{space}}}" if space else ""
         element = etree.Element(mark + name, nsmap={None: space} if space else None)
-        for slot in self.profile.slots(record):
+        for slot in self._slots[record]:
             value = self._value(record, slot.name, fields)
             if isinstance(value, dict):
                 element.append(self._element(slot.name, value, space, slot.name))
