@@ -102,7 +102,8 @@ class Ambulance:
         self.told: Counter[str] = Counter()  # of the exchange, by kind
         self.told_of: defaultdict[str, list[str]] = defaultdict(list)  # by call
         self._heard: set[str] = set()
-        self._numbers = 0
+        made = [entry["call_id"] for entry in self.ledger.entries if entry.get("call_id")]
+        self._numbers = max((int(one.rpartition("-")[2]) for one in made), default=0)
         self._random = random.Random(settings.seed)
         self.tasks: set[asyncio.Task[None]] = set()
 
