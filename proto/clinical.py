@@ -375,3 +375,23 @@ class DocumentState(Body, frozen=True, kw_only=True):
     code: Short | None = None
     reason: Text | None = None
     at: Instant
+
+
+# -- registers ----------------------------------------------------------------------------------
+
+
+class RegisterState(Body, frozen=True, kw_only=True):
+    """What the insurance fund said to a call card in a register (счёт-реестр).
+
+    `accepted` is by the control of format and logic only, not paid yet; `codes` are the fund's
+    reasons; `sum` is in roubles. A card that is `paid` in part has both.
+    """
+
+    event_id: Required
+    call_id: CallId
+    card_id: Required
+    register: Required
+    state: Literal["accepted", "refused", "paid"]
+    codes: list[Short] = []
+    sum: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]{2}$")] | None = None
+    at: Instant

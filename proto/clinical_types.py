@@ -219,4 +219,18 @@ ENTRIES: Final = (
             "at": "2026-11-24T02:00:00+03:00",
         },
     ),
+    Entry(
+        "register.state.v1",
+        clinical.RegisterState,
+        "The insurance fund to the ambulance: what became of a call card in a register",
+        {
+            "event_id": "tfoms-HM990101S99001_26111-kv-2026-4711-paid",
+            "call_id": CALL,
+            "card_id": "kv-2026-4711",
+            "register": "HM990101S99001_26111",
+            "state": "paid",
+            "sum": "3512.40",
+            "at": "2026-12-10T12:00:00+03:00",
+        },
+    ),
 )

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
+from connectors.demo.billing import bill
 from connectors.demo.day import Day, Progress
 from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
 from connectors.demo.proof import Proof, choose, prove
@@ -106,7 +108,9 @@ async def _show(folder: DemoFolder, screen: Screen, supervisor: Supervisor, plan
             screen.line(stuck, fg="red")
         screen.line()
         _command(folder, screen, "queues")
-        proof = prove(day, choose(day))
+        chosen = choose(day)
+        await bill(folder, day, chosen, partial(_command, folder, screen))
+        proof = prove(day, chosen)
         _command(folder, screen, "trace", proof.subject)
         _verdict(screen, proof)
         if not plan.once:
@@ -164,7 +168,8 @@ def _simulators(folder: DemoFolder) -> dict[str, str]:
 def _command(folder: DemoFolder, screen: Screen, *arguments: str) -> None:
     """Run a command of smpbus as the administrator would, and show that it is one."""
     settings = _typed(folder.settings)
-    screen.line(f"$ smpbus {' '.join(arguments)} --config {settings}", bold=True)
+    typed = [_typed(Path(one)) if one.startswith("/") else one for one in arguments]
+    screen.line(f"$ smpbus {' '.join(typed)} --config {settings}", bold=True)
     command = [str(SMPBUS), *arguments, "--config", str(folder.settings)]
     subprocess.run(command, env=environment(), check=False)
     sys.stdout.flush()

@@ -21,7 +21,7 @@ CARD_S: Final = 0.2
 LOOK_S: Final = 0.3
 # Nothing has moved for so long: the day will not end by itself any more.
 STUCK_S: Final = 20.0
-PARTNER_QUEUES: Final = ("smp", "sys112", "rmis", "ats")
+PARTNER_QUEUES: Final = ("smp", "sys112", "rmis", "ats", "tfoms")
 OPEN_STATES: Final = ("pending", "in_flight", "retrying")
 
 
@@ -113,6 +113,13 @@ class Day:
             reactions=len(self.system112.get("entries", [])),
             open=open_,
         )
+
+    def told_of(self, id112: str) -> list[str]:
+        """Return what the ambulance was told of a card's call, as of the last look."""
+        for call in self.ambulance.get("calls", []):
+            if id112 in call["cards"]:
+                return list(call["told"])
+        return []
 
     async def _post_until(self, offset_s: float) -> None:
         due = self._posted

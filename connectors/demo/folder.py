@@ -30,6 +30,7 @@ PARTNERS: Final = ("sys112", "smp", "ats", "rmis", "remd", "vimis", "tfoms", "rm
 LISTENERS: Final = ("sys112", "smp", "rmis", "remd", "vimis", "tfoms", "rmr")
 PORTS: Final = ("pages", "ami", *LISTENERS, *(f"sim-{name}" for name in PARTNERS))
 PEERS: Final = ("router", *PARTNERS, "admin")
+TARIFF: Final = '\n[[tariffs]]\nsince = 2026-01-01\nsum = "3512.40"\n'
 OID: Final = "1.2.643.5.1.13.13.12.2.99.9999"  # of nobody
 # A path of a Unix socket ends at 107 bytes; supervisor adds ".PID" to its own while it starts.
 _SOCKET_BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")
@@ -66,6 +67,11 @@ class DemoFolder:
     def settings(self) -> Path:
         """smpbus.toml itself."""
         return self.config / "smpbus.toml"
+
+    @property
+    def tables(self) -> Path:
+        """The tables of registers, with a tariff for the demo."""
+        return self.config / "tfoms.toml"
 
     @property
     def logs(self) -> Path:
@@ -115,6 +121,8 @@ class DemoFolder:
             make_signer(self.path / "keys")
         for name in ("routes.toml", "permissions.toml"):
             shutil.copyfile(shipped_config() / name, self.config / name)
+        tables = (shipped_config() / "tfoms.toml").read_text(encoding="utf-8")
+        self.tables.write_text(tables + TARIFF, encoding="utf-8")
         self.settings.write_text(self._smpbus_toml(), encoding="utf-8")
         password = self.config / "ats.password"
         password.touch(mode=0o600)
@@ -221,6 +229,7 @@ system = {_quoted(text("demo.system_vimis"))}
         return f"""
 [connectors.tfoms]
 listen = "127.0.0.1:{self.memory.ports["tfoms"]}"
+store_file = {_quoted(self.path / "cards.db")}
 
 [connectors.tfoms.partner]
 url = "{self.url("sim-tfoms")}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from connectors.demo.billing import REGISTERED
 from connectors.demo.day import Day
 from proto.ops import OpsError, ops_request
 from proto.wording import text
@@ -74,6 +75,8 @@ def _clinical(call: dict[str, Any]) -> list[str]:
         missing.append(text("demo.not_registered"))
     if call.get("patient") and not call.get("insured"):
         missing.append(text("demo.not_insured"))
+    if call.get("insured") and not any(one.startswith(REGISTERED) for one in told):
+        missing.append(text("demo.not_billed"))
     return missing
 
 

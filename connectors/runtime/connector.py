@@ -20,6 +20,8 @@ class Connector:
 
     Settings: ClassVar[type[ConnectorSettings]] = ConnectorSettings
     poll_s: float | None = None
+    # False: what `handle` does needs no partner, and goes on while the partner is away.
+    waits_for_partner: ClassVar[bool] = True
 
     def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
         self.name = name

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 
-from connectors.runtime.breaker import Breaker
+from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
 from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry
@@ -35,10 +35,11 @@ class Intake:
     def of(cls, connector: Connector) -> "Intake":
         """Return what brings `connector` its deliveries."""
         partner, credit = connector.partner, connector.settings.credit
-        intake = cls(
-            connector.bus, connector.destination, credit, connector.handle, partner.breaker
-        )
-        partner.on_change = intake.refresh
+        waits = connector.waits_for_partner
+        breaker = partner.breaker if waits else Breaker(BreakerSettings())
+        intake = cls(connector.bus, connector.destination, credit, connector.handle, breaker)
+        if waits:
+            partner.on_change = intake.refresh
         return intake
 
     async def run(self) -> None:

@@ -27,7 +27,7 @@ from connectors.runtime.tally import Tally
 from proto.client import Reject, Retry
 from proto.wording import text
 
-__all__ = ["Answer", "BadReply", "Partner", "PartnerSettings", "Untouched"]
+__all__ = ["Answer", "BadReply", "Partner", "PartnerSettings", "Unauthorised", "Untouched"]
 
 Result = TypeVar("Result")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -36,6 +36,10 @@ AWAY: Final = frozenset({429, 502, 503, 504})
 NOT_BEGUN: Final = frozenset({429, 503})
 PASSING: Final = frozenset({401, 407, 408, 425, 429})
 EXPLAINED: Final = frozenset({400, 403, 404, 409, 410, 422})
+
+
+class Unauthorised(Retry):
+    """401: for whoever can renew what it shows; for all others one more reason to try later."""
 
 
 class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,6 +215,8 @@ def classify(answer: Answer, explained: Collection[int] = EXPLAINED) -> None:
     status = answer.status
     if 200 <= status < 300 or status in explained:
         return
+    if status == 401:
+        raise Unauthorised(f"HTTP {status}", retry_after_s(answer))
     if status in PASSING or status >= 500 or 300 <= status < 400:
         raise Retry(f"HTTP {status}", retry_after_s(answer))
     raise Reject(f"HTTP {status}")

@@ -114,10 +114,13 @@ async def ask(
     *,
     header: Collection[xml.Element] = (),
     soap: str = SOAP12,
+    sent: Mapping[str, str] | None = None,
 ) -> Result:
     """Ask a partner whose WSDL is not to be had, and return what `read` makes of the answer; it may
-    raise BadInput. Raises Retry, or Reject for a sender's Fault."""
-    sent = {"content-type": f"{CONTENT_TYPE[soap]}; charset=utf-8", "accept": "*/*"}
+    raise BadInput. `sent` are headers of the HTTP request. Raises Retry, or Reject for a sender's
+    Fault."""
+    kind = f"{CONTENT_TYPE[soap]}; charset=utf-8"
+    sent = {**(sent or {}), "content-type": kind, "accept": "*/*"}
     raw = envelope(body, header, soap)
 
     def told(answer: Answer) -> Result:

@@ -49,6 +49,7 @@ PATHS: Final = {  # of what we post
     "hospital.outcome.v1": "/smp/hospital/outcomes",
     "visit.state.v1": "/smp/visits",
     "document.state.v1": "/smp/documents",
+    "register.state.v1": "/smp/registers",
     "worker.changed.v1": "/smp/workers",
     "worker.removed.v1": "/smp/workers/removals",
 }

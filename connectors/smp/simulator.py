@@ -4,7 +4,8 @@
     POST /smp/cancellations    the end of a card: cancels its call
     POST /smp/external/...     the same two, of calls that outside services hand in
     POST /smp/telephony/...    what the exchange tells: counted
-    POST /smp/transfers, hospital/..., visits, documents   what other systems tell: kept by call
+    POST /smp/transfers, hospital/..., visits, documents, registers
+                               what other systems tell: kept by call
     GET  /ledger               calls, and what was applied
     POST /drive                {"pull": true}: fetch all this from the connector's queue instead
     POST /faults               switches of connectors.runtime.faults
@@ -65,6 +66,7 @@ HEARD: Final[dict[str, type[schemas.Body]]] = {
     "hospital/outcomes": clinical.HospitalOutcome,
     "visits": clinical.VisitState,
     "documents": clinical.DocumentState,
+    "registers": clinical.RegisterState,
 }
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000103")
 
@@ -113,7 +115,8 @@ class Ambulance:
         self.told: Counter[str] = Counter()  # of the exchange, by kind
         self.told_of: defaultdict[str, list[str]] = defaultdict(list)  # by call
         self._heard: set[str] = set()
-        self._numbers = 0
+        made = [entry["call_id"] for entry in self.ledger.entries if entry.get("call_id")]
+        self._numbers = max((int(one.rpartition("-")[2]) for one in made), default=0)
         self._random = random.Random(settings.seed)
         self.tasks: set[asyncio.Task[None]] = set()
         self.pulling: asyncio.Task[None] | None = None
@@ -142,6 +145,7 @@ class Ambulance:
                 | clinical.HospitalOutcome()
                 | clinical.VisitState()
                 | clinical.DocumentState()
+                | clinical.RegisterState()
             ):
                 return self._hear(key, given)
             case _:  # what the exchange tells is only shown to the dispatchers

@@ -47,7 +47,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A call card that is to be paid for; `extra` are a territory's own elements of SL."""
+    """A call card that is to be paid for; `extra` are a territory's own elements of SL. The bus
+    hears of the fund's answer if the call and its `subject` are given."""
 
     card_id: Text36
     number: Annotated[str, msgspec.Meta(min_length=1, max_length=50)]
@@ -66,13 +67,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tariff: Decimal | None = None
     total: Decimal
     extra: dict[str, str] = {}
+    call_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    subject: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """A rule that a case breaks: where, and which; never the value."""
+    """A rule that a case breaks: where, and which; never the value. `about` is its card."""
 
     path: str
     rule: str
+    about: str = ""
 
 
 def money_problem(value: Decimal) -> str | None:

@@ -1,22 +1,37 @@
 """`smpbus register`: build a register for the insurance fund, and take its answer."""
 
+import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 
-from connectors.tfoms.answer import BadAnswer, open_protocol, read_protocol
-from connectors.tfoms.billed import Billed
-from connectors.tfoms.case import Case, Problem
-from connectors.tfoms.profile import load
+from connectors.runtime.settings import Loaded, find_config, load
+from connectors.tfoms import profile as profiles
+from connectors.tfoms.answer import Answer, BadAnswer, Verdict, open_answer, read_answer
+from connectors.tfoms.billed import ACCEPTED, PAID, REJECTED, UNPAID, Billed
+from connectors.tfoms.connector import NAME, TfomsSettings
+from connectors.tfoms.reading import Cases, month_of, read_lines, read_store
 from connectors.tfoms.register import Order, Register, Survey, tally
-from proto.exits import EX_CANTCREAT, EX_DATAERR, EX_REFUSED, StartError
+from connectors.tfoms.store import Store
+from connectors.tfoms.telling import NotTold, tell
+from proto.client import BusClient
+from proto.exits import (
+    EX_CANTCREAT,
+    EX_DATAERR,
+    EX_NOPERM,
+    EX_REFUSED,
+    EX_TEMPFAIL,
+    EX_USAGE,
+    StartError,
+)
+from proto.keys import KeyFileError
 from proto.wording import text
 
 FILE: Final = click.Path(path_type=Path)
@@ -30,7 +45,8 @@ def register() -> None:
 
 
 @register.command(help=text("tfoms.help_build"))
-@click.argument("cases", type=FILE)
+@click.argument("cases", type=FILE, required=False)
+@click.option("--from-store", is_flag=True, help=text("tfoms.help_from_store"))
 @click.option("--period", required=True, metavar="YYYY-MM", help=text("tfoms.help_period"))
 @click.option("--facility", required=True, help=text("tfoms.help_facility"))
 @click.option("--payer", required=True, help=text("tfoms.help_payer"))
@@ -43,29 +59,32 @@ def register() -> None:
 @click.option("--ledger", type=FILE, default=Path("billed.db"), help=text("tfoms.help_ledger"))
 @click.option("--out", type=FILE, default=Path(), help=text("tfoms.help_out"))
 @click.option("--skip-wrong", is_flag=True, help=text("tfoms.help_skip_wrong"))
+@click.option("--config", type=FILE, help=text("tfoms.help_config"))
 def build(
-    cases: Path, period: str, facility: str, payer: str, to_fund: bool, number: int,
-    profile: str, tables: Path | None, ledger: Path, out: Path, skip_wrong: bool,
+    cases: Path | None, from_store: bool, period: str, facility: str, payer: str, to_fund: bool,
+    number: int, profile: str, tables: Path | None, ledger: Path, out: Path, skip_wrong: bool,
+    config: Path | None,
 ) -> None:  # fmt: skip
     """Check all cases, then write the register; nothing is written while a case is wrong."""
     began = time.monotonic()
     progress = _Progress()
-    try:
+    with _told_errors():
+        if (cases is None) != from_store:
+            raise StartError(text("tfoms.one_source"), EX_USAGE)
         order = _order(period, facility, payer, to_fund, number)
-        made = Register(order, load(profile, tables), _open(ledger), lambda: _read(cases), progress)
-        survey = made.survey()
-        progress.end()
-        _say_wrong(survey)
-        if survey.refused and not skip_wrong:
-            raise StartError(text("tfoms.not_built"), EX_DATAERR)
-        if not survey.count:
-            raise StartError(text("tfoms.no_cases", file=cases), EX_REFUSED)
-        target = made.write(out, survey)
-    except OSError as error:
-        _fail(StartError(f"{error.filename}: {error.strerror}", EX_CANTCREAT))
-    except StartError as error:
-        _fail(error)
-    else:
+        known = profiles.load(profile, tables)
+        billed = _open(ledger)
+        with _source(cases, config, order, known) as read:
+            made = Register(order, known, billed, read, progress)
+            survey = made.survey()
+            progress.end()
+            _say_wrong(survey)
+            if survey.refused and not skip_wrong:
+                raise StartError(text("tfoms.not_built"), EX_DATAERR)
+            if not survey.count:
+                where = cases or text("tfoms.store")
+                raise StartError(text("tfoms.no_cases", file=where), EX_REFUSED)
+            target = made.write(out, survey)
         progress.end()
         seconds = f"{time.monotonic() - began:.1f}"
         total = f"{survey.total:.2f}"
@@ -74,30 +93,94 @@ def build(
                         again=len(survey.again), seconds=seconds))  # fmt: skip
 
 
-@register.command(help=text("tfoms.help_answer"))
-@click.argument("protocol", type=FILE)
-@click.option("--ledger", type=FILE, default=Path("billed.db"), help=text("tfoms.help_ledger"))
-def answer(protocol: Path, ledger: Path) -> None:
-    """Take the fund's protocol: which cards were refused, and why."""
+@contextmanager
+def _source(
+    cases: Path | None, config: Path | None, order: Order, tables: profiles.Tables
+) -> Iterator[Callable[[], Cases]]:
+    """Give what reads the cases, the same ones each time. Raises StartError."""
+    if cases is not None:
+        yield lambda: read_lines(cases)
+        return
+    settings = _settings(config).settings
+    store = Store(settings.store_file, make=False)  # type: ignore[attr-defined]
+    month = month_of(order.year, order.month)
     try:
-        with open_protocol(protocol) as file:
-            name, refusals = read_protocol(file)
-            codes: Counter[tuple[str, str]] = Counter()
-            numbers = set()
-            for refusal in refusals:
-                codes[refusal.code, refusal.field] += 1
-                if refusal.number is not None:
-                    numbers.add(refusal.number)
-        accepted, rejected = _open(ledger).answer(name, numbers)
-    except (BadAnswer, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        _fail(StartError(text("tfoms.bad_answer", file=protocol, reason=reason), EX_DATAERR))
-    except StartError as error:
-        _fail(error)
-    else:
+        with store.snapshot():
+            for why, count in store.unpaid(*month).items():
+                line = text("tfoms.unpaid", count=count, why=text(f"tfoms.why_{why}"))
+                click.echo(text("log.warning", sentence=line), err=True)
+            yield lambda: read_store(store, tables, month, order.payer, to_fund=order.to_fund)
+    finally:
+        store.close()
+
+
+@register.command(help=text("tfoms.help_answer"))
+@click.argument("answer", metavar="ANSWER", type=FILE)
+@click.option("--ledger", type=FILE, default=Path("billed.db"), help=text("tfoms.help_ledger"))
+@click.option("--config", type=FILE, help=text("tfoms.help_config"))
+def answer(answer: Path, ledger: Path, config: Path | None) -> None:
+    """Take the fund's answer: which cards are paid, which were refused, and why; tell the bus."""
+    progress = _Progress()
+    codes: Counter[tuple[str, str]] = Counter()
+    with _told_errors():
+        billed = _open(ledger)
+        try:
+            with open_answer(answer) as file:
+                said = read_answer(file)
+                name = billed.register_of(said)
+                if name is None:
+                    raise BadAnswer(text("tfoms.no_register", names=", ".join(said.registers)))
+                billed.settle(name, said.stage, _counted(said, codes, progress))
+        except (BadAnswer, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            sentence = text("tfoms.bad_answer", file=answer, reason=reason)
+            raise StartError(sentence, EX_DATAERR) from None
+        progress.end()
         for (code, field), count in codes.most_common(SHOWN_MAX):
-            click.echo(text("tfoms.refusal", code=code, field=field, count=count))
-        click.echo(text("tfoms.answered", register=name, accepted=accepted, rejected=rejected))
+            click.echo(text("tfoms.refusal", code=code, field=field or "-", count=count))
+        _say_counts(name, billed.counts(name))
+        if any(billed.untold(name, 1)):
+            told = asyncio.run(_tell(billed, name, config, progress))
+            progress.end()
+            click.echo(text("tfoms.told", count=told))
+
+
+def _counted(
+    said: Answer, codes: Counter[tuple[str, str]], progress: "_Progress"
+) -> Iterator[Verdict]:
+    for number, verdict in enumerate(said.verdicts, 1):
+        codes.update((code, verdict.field) for code in verdict.codes)
+        if number % 1000 == 0:
+            progress("answer", number)
+        yield verdict
+
+
+async def _tell(billed: Billed, name: str, config: Path | None, progress: "_Progress") -> int:
+    """Raises StartError; what is not told is told by the next try."""
+    loaded = _settings(config)
+    try:
+        bus = BusClient(loaded.address, name=NAME, key=loaded.key, server_key=loaded.server_key)
+    except KeyFileError as error:
+        raise StartError(text("tfoms.not_told", reason=error), EX_NOPERM) from None
+    await bus.start()
+    try:
+        return await tell(bus, billed, name, lambda count: progress("tell", count))
+    except NotTold as error:
+        raise StartError(text("tfoms.not_told", reason=error), EX_TEMPFAIL) from None
+    finally:
+        await bus.close()
+
+
+def _say_counts(name: str, counts: dict[str, int]) -> None:
+    accepted, paid = counts.get(ACCEPTED, 0), counts.get(PAID, 0)
+    rejected = counts.get(REJECTED, 0) + counts.get(UNPAID, 0)
+    click.echo(
+        text("tfoms.answered", register=name, accepted=accepted, paid=paid, rejected=rejected)
+    )
+
+
+def _settings(config: Path | None) -> Loaded:
+    return load(NAME, TfomsSettings, find_config(config))
 
 
 def _order(period: str, facility: str, payer: str, to_fund: bool, number: int) -> Order:
@@ -119,28 +202,26 @@ def _open(ledger: Path) -> Billed:
         ) from None
 
 
-def _read(cases: Path) -> Iterator[tuple[int, Case | Problem]]:
-    """Yield the lines of a file of JSON lines. What is wrong is said without its value."""
-    decoder = msgspec.json.Decoder(Case)
-    with cases.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, decoder.decode(line)
-            except msgspec.ValidationError as error:
-                rule, _, path = str(error).partition(" - at `$.")
-                yield number, Problem(path.rstrip("`"), rule.split(",")[0])
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                yield number, Problem("", "is not JSON")
-
-
 def _say_wrong(survey: Survey) -> None:
     for path, rule, count in tally(survey.refused)[:SHOWN_MAX]:
-        line = next(line for line, _, one in survey.refused if (one.path, one.rule) == (path, rule))
-        click.echo(
-            text("tfoms.wrong", path=path or "-", rule=rule, count=count, line=line), err=True
+        line, card = next(
+            (line, card)
+            for line, card, one in survey.refused
+            if (one.path, one.rule) == (path, rule)
         )
+        shown = text("tfoms.wrong", path=path or "-", rule=rule, count=count, line=line, card=card)
+        click.echo(shown, err=True)
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    """End with the sentence and the exit status of what went wrong."""
+    try:
+        yield
+    except OSError as error:
+        _fail(StartError(f"{error.filename}: {error.strerror}", EX_CANTCREAT))
+    except StartError as error:
+        _fail(error)
 
 
 def _fail(error: StartError) -> None:

@@ -1,11 +1,16 @@
-"""The connector of the insurance fund: answers whose policy it is on a date.
+"""The connector of the insurance fund: answers whose policy it is on a date, and keeps the call
+cards that a register will bill (`smpbus register`).
 
-The contract is HTTP and JSON: POST {url}/insured, an InsuranceQuestion -> an InsuranceAnswer, both
-in the bus's own words (proto/schemas.py).
+How the fund is asked depends on the dialect; what is kept does not.
 """
 
+import asyncio
+import time
+from collections import Counter
+from datetime import date
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,26 +22,42 @@ from connectors.lookup import INSURED, Lookup, LookupSettings
 from connectors.lookup.question import spelt
 from connectors.runtime import checks
 from connectors.runtime.connector import Connector
-from connectors.runtime.partner import Answer, BadReply, PartnerSettings
-from connectors.runtime.reply import read_reply
+from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
-from proto import schemas
+from connectors.tfoms.canonical import Canonical
+from connectors.tfoms.dialect import Dialect
+from connectors.tfoms.draft import Draft, draft_of, question_about
+from connectors.tfoms.ferzl import Ferzl, FerzlSettings
+from connectors.tfoms.hl7 import Hl7, Hl7Settings
+from connectors.tfoms.store import Checked, Store, Why
+from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
-from proto.identifiers import new_id
+from proto.exits import StartError
 from proto.message import Message
 from proto.wording import text
 
-PATH: Final = "/insured"
+NAME: Final = "tfoms"
 TYPE: Final = "insurance.lookup.v1"
+ASKED_AT_ONCE: Final = 8
+AGAIN_MAX_S: Final = 7 * 86_400.0
 
 
 class TfomsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[connectors.tfoms]; `listen` is the page of figures."""
+    """[connectors.tfoms]; `listen` is the page of figures. Call cards are kept in `store_file`. A
+    card whose patient the fund did not answer about is asked about again after `again_s`, one that
+    it does not know after `unknown_again_s`, then after twice as long each time."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7117"
+    dialect: Literal["canonical", "ferzl", "hl7"] = "canonical"
+    ferzl: FerzlSettings | None = None
+    hl7: Hl7Settings = Hl7Settings()
     lookup: LookupSettings = LookupSettings()
+    store_file: Path = Path("/var/lib/smpbus/tfoms/cards.db")
+    poll_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 15.0
+    again_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    unknown_again_s: Annotated[float, msgspec.Meta(gt=0, le=604_800)] = 86_400.0
 
 
 class TfomsConnector(Connector):
@@ -44,21 +65,91 @@ class TfomsConnector(Connector):
 
     Settings: ClassVar[type[ConnectorSettings]] = TfomsSettings
     settings: TfomsSettings
+    waits_for_partner: ClassVar[bool] = False
 
     def __init__(self, name: str, settings: TfomsSettings, bus: BusClient) -> None:
         """Raises StartError."""
         super().__init__(name, settings, bus)
+        self.poll_s = settings.poll_s
         self.lookup = Lookup(settings.lookup)
+        self.dialect = self._dialect()
+        self.store = Store(settings.store_file)
+        self._came: Counter[str] = Counter()
         bus.serve(self.destination, self.answer)
 
+    def _dialect(self) -> Dialect:
+        if self.settings.dialect == "ferzl":
+            if self.settings.ferzl is None:
+                raise StartError(text("tfoms.no_token_source"))
+            return Ferzl(self.name, self.partner, self.settings.ferzl)
+        if self.settings.dialect == "hl7":
+            return Hl7(self.partner, self.settings.hl7)
+        return Canonical(self.partner)
+
     async def close(self) -> None:
-        """Let go of the fund and of the caches."""
+        """Let go of the fund, of the caches and of the file."""
         await super().close()
         await self.lookup.close()
+        await self.dialect.close()
+        self.store.close()
+
+    # -- call cards -----------------------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Nothing is queued for the fund. Raises Reject."""
-        raise Reject(text("connector.note_no_type", type=delivery.message.type))
+        """Keep a call card for its register. Raises Reject."""
+        message = delivery.message
+        if message.type != "call.card.v1":
+            raise Reject(text("connector.note_no_type", type=message.type))
+        try:
+            card = msgspec.json.decode(message.body, type=clinical.CallCard)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
+        draft = draft_of(card)
+        came = self.store.came(draft)
+        self._came[came] += 1
+        if came != "kept":
+            return text(f"tfoms.note_{came}")
+        checked = await self._check(draft, asked=0)
+        self.store.keep(draft, message.subject, checked)
+        self.store.forget_old(date.today())
+        if checked.why:
+            return text("tfoms.note_unpaid", why=text(f"tfoms.why_{checked.why}"))
+        return text("tfoms.note_kept")
+
+    async def poll(self) -> None:
+        """Ask again about cards whose policy is not known, while the fund answers."""
+        while self.partner.breaker.wait_s(time.monotonic()) == 0:
+            closed = self.partner.breaker.closed
+            waiting = self.store.take_due(ASKED_AT_ONCE if closed else 1)
+            if not waiting:
+                return
+            asking = [self._check(one.draft, one.asked, probe=True) for one in waiting]
+            for one, checked in zip(waiting, await asyncio.gather(*asking), strict=True):
+                self.store.checked(one.draft, checked)
+
+    async def _check(self, draft: Draft, asked: int, *, probe: bool = False) -> Checked:
+        """Return what is known of the policy on the day of the call; `asked` times before. A fund
+        that is away is not waited for, but by a `probe`."""
+        question = question_about(draft)
+        if question is None:
+            return Checked("nobody")
+        try:
+            if not (probe or self.partner.breaker.closed):
+                raise Retry("")
+            found = await self._insured(question)
+        except (Retry, Reject):
+            return self._later("silent", self.settings.again_s, asked)
+        if found.outcome != "found":
+            return self._later(found.outcome, self.settings.unknown_again_s, asked)
+        insured = found.persons[0]
+        return Checked("" if insured.insurer else "no_insurer", insured)
+
+    @staticmethod
+    def _later(why: Why, after_s: float, asked: int) -> Checked:
+        pause_s = min(after_s * 2.0 ** min(asked, 20), max(after_s, AGAIN_MAX_S))
+        return Checked(why, ask_at=int(time.time() + pause_s))
+
+    # -- questions ------------------------------------------------------------------------------
 
     async def answer(self, message: Message) -> dict[str, Any]:
         """Answer a question with an InsuranceAnswer. Raises RequestFailed."""
@@ -71,21 +162,29 @@ class TfomsConnector(Connector):
         if wrong := problem(asked):
             raise RequestFailed(Code.BAD_MESSAGE, wrong)
         try:
-            found = await self.lookup.get(INSURED, question_of(asked), partial(self._ask, asked))
+            answer = await self._insured(asked)
         except (Retry, Reject) as error:
             raise RequestFailed(Code.FAILED, f"the fund does not answer: {error}") from None
-        answer = found or schemas.InsuranceAnswer(outcome="not_found")
         plain: dict[str, Any] = msgspec.to_builtins(answer)
         return {"persons": [], **plain}
 
+    async def _insured(self, asked: schemas.InsuranceQuestion) -> schemas.InsuranceAnswer:
+        """Return the answer, cached or new. Raises Retry or Reject."""
+        found = await self.lookup.get(INSURED, question_of(asked), partial(self._ask, asked))
+        return found or schemas.InsuranceAnswer(outcome="not_found")
+
     async def _ask(self, asked: schemas.InsuranceQuestion) -> schemas.InsuranceAnswer | None:
         """Ask the fund; None when it knows nobody. Raises Retry or Reject."""
-        body = msgspec.json.encode(asked)
-        return await self.partner.ask("POST", PATH, body, new_id(), _read)
+        answer = await self.dialect.insured(asked)
+        return answer if answer.persons else None
+
+    # -- figures --------------------------------------------------------------------------------
 
     def figures(self) -> dict[str, Any]:
-        """Return the counters of lookups."""
-        return {"lookup": self.lookup.figures()}
+        """Return the counters of lookups, of cards that came to this process, and how many are
+        kept, by why nobody pays for them."""
+        kept = {why or "payable": count for why, count in self.store.counts().items()}
+        return {"lookup": self.lookup.figures(), "cards": {"came": self._came, "kept": kept}}
 
     def app(self) -> Starlette:
         """Return the page of figures, GET /figures."""
@@ -94,19 +193,6 @@ class TfomsConnector(Connector):
             return Response(msgspec.json.encode(self.figures()), media_type="application/json")
 
         return Starlette(routes=[Route("/figures", figures)])
-
-
-def _read(reply: Answer) -> schemas.InsuranceAnswer | None:
-    """Raises BadReply or Reject."""
-    if reply.status >= 300:
-        raise Reject(f"HTTP {reply.status}")
-    answer = read_reply(reply, schemas.InsuranceAnswer)
-    count = len(answer.persons)
-    fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
-    sound = all(checks.enp_problem(one.enp) is None for one in answer.persons)
-    if not fits[answer.outcome] or not sound:
-        raise BadReply(text("connector.note_bad_reply", status=reply.status))
-    return answer if answer.persons else None
 
 
 def problem(asked: schemas.InsuranceQuestion) -> str | None:

@@ -2,6 +2,8 @@
 
 import sys
 import tomllib
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +24,8 @@ class Slot(NamedTuple):
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One territory's register; `order` is record -> "ELEMENT ELEMENT? ..."."""
+    """One territory's register; `order` is record -> "ELEMENT ELEMENT? ...", `constants` and `same`
+    are by RECORD.ELEMENT."""
 
     version: str
     persons_version: str
@@ -34,11 +37,30 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     specialities: str
     order: dict[str, str]
     constants: dict[str, str] = {}
+    same: dict[str, str] = {}
+    insurers: tuple[str, ...] = ()
 
     def slots(self, record: str) -> tuple[Slot, ...]:
         """Return the places of a record, in order."""
         names = self.order[record].split()
         return tuple(Slot(name.rstrip("?"), name.endswith("?")) for name in names)
+
+
+class CardCodes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the codes of a call card are read: code list -> its code -> ours, or the fund's."""
+
+    result: dict[str, dict[str, str]] = {}
+    form: dict[str, dict[str, str]] = {}
+    outcome: dict[str, dict[str, int]] = {}
+    speciality: dict[str, dict[str, int]] = {}
+
+
+class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a call costs from a day on, in roubles; `speciality` None: whoever came."""
+
+    since: date
+    sum: Decimal
+    speciality: int | None = None
 
 
 class Tables(msgspec.Struct, frozen=True):
@@ -47,6 +69,17 @@ class Tables(msgspec.Struct, frozen=True):
     profile: Profile
     results: dict[str, int]
     forms: dict[str, int]
+    card: CardCodes = CardCodes()
+    tariffs: tuple[Tariff, ...] = ()
+
+    def tariff(self, speciality: int, day: date) -> Decimal | None:
+        """Return what a call of this day costs; None when no tariff fits."""
+        fitting = [
+            (one.speciality is not None, one.since, one.sum)
+            for one in self.tariffs
+            if one.since <= day and one.speciality in (None, speciality)
+        ]
+        return max(fitting)[2] if fitting else None
 
 
 def shipped() -> Path:
@@ -86,6 +119,6 @@ def _with_base(profiles: dict[str, Any], name: str) -> dict[str, Any]:
     if base == name or base not in profiles:
         raise msgspec.ValidationError(f"no base {base}")
     below = _with_base({key: value for key, value in profiles.items() if key != name}, base)
-    for table in ("order", "constants"):
+    for table in ("order", "constants", "same"):
         own[table] = {**below.get(table, {}), **own.get(table, {})}
     return {**below, **own}

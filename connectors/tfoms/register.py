@@ -18,7 +18,7 @@ from typing import IO, Any, Final, Protocol
 
 from lxml import etree
 
-from connectors.tfoms.billed import Billed
+from connectors.tfoms.billed import Billed, Entry
 from connectors.tfoms.case import Case, Problem, problems
 from connectors.tfoms.profile import Profile, Tables
 
@@ -84,6 +84,7 @@ class Register:
     ) -> None:  # fmt: skip
         self.order, self.tables, self.profile = order, tables, tables.profile
         self._billed, self._read, self._progress = billed, read, progress
+        self._slots = {record: tables.profile.slots(record) for record in tables.profile.order}
         self._passed: set[int] = set()  # lines that do not go in
 
     @property
@@ -99,7 +100,7 @@ class Register:
             if line % STEP == 0:
                 self._progress("check", line)
             if isinstance(case, Problem):
-                survey.refused.append((line, "", case))
+                survey.refused.append((line, case.about, case))
                 self._passed.add(line)
                 continue
             wrong = list(self._wrong(case))
@@ -120,10 +121,8 @@ class Register:
     def _wrong(self, case: Case) -> Iterator[Problem]:
         yield from problems(case, self.tables)
         for record, fields in (("SL", _sl(case, self.profile)), ("PERS", _pers(case))):
-            for slot in self.profile.slots(record):
-                given = fields.get(slot.name)
-                fixed = f"{record}.{slot.name}" in self.profile.constants
-                if given in (None, "") and not (slot.optional or fixed):
+            for slot in self._slots[record]:
+                if self._value(record, slot.name, fields) is None and not slot.optional:
                     yield Problem(f"{record}.{slot.name}", "is required by the profile")
 
     def write(self, folder: Path, survey: Survey) -> Path:
@@ -145,9 +144,7 @@ class Register:
         self._billed.note(self.name, cards)
         return target
 
-    def _write_cases(
-        self, cases: IO[bytes], persons: IO[bytes], survey: Survey
-    ) -> Iterator[tuple[str, int]]:
+    def _write_cases(self, cases: IO[bytes], persons: IO[bytes], survey: Survey) -> Iterator[Entry]:
         known: set[str] = set()
         profile = self.profile
         with (
@@ -168,7 +165,7 @@ class Register:
                 if case.patient.id not in known:
                     known.add(case.patient.id)
                     self._put(people, "PERS", _pers(case))
-                yield case.card_id, number
+                yield Entry(case.card_id, number, case.call_id, case.subject)
 
     # -- records --------------------------------------------------------------------------------
 
@@ -217,18 +214,22 @@ class Register:
     def _element(self, record: str, fields: Fields, space: str, name: str) -> "etree._Element":
         mark = f"{{{space}}}" if space else ""
         element = etree.Element(mark + name, nsmap={None: space} if space else None)
-        for slot in self.profile.slots(record):
-            value = fields.get(slot.name)
+        for slot in self._slots[record]:
+            value = self._value(record, slot.name, fields)
             if isinstance(value, dict):
                 element.append(self._element(slot.name, value, space, slot.name))
-                continue
-            if value in (None, ""):
-                value = self.profile.constants.get(f"{record}.{slot.name}")
-            if value is not None:
+            elif value is not None:
                 etree.SubElement(element, mark + slot.name).text = str(value)
             elif not slot.optional:
                 raise Incomplete(f"{record}.{slot.name}")
         return element
+
+    def _value(self, record: str, name: str, fields: Fields) -> Any:
+        """Return what an element holds, None for nothing: its own, another's, or a constant."""
+        value, key = fields.get(name), f"{record}.{name}"
+        if value in (None, "") and key in self.profile.same:
+            value = fields.get(self.profile.same[key])
+        return self.profile.constants.get(key) if value in (None, "") else value
 
 
 def _sl(case: Case, profile: Profile) -> Fields:

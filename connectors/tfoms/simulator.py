@@ -1,9 +1,16 @@
-"""The insurance fund played by a program, with made-up people.
+"""The insurance fund played by a program, with made-up people; it speaks every dialect.
 
-POST /insured   whose policy; GET /ledger   how often it was asked, and who there is
-POST /faults    switches of connectors.runtime.faults
+POST /insured     whose policy, canonical; POST /ferzl  by SOAP, POST /token  the token for it;
+POST /hl7         by HL7 v2 in XML
+POST /registers   a register (zip) -> the fund's answer (XML); ?stage=flk or mek, &refuse=SHARE
+POST /drive       {"internal": 2, "expire": true, "hl7_error": "207"}: errors to come; no token of
+                  before is good any more
+GET  /ledger      how often it was asked, and who there is
+POST /faults      switches of connectors.runtime.faults
 """
 
+import io
+from collections import Counter
 from typing import Any, Final
 
 import msgspec
@@ -14,49 +21,66 @@ from starlette.routing import Route
 
 from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
-from connectors.runtime.people import people
 from connectors.runtime.simulation import SimulatorSettings
+from connectors.tfoms.answer import BadAnswer
+from connectors.tfoms.examination import examine
+from connectors.tfoms.fund import Fund
+from connectors.tfoms.simulated_ferzl import Drive, SimulatedFerzl
+from connectors.tfoms.simulated_hl7 import SimulatedHl7
 from proto import schemas
 
 BYTES_MAX: Final = 64 * 1024
-
-
-def _fits(person: dict[str, Any], asked: schemas.InsuranceQuestion) -> bool:
-    if asked.enp:
-        return bool(person["enp"] == asked.enp)
-    if asked.policy_number:
-        return bool(person["enp"] == asked.policy_number)
-    born = asked.birth_date.isoformat() if asked.birth_date else ""
-    named = (person["family"], person["given"], person["birth_date"])
-    return named == ((asked.family or "").upper(), (asked.given or "").upper(), born)
+REGISTER_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 def create_app(settings: SimulatorSettings) -> FaultyApp:
     """Return the simulator's app."""
-    known = people(settings.seed)
-    asked_count = 0
+    fund = Fund(settings.seed)
+    asked_count: Counter[str] = Counter()
+    ferzl, hl7 = SimulatedFerzl(fund, asked_count), SimulatedHl7(fund, asked_count)
 
     async def insured(request: Request) -> Response:
-        nonlocal asked_count
-        asked_count += 1
+        asked_count["asked"] += 1
         try:
             body = await read_body(request, BYTES_MAX)
             asked = decode(body, schemas.InsuranceQuestion)
         except BadInput as bad:
             return Response(bad.sentence, 400)
-        persons = [_person(one) for one in known if _fits(one, asked)]
+        persons = [
+            {"enp": one["enp"], "policy_kind": 3, "policy_number": one["enp"],
+             "insurer": policy.insurer, "region": policy.okato, "begins": policy.begins}
+            for one, policy in fund.insured(asked)
+        ]  # fmt: skip
         outcome = ("not_found", "found", "ambiguous")[min(len(persons), 2)]
         answer = {"outcome": outcome, "persons": persons}
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
+    async def registers(request: Request) -> Response:
+        body = await read_body(request, REGISTER_BYTES_MAX)
+        stage = request.query_params.get("stage", "mek")
+        refuse = float(request.query_params.get("refuse", "0"))
+        try:
+            answered = b"".join(examine(io.BytesIO(body), stage, refuse))
+        except BadAnswer as bad:
+            return Response(str(bad), 400)
+        return Response(answered, media_type="application/xml")
+
+    async def drive(request: Request) -> Response:
+        hl7.drive = decode(await read_body(request, BYTES_MAX), Drive)
+        ferzl.behave(hl7.drive)
+        return Response(status_code=202)
+
     async def ledger(_: Request) -> Response:
-        told = {"asked": asked_count, "people": known}
+        told: dict[str, Any] = {"asked": 0, **asked_count, "people": fund.people}
         return Response(msgspec.json.encode(told), media_type="application/json")
 
-    routes = [Route("/insured", insured, methods=["POST"]), Route("/ledger", ledger)]
+    routes = [
+        Route("/insured", insured, methods=["POST"]),
+        ferzl.service.route(),
+        Route("/token", ferzl.token, methods=["POST"]),
+        Route("/hl7", hl7.endpoint, methods=["POST"]),
+        Route("/registers", registers, methods=["POST"]),
+        Route("/drive", drive, methods=["POST"]),
+        Route("/ledger", ledger),
+    ]
     return FaultyApp(Starlette(routes=routes), settings.faults)
-
-
-def _person(one: dict[str, Any]) -> dict[str, Any]:
-    return {"enp": one["enp"], "policy_kind": 3, "policy_number": one["enp"], "insurer": "99001",
-            "begins": "2020-01-01"}  # fmt: skip

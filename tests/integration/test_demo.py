@@ -90,6 +90,8 @@ class TestDemo:
         assert re.search(COMPLETE, shown), shown
         assert "отказ 1" in shown, "the malformed card must be seen to be refused"
         assert "$ smpbus trace 112-" in shown
+        assert "оплачено" in shown
+        assert "register.state.v1" in shown, "the fund's word is on the trace"
         assert "→ smp: доставлено: HTTP 201, created" in shown
         assert "→ sys112: доставлено: HTTP 200" in shown
         assert {f"{name}.log" for name in PROGRAMS} <= {

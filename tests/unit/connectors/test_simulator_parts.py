@@ -4,12 +4,16 @@ import asyncio
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from connectors.runtime.duration import seconds
 from connectors.runtime.faults import Faults, FaultyApp
 from connectors.runtime.ledger import Ledger
+from connectors.runtime.simulation import SimulatorSettings
+from connectors.smp.simulator import Ambulance
+from proto import catalogue, schemas
 
 
 def test_a_key_is_applied_once_and_is_known_after_a_restart(tmp_path: Path) -> None:
@@ -22,6 +26,18 @@ def test_a_key_is_applied_once_and_is_known_after_a_restart(tmp_path: Path) -> N
     assert again.entries == [{"key": "k1", "id112": "a"}]
     assert again.answer_of("k1") == (201, {"call": 1})
     assert (ledger.repeats, again.repeats) == (1, 1)
+
+
+def test_the_ambulance_numbers_its_calls_on_after_a_restart(tmp_path: Path) -> None:
+    # Its calls would be taken for repeats of those that had these numbers before.
+    settings = SimulatorSettings(ledger=tmp_path / "ledger")
+    example = catalogue.entry("incident.card.v1").example
+    numbers = []
+    for id112 in ("a", "b"):
+        card = msgspec.json.encode(example | {"id112": id112})
+        _, reply = Ambulance(settings).apply(f"key-{id112}", schemas.IncidentCard, card)
+        numbers.append(reply["number_year"])
+    assert numbers == [1, 2]
 
 
 def statuses(faults: Faults, count: int) -> tuple[list[int], int]:

@@ -6,13 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import apsw
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from lxml import etree
 from tfoms_cases import cases, write_cases
 
-from connectors.tfoms.answer import BadAnswer, read_protocol
+from connectors.tfoms.answer import BadAnswer, read_answer
 from connectors.tfoms.command import register
 from connectors.tfoms.profile import load
 from proto.exits import StartError
@@ -105,7 +106,7 @@ def test_no_card_is_billed_twice_unless_it_was_refused(here: Path) -> None:
     answered = CliRunner().invoke(register, ["answer", str(protocol)])
     assert answered.exit_code == 0, answered.output
     assert "ошибка 904, поле NPOLIS: 3" in answered.output
-    assert "принято карт 8, отклонено 2" in answered.output
+    assert "принято карт 8, оплачено 0, отклонено 2" in answered.output
 
     corrected = build(file, "--number", "2")
     assert corrected.exit_code == 0
@@ -125,10 +126,14 @@ def test_a_territory_has_its_own_elements_in_their_places(here: Path) -> None:
     line = register.find("f:ZAP/f:Z_SL/f:SL", space)
     names = [etree.QName(child).localname for child in line]
     assert names.index("PRVS_R") + 1 == names.index("PRVS")
-    change(file, 2, extra={})
+    change(file, 1, extra={})
+    assert build(file, "--profile", "extended").exit_code == 0
+    line = xml_of(here / f"H{STEM}.ZIP", f"H{STEM}").find("f:ZAP/f:Z_SL/f:SL", space)
+    assert line.findtext("f:PRVS_R", namespaces=space) == "80"  # that of PRVS, by the profile
+    change(file, 2, substation=None)
     missing = build(file, "--profile", "extended", "--number", "3")
     assert missing.exit_code == 65
-    assert "SL.PRVS_R: is required by the profile" in missing.output
+    assert "SL.LPU_1: is required by the profile" in missing.output
 
 
 def test_settings_that_cannot_be_are_one_sentence(here: Path) -> None:
@@ -146,12 +151,113 @@ def test_settings_that_cannot_be_are_one_sentence(here: Path) -> None:
         load("nowhere")
 
 
+def take(answer: Path) -> Result:
+    return CliRunner().invoke(register, ["answer", str(answer)])
+
+
+def judge(here: Path, *cases: str, number: int = 1) -> Result:
+    """Have the МЭК's answer taken; each case is N_ZAP, SL_ID, and what stands in Z_SL."""
+    file = here / "mek.xml"
+    account = f"<CODE>{number}</CODE><CODE_MO>990101</CODE_MO><YEAR>2026</YEAR><MONTH>10</MONTH>"
+    account += "<PLAT>99001</PLAT>"
+    file.write_text(
+        "<ZL_LIST><ZGLV><FILENAME>HS99001M990101_26101</FILENAME></ZGLV>"
+        f"<SCHET>{account}</SCHET>{''.join(cases)}</ZL_LIST>"
+    )
+    return take(file)
+
+
+def case(number: int, card: str, oplata: str, paid: str = "", *reasons: str) -> str:
+    sums = f"<OPLATA>{oplata}</OPLATA>" + (paid and f"<SUMP>{paid}</SUMP>")
+    sanctions = "".join(f"<SANK><S_TIP>1</S_TIP><S_OSN>{one}</S_OSN></SANK>" for one in reasons)
+    return (
+        f"<ZAP><N_ZAP>{number}</N_ZAP><Z_SL>{sums}<SL><SL_ID>{card}</SL_ID></SL>{sanctions}"
+        "</Z_SL></ZAP>"
+    )
+
+
+def states(here: Path) -> dict[str, tuple[str, str, str | None]]:
+    rows = apsw.Connection(str(here / "billed.db")).execute(
+        "select card, state, codes, paid from billed"
+    )
+    return {card: (state, codes, paid) for card, state, codes, paid in rows}
+
+
+def test_what_is_paid_is_known_card_by_card(here: Path) -> None:
+    assert build(write_cases(here / "cases", 5)).exit_code == 0
+    done = judge(
+        here,
+        case(1, "2026-1", "1", "3512.40"),
+        case(2, "2026-2", "2", "0.00", "905", "57", "905"),
+        case(3, "2026-3", "3", "1000", "57"),
+        case(4, "2026-4", "0"),
+        case(5, "somebody else's", "1", "3512.40"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "ошибка 57, поле -: 2" in done.output
+    assert "принято карт 1, оплачено 2, отклонено 1" in done.output
+    assert states(here) == {
+        "2026-1": ("paid", "", "3512.40"),
+        "2026-2": ("unpaid", "905 57", None),
+        "2026-3": ("paid", "57", "1000.00"),
+        "2026-4": ("accepted", "", None),
+        "2026-5": ("sent", "", None),  # another card stood under its number
+    }
+    corrected = build(here / "cases", "--number", "2")
+    assert "случаев 1 " in corrected.output  # what was refused, and nothing that was paid
+
+
+def test_a_late_protocol_changes_nothing_of_what_is_paid(here: Path) -> None:
+    assert build(write_cases(here / "cases", 3)).exit_code == 0
+    judge(here, case(1, "2026-1", "1", "3512.40"), case(2, "2026-2", "2", "0", "905"))
+    flk = here / "flk.xml"
+    flk.write_text(
+        f"<FLK_P><FNAME_I>H{STEM}</FNAME_I><PR><OSHIB>904</OSHIB><N_ZAP>1</N_ZAP></PR></FLK_P>"
+    )
+    assert take(flk).exit_code == 0
+    assert [one[0] for one in states(here).values()] == ["paid", "unpaid", "accepted"]
+
+
+def test_an_error_of_the_whole_file_refuses_every_card(here: Path) -> None:
+    assert build(write_cases(here / "cases", 3)).exit_code == 0
+    flk = here / "flk.xml"
+    flk.write_text(
+        f"<FLK_P><FNAME_I>H{STEM}</FNAME_I><PR><OSHIB>801</OSHIB><IM_POL>DATA</IM_POL></PR>"
+        "<PR><OSHIB>904</OSHIB><IDCASE>2</IDCASE></PR></FLK_P>"
+    )
+    done = take(flk)
+    assert "принято карт 0, оплачено 0, отклонено 3" in done.output, done.output
+    assert {one[:2] for one in states(here).values()} == {("rejected", "801"), ("rejected", "904")}
+    flk.write_text(f"<FLK_P><FNAME_I>H{STEM}</FNAME_I></FLK_P>")  # the fund has mended its error
+    assert "принято карт 3, оплачено 0, отклонено 0" in take(flk).output
+
+
+def test_an_answer_breaks_off_and_nothing_of_it_holds(here: Path) -> None:
+    assert build(write_cases(here / "cases", 3)).exit_code == 0
+    broken = judge(here, case(1, "2026-1", "1", "3512.40"), case(2, "2026-2", "7"))
+    assert broken.exit_code == 65
+    assert "OPLATA" in broken.output
+    assert {one[0] for one in states(here).values()} == {"sent"}
+    assert "в учёте нет реестра HM990101S99001_26109" in judge(here, number=9).output
+
+
+def test_a_ledger_of_the_first_edition_goes_on(here: Path) -> None:
+    file = write_cases(here / "cases", 2)
+    with apsw.Connection("billed.db") as old:
+        old.execute("create table billed (card text primary key, register text not null,"
+                    " number integer not null, state text not null) without rowid")  # fmt: skip
+        old.execute("insert into billed values ('2026-1', 'HM_OTHER', 1, 'accepted')")
+    assert "случаев 1 " in build(file).output
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
         b"not XML",
         b"<OTHER/>",
+        b"<ZL_LIST><ZAP/></ZL_LIST>",
+        b"<ZL_LIST><SCHET><CODE>1</CODE></SCHET></ZL_LIST>",
         b"<FLK_P><PR/></FLK_P>",
         b"<!DOCTYPE FLK_P [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><FLK_P><FNAME_I>&a;</FNAME_I></FLK_P>",
         b"<FLK_P><FNAME_I>H1</FNAME_I><PR>",
@@ -159,5 +265,5 @@ def test_settings_that_cannot_be_are_one_sentence(here: Path) -> None:
 )
 def test_a_protocol_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer) as refused:
-        list(read_protocol(io.BytesIO(data))[1])
+        list(read_answer(io.BytesIO(data)).verdicts)
     assert "root:" not in str(refused.value)
