@@ -8,6 +8,8 @@ only, since its sentences may quote what a row holds.
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -124,6 +126,23 @@ class Connection:
             async with self._raw.transaction():
                 yield
 
+    @contextlib.contextmanager
+    def limited(self, within_s: float) -> Iterator[None]:
+        """Break the connection off when what is done meanwhile takes longer. To cancel it would ask
+        a server that is silent to cancel, and wait ten seconds for that."""
+        timer = asyncio.get_running_loop().call_later(within_s, self._break_off)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _break_off(self) -> None:
+        with (
+            contextlib.suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self._raw.fileno())) as wire,
+        ):
+            wire.shutdown(socket.SHUT_RDWR)
+
     async def notified(self, within_s: float) -> bool:
         """Wait for notifications; return whether one came in time. Raises DatabaseAway."""
         with _classified():
@@ -155,13 +174,11 @@ class Database:
         """
         async with self._lock:
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    yield await self._open()
+                connection = await self._open()
+                with connection.limited(self._timeout_s):
+                    yield connection
             except BadData:
                 raise
-            except TimeoutError:
-                await self.close()
-                raise DatabaseAway from None
             except BaseException:  # also when cancelled: what it was in the middle of is unknown
                 await self.close()
                 raise
@@ -198,7 +215,8 @@ class Database:
             self._greeted_at = float("-inf")
         now = time.monotonic()
         if self._greet is not None and now - self._greeted_at >= GREET_S:
-            await self._greet(self._connection)
+            with self._connection.limited(self._timeout_s):
+                await self._greet(self._connection)
             self._greeted_at = now
         return self._connection
 
