@@ -15,6 +15,7 @@ from connectors.ats.groups import GroupBook, OperatorEvent
 from connectors.ats.joining import Joining
 from connectors.ats.memory import LiveCalls
 from connectors.ats.session import AmiSession, LinkLost, LoginRefused
+from connectors.runtime import tls
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import message_id
 from connectors.runtime.outbox import Outbox
@@ -26,7 +27,7 @@ from proto.exits import StartError
 from proto.message import Message, Priority
 from proto.wording import text
 
-PORT: Final = 5038
+PORTS: Final = {"tcp": 5038, "tls": 5039}
 OUTBOX_MAX: Final = 5_000  # messages for the bus; then the exchange has to wait
 MARGIN_S: Final = 5.0  # over the time that a telephone rings
 RECONNECT_S: Final = 1.0
@@ -38,7 +39,7 @@ encode: Final = msgspec.json.Encoder().encode
 class AmiSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
     """Where the exchange listens; `credentials_file` holds a manager's `name:secret`."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^tcp://[^/]+$")]
+    url: Annotated[str, msgspec.Meta(pattern=r"^(tcp|tls)://[^/]+$")]
 
 
 class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -67,7 +68,7 @@ class AtsConnector(Connector):
     def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
         super().__init__(name, settings, bus)
         where = urlsplit(self.settings.partner.url)
-        self._host, self._port = where.hostname or "", where.port or PORT
+        self._host, self._port = where.hostname or "", where.port or PORTS[where.scheme]
         self._user, self._secret = credentials(self.settings.partner.credentials_file)
         self._memory = LiveCalls(self.settings.live_calls_file)
         self._calls = CallBook(self.settings.inbound)
@@ -102,8 +103,8 @@ class AtsConnector(Connector):
         while True:
             try:
                 await self._listen()
-            except LinkLost:
-                self.partner.failed()
+            except LinkLost as lost:
+                self.partner.failed(tls.sentence_of(str(lost)))
             except LoginRefused:
                 self.partner.failed(text("connector.ats_login"))
             pause_s = self.partner.breaker.wait_s(time.monotonic())
@@ -112,7 +113,7 @@ class AtsConnector(Connector):
     async def _listen(self) -> None:
         """One connection from its login to its end. Raises LinkLost or LoginRefused."""
         session = AmiSession(self._on_event, self.settings.partner.timeout_s)
-        await session.open(self._host, self._port)
+        await session.open(self._host, self._port, self.partner.context)
         reading = asyncio.create_task(session.run())
         try:
             await session.login(self._user or "", self._secret or "")

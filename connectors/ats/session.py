@@ -2,10 +2,12 @@
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from connectors.ats.ami import Packet, Parser, encode
+from connectors.runtime import tls
 
 READ_BYTES: Final = 64 * 1024
 Until = Callable[[Packet], bool]
@@ -31,13 +33,14 @@ class AmiSession:
         self._held: list[Packet] | None = []  # events that wait for the end of `resync`
         self.parser = Parser()
 
-    async def open(self, host: str, port: int) -> None:
-        """Connect. Raises LinkLost."""
+    async def open(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        """Connect, by TLS if there is a context. Raises LinkLost."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                self._reader, self._writer = await asyncio.open_connection(host, port)
+                opening = asyncio.open_connection(host, port, ssl=context)
+                self._reader, self._writer = await opening
         except (OSError, TimeoutError) as error:
-            raise LinkLost(type(error).__name__) from None
+            raise LinkLost(tls.kind_of(error) or type(error).__name__) from None
 
     async def run(self) -> None:
         """Read until the connection ends. Raises LinkLost always."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from connectors.runtime import tls
 from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.http import HttpAnswer as Answer
 from connectors.runtime.http import HttpClient, Unreachable
@@ -33,7 +34,9 @@ EXPLAINED: Final = frozenset({400, 403, 404, 409, 410, 422})
 
 
 class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to reach a partner. `credentials_file` holds one line, `user:password` (HTTP Basic)."""
+    """How to reach a partner. `credentials_file` holds one line, `user:password` (HTTP Basic).
+    `ca_file` holds the certificates (PEM) of the only authorities that are trusted for it; the
+    client's certificate is shown to a partner that asks for one."""
 
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
     system: str = ""
@@ -44,14 +47,19 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
     credentials_file: Path | None = None
     breaker: BreakerSettings = BreakerSettings()
+    ca_file: Path | None = None
+    client_certificate_file: Path | None = None
+    client_key_file: Path | None = None
 
 
 class Partner:
     """Requests to one partner, within its rate, its timeouts and its breaker."""
 
     def __init__(self, name: str, settings: PartnerSettings) -> None:
+        """Raises StartError."""
         self.name = name
         self.settings = settings
+        self.context = tls.make_context(settings)
         self.breaker = Breaker(settings.breaker)
         self.on_change: Callable[[], None] = lambda: None
         host = urlsplit(settings.url).netloc.rpartition("@")[2]
@@ -65,6 +73,7 @@ class Partner:
             connections_max=settings.connections_max,
             user=user,
             password=password,
+            context=self.context,
         )
 
     async def close(self) -> None:
@@ -93,7 +102,7 @@ class Partner:
             async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
                 answer = await self._http.request(method, path, body, sent)
         except Unreachable as error:
-            self.failed()
+            self.failed(tls.sentence_of(error.kind))
             raise Retry(text("connector.note_no_answer", why=error.kind)) from None
         except TimeoutError:
             self.failed()
@@ -106,7 +115,8 @@ class Partner:
         return answer
 
     def failed(self, answer: str = "") -> None:
-        """Note that the partner did not answer, or that it answered it cannot serve us now."""
+        """Note that the partner did not answer, or why we cannot use what it answered (a sentence
+        for the administrator)."""
         now = time.monotonic()
         self.breaker.failed(now)
         self.outage.failed(now, answer)
