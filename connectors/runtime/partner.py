@@ -98,28 +98,29 @@ class Partner:
         if wait_s:
             await asyncio.sleep(wait_s)
         sent = {**(headers or {}), "idempotency-key": key}
+        asked_at = time.monotonic()
         try:
             async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
                 answer = await self._http.request(method, path, body, sent)
         except Unreachable as error:
-            self.failed(tls.sentence_of(error.kind))
+            self.failed(tls.sentence_of(error.kind), asked_at)
             raise Retry(text("connector.note_no_answer", why=error.kind)) from None
         except TimeoutError:
-            self.failed()
+            self.failed(asked_at=asked_at)
             raise Retry(text("connector.note_no_answer", why="timeout")) from None
         if answer.status in AWAY:
-            self.failed(f"HTTP {answer.status}")
+            self.failed(f"HTTP {answer.status}", asked_at)
         else:
             self.succeeded()
         classify(answer, explained)
         return answer
 
-    def failed(self, answer: str = "") -> None:
+    def failed(self, answer: str = "", asked_at: float | None = None) -> None:
         """Note that the partner did not answer, or why we cannot use what it answered (a sentence
         for the administrator)."""
         now = time.monotonic()
         self.breaker.failed(now)
-        self.outage.failed(now, answer)
+        self.outage.failed(now, answer, asked_at)
         if not self.breaker.closed:
             self.on_change()
 
