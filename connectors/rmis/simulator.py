@@ -5,7 +5,8 @@ cards are confirmed after `pace_s`, visits are done, whoever was announced is ad
 notes say REJECT is rejected. Changes lie ready at GET /changes; with a connector's address they are
 posted there too, so that each comes twice.
 
-GET /ledger   what was applied; POST /faults   switches of connectors.runtime.faults
+POST /drive   {"early": true}: what becomes of a thing is told before it is answered
+GET  /ledger  what was applied; POST /faults   switches of connectors.runtime.faults
 """
 
 import asyncio
@@ -44,6 +45,12 @@ OPERATIONS: Final[dict[str, type[schemas.Body]]] = {
 }
 
 
+class Drive(msgspec.Struct):
+    """How the system is to behave from now on."""
+
+    early: bool = False
+
+
 class Hospitals:
     """The state of the simulated hospitals' system."""
 
@@ -57,6 +64,7 @@ class Hospitals:
         self.free: Counter[str] = Counter({ward.ward: BEDS for ward in wards()})
         self.booked: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
+        self.drive = Drive()
         self.tasks: set[asyncio.Task[None]] = set()
 
     # -- what is handed over --------------------------------------------------------------------
@@ -268,6 +276,8 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
             try:
                 given = decode(await read_body(request, BYTES_MAX), shape)
                 status, answer = system.apply(key, given)
+                if system.drive.early:
+                    await asyncio.gather(*system.tasks)
             except BadInput as bad:
                 return _json({"path": bad.path, "sentence": bad.sentence}, 400)
             return _json(answer, status)
@@ -294,6 +304,13 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         except BadInput as bad:
             return _json({"path": bad.path, "sentence": bad.sentence}, 400)
 
+    async def drive(request: Request) -> Response:
+        try:
+            system.drive = decode(await read_body(request, BYTES_MAX), Drive)
+        except BadInput as bad:
+            return _json({"path": bad.path, "sentence": bad.sentence}, 400)
+        return Response(status_code=202)
+
     async def ledger(_: Request) -> Response:
         return _json(system.report())
 
@@ -304,6 +321,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/hospitals", hospitals),
         Route("/changes", changes),
         Route("/ledger", ledger),
+        Route("/drive", drive, methods=["POST"]),
     ]
     lifespan = closing(system.tasks, system.courier)
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)
