@@ -10,6 +10,7 @@
 # make canaries            bugs planted into the core, and the seed that finds each
 # make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
 # make calls [CALLS=300]   calls through the whole bus while every partner has faults
+# make faults              every connector and every way its partner can fail, as a table
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -19,7 +20,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos calls clean packages
+.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -59,6 +60,9 @@ CALLS ?= 300
 calls: $(STAMP)
 	@CALLS=$(CALLS) $(BIN)/python -m pytest tests/integration/test_calls_with_faults.py $(ARGS)
 	echo "make calls: OK, $(CALLS) calls"
+
+faults: $(STAMP)
+	@$(BIN)/python -m pytest tests/contract/test_fault_matrix.py -s $(ARGS)
 
 lint: $(STAMP)
 	@step=start

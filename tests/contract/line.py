@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from functools import partial
 from typing import Literal
 
 from tests.ports import free_port
@@ -21,8 +22,9 @@ class Line:
         self._to_port = to_port
         self._context = context
         self._mode: Mode = "open"
+        self._generation = 0
         self._server: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
+        self._links: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def set(self, mode: Mode, context: ssl.SSLContext | None = None) -> None:
         """Be in this mode from now on; what is connected is broken off."""
@@ -30,8 +32,10 @@ class Line:
         await self.close()
         self._mode = mode
         if mode != "refuse":
+            self._generation += 1
+            serve = partial(self._serve, self._generation)
             self._server = await asyncio.start_server(
-                self._serve, "127.0.0.1", self.port, ssl=self._context
+                serve, "127.0.0.1", self.port, ssl=self._context
             )
 
     async def close(self) -> None:
@@ -39,16 +43,23 @@ class Line:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for link in self._links:
+        links, self._links = self._links, {}
+        for link, writer in links.items():
             link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+            writer.transport.abort()  # a task that never ran does it not
+        await asyncio.gather(*links, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, generation: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if self._server is None or generation != self._generation:
+            writer.transport.abort()  # it was shaking hands when the mode changed
+            return
         # The server's own task must not be cancelled: asyncio would tell of it.
         link = asyncio.create_task(self._carry(reader, writer))
         self.taken += 1
-        self._links.add(link)
-        link.add_done_callback(self._links.discard)
+        self._links[link] = writer
+        link.add_done_callback(lambda done: self._links.pop(done, None))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there: asyncio.StreamWriter | None = None
