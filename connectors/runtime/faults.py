@@ -66,6 +66,8 @@ class FaultyApp:
 
     async def _faulty(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.faults.delay_s:
+            # A slow partner has heard all of it, and does it even if nobody waits any more.
+            receive = await _heard(receive)
             await asyncio.sleep(self.faults.delay_s)
         failing = self._random.random() < self.faults.fail
         refusing = self._random.random() < self.faults.refuse
@@ -166,6 +168,18 @@ async def _quoted(scope: Scope, receive: Receive) -> str:
     request = Request(scope, receive)
     said = f"{request.url} {(await request.body()).decode(errors='replace')}"
     return "".join(sign for sign in said if sign.isprintable())
+
+
+async def _heard(receive: Receive) -> Receive:
+    """Read a request to its end; return what gives it again."""
+    parts = [await receive()]
+    while parts[-1].get("more_body"):
+        parts.append(await receive())
+
+    async def again() -> Message:
+        return parts.pop(0) if parts else await receive()
+
+    return again
 
 
 async def _nowhere(_: Message) -> None:

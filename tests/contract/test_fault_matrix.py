@@ -5,7 +5,7 @@ import gc
 import warnings
 
 import pytest
-from matrix import FAULTS, Fault, Outcome, expected, play, table
+from matrix import FAULTS, IN_ALL, Fault, Outcome, expected, play, table
 from rows import ROWS, Row
 
 Matrix = dict[tuple[str, str], Outcome]
@@ -32,6 +32,11 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
 @pytest.mark.parametrize(("row", "fault"), CELLS)
 def test_a_connector_survives(matrix: Matrix, row: Row, fault: Fault) -> None:
     assert matrix[row.name, fault.name].problems == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_in_all_nothing_is_doubled_at_the_partner(matrix: Matrix, row: Row) -> None:
+    assert matrix[row.name, IN_ALL].problems == []
 
 
 def test_the_router_tells_nothing_of_what_it_carried(matrix: Matrix) -> None:
