@@ -5,6 +5,7 @@
 # make bench [ARGS=...]    measure throughput on this machine
 # make bench-backlog       the same with two million messages waiting
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
+# make bench-ami           10,000 events a second of the telephone exchange for 10 s
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
@@ -20,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos calls faults clean packages
+.PHONY: help run test test-contracts lint bench bench-backlog bench-outage bench-ami crash simulate canaries chaos calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -40,6 +41,9 @@ bench-backlog: $(STAMP)
 
 bench-outage: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.outage $(ARGS)
+
+bench-ami: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.ami $(ARGS)
 
 IMAGES ?= 100000
 crash: $(STAMP)

@@ -123,7 +123,7 @@ class AtsConnector(Connector):
             while not reading.done():
                 await asyncio.wait([reading], timeout=self.settings.ping_s)
                 if not reading.done():
-                    await session.ask("Ping")
+                    await session.ping()
             await reading
         finally:
             self._session = None
@@ -135,6 +135,7 @@ class AtsConnector(Connector):
         """Find out what happened while nobody was listening, then hear what happened since."""
         channels = await session.listing("CoreShowChannels")
         members = await session.listing("QueueStatus")
+        session.end_listing()
         now = datetime.now(UTC)
         live = [packet for packet in channels if packet.event == "CoreShowChannel"]
         for event in self._calls.resync(live, now):
@@ -199,7 +200,7 @@ class AtsConnector(Connector):
                 await self._outbox.drain()
                 self._memory.ended(ended)
             if time.monotonic() >= next_s:
-                next_s += self.settings.statistics_s
+                next_s = max(next_s + self.settings.statistics_s, time.monotonic())
                 await self._tell_groups()
 
     async def _tell_groups(self) -> None:
