@@ -240,8 +240,8 @@ class AtsConnector(Connector):
             if message.type == "incident.card.v1":
                 card = msgspec.json.decode(message.body, type=schemas.IncidentCard)
                 return await self._join_card(card)
-        except msgspec.DecodeError as error:
-            raise Reject(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 
     async def _join_card(self, card: schemas.IncidentCard) -> str | None:
