@@ -5,7 +5,6 @@ authority vouches for its systems, and no other can.
 """
 
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -59,11 +58,9 @@ def kind_of(error: BaseException | None) -> str | None:
 
 def sentence_of(kind: str) -> str:
     """Return what the administrator reads of a kind of failure, "" when it is none of TLS."""
-    sentences: dict[str, Callable[[], str]] = {
-        CERTIFICATE: lambda: text("tls.certificate"),
-        TLS: lambda: text("tls.refused"),
-    }
-    return sentences[kind]() if kind in sentences else ""
+    if kind == CERTIFICATE:
+        return text("tls.certificate")
+    return text("tls.refused") if kind == TLS else ""
 
 
 def _readable(ca_file: Path | None) -> Path | None:

@@ -20,9 +20,9 @@ from stand import Attempt, Stand, until
 from connectors.runtime import soap, xml
 from connectors.sys112 import soapdoor
 from connectors.sys112.samples import day_of_cards
+from proto.logs import QUIET
 from proto.wording import text
 
-QUIET = ("httpx", "httpcore", "zmq", "uvicorn", "asyncio")  # as proto.logs.configure_logs has it
 IN_ALL = "in all"
 ANOTHER = 500  # added to the number of a cell's own thing
 OUTAGE, BACK = "Unable to complete network request to host", "снова отвечает"

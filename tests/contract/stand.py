@@ -28,7 +28,7 @@ from proto.message import Message
 from tests.ports import free_port
 
 TIMEOUT_S = 0.7
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 SOUND = {"fail": 0.0, "refuse": 0.0, "delay_s": 0.0, "down": False, "spoil": ""}
 
 
