@@ -164,9 +164,10 @@ async def _instead(spoil: Spoil, scope: Scope, receive: Receive) -> Response:
 
 
 async def _quoted(scope: Scope, receive: Receive) -> str:
-    """Return what a partner would quote: the path and the body, as far as it is text."""
-    request = Request(scope, receive)
-    said = f"{request.url} {(await request.body()).decode(errors='replace')}"
+    """Return what a partner would quote: the address and the body, as far as it is text."""
+    query = scope.get("query_string", b"")
+    body = await Request(scope, receive).body()
+    said = f"{scope['path']}?{(query + b' ' + body).decode(errors='replace')}"
     return "".join(sign for sign in said if sign.isprintable())
 
 
