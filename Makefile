@@ -6,11 +6,13 @@
 # make bench-backlog       the same with two million messages waiting
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
 # make bench-sql           rows a second through the ambulance system's tables, both ways
+# make bench-ami           10,000 events a second of the telephone exchange for 10 s
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
 # make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
 # make calls [CALLS=300]   calls through the whole bus while every partner has faults
+# make faults              every connector and every way its partner can fail, as a table
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -20,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage bench-sql crash simulate canaries chaos calls clean packages
+.PHONY: help run test test-contracts lint bench bench-backlog bench-outage bench-sql bench-ami crash simulate canaries chaos calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -44,6 +46,9 @@ bench-outage: $(STAMP)
 bench-sql: packages $(STAMP)
 	@exec $(BIN)/python -m tests.bench.smpsql $(ARGS)
 
+bench-ami: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.ami $(ARGS)
+
 IMAGES ?= 100000
 crash: $(STAMP)
 	@exec $(BIN)/python -m tests.crash --images $(IMAGES) --jobs "$$(nproc)" $(ARGS)
@@ -63,6 +68,9 @@ CALLS ?= 300
 calls: $(STAMP)
 	@CALLS=$(CALLS) $(BIN)/python -m pytest tests/integration/test_calls_with_faults.py $(ARGS)
 	echo "make calls: OK, $(CALLS) calls"
+
+faults: $(STAMP)
+	@$(BIN)/python -m pytest tests/contract/test_fault_matrix.py -s $(ARGS)
 
 lint: $(STAMP)
 	@step=start

@@ -7,8 +7,12 @@ every process, in journald and in files alike. The time is left to journald when
 import logging
 import os
 import sys
+from typing import Final
 
 from proto.wording import text
+
+# Libraries say per request what we say once per outage, and may quote what they were sent.
+QUIET: Final = ("httpx", "httpcore", "zmq", "uvicorn", "asyncio")
 
 
 class LineFormatter(logging.Formatter):
@@ -41,6 +45,5 @@ def configure_logs(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Libraries say per request what we say once per outage, and may quote what they were sent.
-    for name in ("httpx", "httpcore", "zmq", "uvicorn", "asyncio"):
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

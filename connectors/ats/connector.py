@@ -16,6 +16,7 @@ from connectors.ats.groups import GroupBook, OperatorEvent
 from connectors.ats.joining import Joining
 from connectors.ats.memory import LiveCalls
 from connectors.ats.session import AmiSession, LinkLost, LoginRefused
+from connectors.runtime import tls
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import message_id
 from connectors.runtime.outbox import Outbox
@@ -27,7 +28,7 @@ from proto.exits import StartError
 from proto.message import Message, Priority
 from proto.wording import text
 
-PORT: Final = 5038
+PORTS: Final = {"tcp": 5038, "tls": 5039}
 OUTBOX_MAX: Final = 5_000  # messages for the bus; then the exchange has to wait
 MARGIN_S: Final = 5.0  # over the time that a telephone rings
 RECONNECT_S: Final = 1.0
@@ -39,7 +40,7 @@ encode: Final = msgspec.json.Encoder().encode
 class AmiSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
     """Where the exchange listens; `credentials_file` holds a manager's `name:secret`."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^tcp://[^/]+$")]
+    url: Annotated[str, msgspec.Meta(pattern=r"^(tcp|tls)://[^/]+$")]
 
 
 class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -68,7 +69,7 @@ class AtsConnector(Connector):
     def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
         super().__init__(name, settings, bus)
         where = urlsplit(self.settings.partner.url)
-        self._host, self._port = where.hostname or "", where.port or PORT
+        self._host, self._port = where.hostname or "", where.port or PORTS[where.scheme]
         self._user, self._secret = credentials(self.settings.partner.credentials_file)
         self._memory = LiveCalls(self.settings.live_calls_file)
         self._calls = CallBook(self.settings.inbound)
@@ -103,8 +104,8 @@ class AtsConnector(Connector):
         while True:
             try:
                 await self._listen()
-            except LinkLost:
-                self.partner.failed()
+            except LinkLost as lost:
+                self.partner.failed(tls.sentence_of(str(lost)))
             except LoginRefused:
                 self.partner.failed(text("connector.ats_login"))
             pause_s = self.partner.breaker.wait_s(time.monotonic())
@@ -113,7 +114,7 @@ class AtsConnector(Connector):
     async def _listen(self) -> None:
         """One connection from its login to its end. Raises LinkLost or LoginRefused."""
         session = AmiSession(self._on_event, self.settings.partner.timeout_s)
-        await session.open(self._host, self._port)
+        await session.open(self._host, self._port, self.partner.context)
         reading = asyncio.create_task(session.run())
         try:
             await session.login(self._user or "", self._secret or "")
@@ -123,7 +124,7 @@ class AtsConnector(Connector):
             while not reading.done():
                 await asyncio.wait([reading], timeout=self.settings.ping_s)
                 if not reading.done():
-                    await session.ask("Ping")
+                    await session.ping()
                     self.partner.succeeded()
             await reading
         finally:
@@ -136,6 +137,7 @@ class AtsConnector(Connector):
         """Find out what happened while nobody was listening, then hear what happened since."""
         channels = await session.listing("CoreShowChannels")
         members = await session.listing("QueueStatus")
+        session.end_listing()
         now = datetime.now(UTC)
         live = [packet for packet in channels if packet.event == "CoreShowChannel"]
         for event in self._calls.resync(live, now):
@@ -205,7 +207,7 @@ class AtsConnector(Connector):
                 await self._outbox.drain()
                 self._memory.ended(ended)
             if time.monotonic() >= next_s:
-                next_s += self.settings.statistics_s
+                next_s = max(next_s + self.settings.statistics_s, time.monotonic())
                 await self._tell_groups()
 
     async def _tell_groups(self) -> None:
@@ -245,8 +247,8 @@ class AtsConnector(Connector):
             if message.type == "incident.card.v1":
                 card = msgspec.json.decode(message.body, type=schemas.IncidentCard)
                 return await self._join_card(card)
-        except msgspec.DecodeError as error:
-            raise Reject(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 
     async def _join_card(self, card: schemas.IncidentCard) -> str | None:

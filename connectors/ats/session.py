@@ -2,12 +2,15 @@
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from connectors.ats.ami import Packet, Parser, encode
+from connectors.runtime import tls
 
 READ_BYTES: Final = 64 * 1024
+HELD_MAX: Final = 20_000  # events that happen while the exchange lists what there is
 Until = Callable[[Packet], bool]
 
 
@@ -28,23 +31,34 @@ class AmiSession:
         self._numbers = itertools.count(1)
         self._questions: dict[str, tuple[Until, list[Packet], asyncio.Future[list[Packet]]]] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._held: list[Packet] | None = []  # events that wait for the end of `resync`
+        self._held: list[Packet] = []  # events that wait for `release`
+        self._is_listing = True
+        self._released = asyncio.Event()
+        self._reads = 0
+        self._is_busy = False
         self.parser = Parser()
 
-    async def open(self, host: str, port: int) -> None:
-        """Connect. Raises LinkLost."""
+    async def open(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        """Connect, by TLS if there is a context. Raises LinkLost."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                self._reader, self._writer = await asyncio.open_connection(host, port)
+                opening = asyncio.open_connection(host, port, ssl=context)
+                self._reader, self._writer = await opening
         except (OSError, TimeoutError) as error:
-            raise LinkLost(type(error).__name__) from None
+            raise LinkLost(tls.kind_of(error) or type(error).__name__) from None
 
     async def run(self) -> None:
-        """Read until the connection ends. Raises LinkLost always."""
+        """Read until the connection ends. Raises LinkLost always.
+
+        While `on_event` waits nothing is read: then the exchange has to wait, too.
+        """
         try:
             while data := await self._reader.read(READ_BYTES):
+                self._reads += 1
+                self._is_busy = True
                 for packet in self.parser.feed(data):
                     await self._take(packet)
+                self._is_busy = False
             raise LinkLost("closed")
         except OSError as error:
             raise LinkLost(type(error).__name__) from None
@@ -58,18 +72,37 @@ class AmiSession:
             found.append(packet)
             if until(packet) and not answer.done():
                 answer.set_result(found)
-        elif self._held is not None:
-            self._held.append(packet)
         elif packet.event:
-            await self._on_event(packet)
+            await self._event(packet)
+
+    async def _event(self, packet: Packet) -> None:
+        if self._is_listing:
+            if len(self._held) == HELD_MAX:
+                raise LinkLost("too many events")
+            self._held.append(packet)
+            return
+        await self._released.wait()
+        await self._on_event(packet)
 
     async def release(self) -> None:
-        """Hand on what happened during `resync`, and everything from now on."""
-        while self._held:
-            held, self._held = self._held, []
-            for packet in held:
-                await self._on_event(packet)
-        self._held = None
+        """Hand on what happened while it was listed what there is, and everything from now on."""
+        for packet in self._held:
+            await self._on_event(packet)
+        self._held.clear()
+        self._released.set()
+
+    async def ping(self) -> None:
+        """Find out whether the exchange is there. Raises LinkLost.
+
+        In a flood the answer comes behind everything else: whatever is heard is a sign of life.
+        While we take nothing ourselves its silence says nothing.
+        """
+        reads = self._reads
+        try:
+            await self.ask("Ping")
+        except LinkLost:
+            if self._reads == reads and not self._is_busy:
+                raise
 
     async def ask(
         self, action: str, fields: Mapping[str, str] = {}, until: Until | None = None,
@@ -105,6 +138,10 @@ class AmiSession:
         """Return the events of a list that the exchange gives. Raises LinkLost."""
         found = await self.ask(action, until=lambda packet: packet["EventList"] == "Complete")
         return [packet for packet in found if packet.event]
+
+    def end_listing(self) -> None:
+        """All lists have come: what happens from now on is not read before `release`."""
+        self._is_listing = False
 
     def _fail(self) -> None:
         for _, _, answer in self._questions.values():

@@ -8,7 +8,8 @@ notes say REJECT is rejected. Changes lie ready at GET /changes; with a connecto
 posted there too, so that each comes twice. A visit whose reason says REFUSE is refused. The health
 record of LONG_RECORD is longer than anybody reads.
 
-GET /ledger   what was applied; POST /faults   switches of connectors.runtime.faults
+POST /drive   {"early": true}: what becomes of a thing is told before it is answered
+GET  /ledger  what was applied; POST /faults   switches of connectors.runtime.faults
 """
 
 import asyncio
@@ -50,6 +51,12 @@ OPERATIONS: Final[dict[str, type[schemas.Body]]] = {
 }
 
 
+class Drive(msgspec.Struct):
+    """How the system is to behave from now on."""
+
+    early: bool = False
+
+
 class Hospitals:
     """The state of the simulated hospitals' system."""
 
@@ -63,6 +70,7 @@ class Hospitals:
         self.free: Counter[str] = Counter({ward.ward: BEDS for ward in wards()})
         self.booked: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
+        self.drive = Drive()
         self.tasks: set[asyncio.Task[None]] = set()
         named = {ward.ward: ward.ward_name or "" for ward in wards()}
         self.riams = Riams(settings, self.ledger, self.people, named, self.free, self.tasks)
@@ -280,6 +288,8 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
             try:
                 given = decode(await read_body(request, BYTES_MAX), shape)
                 status, answer = system.apply(key, given)
+                if system.drive.early:
+                    await asyncio.gather(*system.tasks)
             except BadInput as bad:
                 return _json({"path": bad.path, "sentence": bad.sentence}, 400)
             return _json(answer, status)
@@ -306,6 +316,13 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         except BadInput as bad:
             return _json({"path": bad.path, "sentence": bad.sentence}, 400)
 
+    async def drive(request: Request) -> Response:
+        try:
+            system.drive = decode(await read_body(request, BYTES_MAX), Drive)
+        except BadInput as bad:
+            return _json({"path": bad.path, "sentence": bad.sentence}, 400)
+        return Response(status_code=202)
+
     async def ledger(_: Request) -> Response:
         return _json(system.report())
 
@@ -318,6 +335,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/ledger", ledger),
         *system.riams.routes(),
         search.route(system.people),
+        Route("/drive", drive, methods=["POST"]),
     ]
     lifespan = closing(system.tasks, system.courier)
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

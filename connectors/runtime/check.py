@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from connectors.runtime import tls
 from connectors.runtime.connector import Connector
 from connectors.runtime.settings import Loaded, find_config, load
 from proto.client import BusClient
@@ -14,7 +15,7 @@ from proto.keys import KeyFileError
 from proto.wording import text
 
 BUS_S: Final = 5.0
-PORTS: Final = {"http": 80, "https": 443}
+PORTS: Final = {"http": 80, "https": 443, "tcp": 5038, "tls": 5039}
 
 
 class Finding(NamedTuple):
@@ -64,9 +65,10 @@ async def _partner(loaded: Loaded) -> Finding:
     place = f"{host}:{port}"
     try:
         async with asyncio.timeout(partner.connect_timeout_s):
-            _, writer = await asyncio.open_connection(host, port, ssl=url.scheme == "https" or None)
+            _, writer = await asyncio.open_connection(host, port, ssl=tls.make_context(partner))
         writer.close()
     except (OSError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+        told = tls.sentence_of(tls.kind_of(error) or "")
+        reason = told or getattr(error, "strerror", None) or type(error).__name__
         return Finding(False, text("connector.check_no_partner", place=place, reason=reason))
     return Finding(True, text("connector.check_partner", place=place))

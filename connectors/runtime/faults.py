@@ -5,7 +5,12 @@ lost, which only an idempotency key can heal); `refuse` is the share that is ref
 `down` fails all of them. `spoil` spoils every answer: "half" breaks off in the middle of the body,
 "cut" is a body that ends too early, "html" is a page where data should be, "encoding" is EBCDIC
 that claims to be what was expected, "redirect" sends elsewhere; "any" is each of them, and now and
-then a good answer. Seeded: a run repeats.
+then a good answer. "stall" begins an answer and never ends it, "type" is the answer under a wrong
+content type, "fault" and "sender" are SOAP Faults that blame us or the partner itself. Seeded: a
+run repeats.
+
+What a partner says of a failure quotes the request, as real ones do: none of it may be found in our
+logs and notes.
 """
 
 import asyncio
@@ -17,8 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from connectors.runtime import soap
+
 CONTROL: Final = ("/ledger", "/faults", "/drive", "/livez")
-Spoil = Literal["", "half", "cut", "html", "encoding", "redirect", "any"]
+Spoil = Literal[
+    "", "half", "cut", "html", "encoding", "redirect", "any", "stall", "type", "fault", "sender"
+]
 SPOILS: Final[tuple[Spoil, ...]] = ("half", "cut", "html", "encoding", "redirect", "")
 
 
@@ -57,6 +66,8 @@ class FaultyApp:
 
     async def _faulty(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.faults.delay_s:
+            # A slow partner has heard all of it, and does it even if nobody waits any more.
+            receive = await _heard(receive)
             await asyncio.sleep(self.faults.delay_s)
         failing = self._random.random() < self.faults.fail
         refusing = self._random.random() < self.faults.refuse
@@ -68,7 +79,7 @@ class FaultyApp:
                 await self._app(scope, receive, _nowhere)
             await Response(status_code=500)(scope, receive, send)
         elif refusing:
-            await Response(status_code=422)(scope, receive, send)
+            await Response(await _quoted(scope, receive), 422)(scope, receive, send)
         elif spoil := self._spoil():
             await self._spoiled(spoil, scope, receive, send)
         else:
@@ -78,31 +89,30 @@ class FaultyApp:
         return self._random.choice(SPOILS) if self.faults.spoil == "any" else self.faults.spoil
 
     async def _spoiled(self, spoil: Spoil, scope: Scope, receive: Receive, send: Send) -> None:
-        if spoil == "html":
-            await Response("<html>Technical works</html>", media_type="text/html")(
-                scope, receive, send
-            )
-            return
-        if spoil == "redirect":
-            await Response(status_code=302, headers={"location": "/elsewhere"})(
-                scope, receive, send
-            )
+        if spoil in ("html", "redirect", "fault", "sender"):
+            await (await _instead(spoil, scope, receive))(scope, receive, send)
             return
         whole = Answered()
         await self._app(scope, receive, whole)
-        half = whole.body[: len(whole.body) // 2]
+        body, kind = whole.body, whole.media_type
+        half = body[: len(body) // 2]
+        if spoil in ("half", "stall"):
+            headers = [
+                (b"content-length", str(len(body)).encode()),
+                (b"content-type", kind.encode()),
+            ]
+            await send({"type": "http.response.start", "status": whole.status, "headers": headers})
+            await send({"type": "http.response.body", "body": half, "more_body": True})
+            while spoil == "stall" and (await receive())["type"] != "http.disconnect":
+                pass
+            return
         if spoil == "cut":
-            await Response(half, whole.status, media_type=whole.media_type)(scope, receive, send)
-            return
-        if spoil == "encoding":
-            other = whole.body.decode(errors="replace").encode("cp500", "replace")
-            await Response(other, whole.status, media_type=whole.media_type)(scope, receive, send)
-            return
-        length = str(len(whole.body)).encode()
-        kind = whole.media_type.encode()
-        headers = [(b"content-length", length), (b"content-type", kind)]
-        await send({"type": "http.response.start", "status": whole.status, "headers": headers})
-        await send({"type": "http.response.body", "body": half, "more_body": True})
+            body = half
+        elif spoil == "encoding":
+            body = body.decode(errors="replace").encode("cp500", "replace")
+        elif spoil == "type":
+            kind = "application/octet-stream"
+        await Response(body, whole.status, media_type=kind)(scope, receive, send)
 
     def _is_down(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -137,6 +147,40 @@ class Answered:
             if name == b"content-type":
                 self.media_type = value.decode()
         self.body += message.get("body", b"")
+
+
+async def _instead(spoil: Spoil, scope: Scope, receive: Receive) -> Response:
+    """Return what comes instead of an answer; the request is not worked on."""
+    if spoil == "redirect":
+        return Response(status_code=302, headers={"location": "/elsewhere"})
+    quoted = await _quoted(scope, receive)
+    if spoil == "html":
+        return Response(f"<html>Technical works: {quoted}</html>", media_type="text/html")
+    kind = Request(scope).headers.get("content-type", "")
+    version = soap.SOAP12 if "soap+xml" in kind else soap.SOAP11
+    who = "sender" if spoil == "sender" else "receiver"
+    body = soap.fault(version, who, f"cannot take {quoted}")
+    return Response(body, 500, media_type=soap.CONTENT_TYPE[version])
+
+
+async def _quoted(scope: Scope, receive: Receive) -> str:
+    """Return what a partner would quote: the address and the body, as far as it is text."""
+    query = scope.get("query_string", b"")
+    body = await Request(scope, receive).body()
+    said = f"{scope['path']}?{(query + b' ' + body).decode(errors='replace')}"
+    return "".join(sign for sign in said if sign.isprintable())
+
+
+async def _heard(receive: Receive) -> Receive:
+    """Read a request to its end; return what gives it again."""
+    parts = [await receive()]
+    while parts[-1].get("more_body"):
+        parts.append(await receive())
+
+    async def again() -> Message:
+        return parts.pop(0) if parts else await receive()
+
+    return again
 
 
 async def _nowhere(_: Message) -> None:

@@ -1,11 +1,14 @@
 """The HTTP client: the only module that knows which library it is."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 import httpx
+
+from connectors.runtime import tls
 
 JSON_TYPE: Final = "application/json"
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024  # unpacked: nobody has so much to say to us
@@ -21,8 +24,8 @@ class HttpAnswer:
 
 
 class Unreachable(Exception):
-    """No answer: `kind` is "connect" (nobody listens), "timeout", "broken" or "too long"; no other
-    detail."""
+    """No answer: `kind` is "connect" (nobody listens), "certificate" (not trusted), "tls",
+    "timeout", "broken" or "too long"; no other detail."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -42,7 +45,11 @@ class HttpClient:
         user: str | None = None,
         password: str | None = None,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        """`context` is how to speak TLS; without one an https address has to be trusted by this
+        machine."""
+        secure = base.startswith("https:")
         self._base = base
         self._answer_bytes_max = answer_bytes_max
         # Proxies and .netrc of the environment would change silently where patients' data goes.
@@ -51,7 +58,7 @@ class HttpClient:
             timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
             limits=httpx.Limits(max_connections=connections_max),
             auth=None if user is None else httpx.BasicAuth(user, password or ""),
-            verify=base.startswith("https:"),
+            verify=secure and (context or ssl.create_default_context()),
             trust_env=False,
         )
 
@@ -85,10 +92,10 @@ class HttpClient:
             raise Unreachable("connect") from None
         except httpx.TimeoutException:
             raise Unreachable("timeout") from None
-        except httpx.ConnectError:
-            raise Unreachable("connect") from None
-        except (httpx.HTTPError, httpx.InvalidURL):
-            raise Unreachable("broken") from None
+        except httpx.ConnectError as error:
+            raise Unreachable(tls.kind_of(error) or "connect") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(tls.kind_of(error) or "broken") from None
         return HttpAnswer(answer.status_code, answer.headers, whole)
 
     async def _read(self, answer: httpx.Response) -> bytes:

@@ -1,5 +1,7 @@
 """One line when a partner falls silent, one when it is back: never one per message."""
 
+import math
+
 from connectors.runtime.log import LOG
 from proto.message import now_ms
 from proto.wording import text
@@ -20,9 +22,13 @@ class Outage:
         self.since = now_ms()
         self.answered_at: int | None = None
         self._since = 0.0
+        self._recovered_at = -math.inf
 
-    def failed(self, now: float, answer: str = "") -> None:
-        """A request failed; `answer` is the partner's ("HTTP 503"), "" if none came."""
+    def failed(self, now: float, answer: str = "", asked_at: float | None = None) -> None:
+        """A request failed; `answer` is the partner's ("HTTP 503"), "" if none came. One that was
+        asked before an outage ended belongs to that one, however late it fails."""
+        if not self.count and asked_at is not None and asked_at <= self._recovered_at:
+            return
         self.count += 1
         self._become(False)
         if self.count > 1:
@@ -48,6 +54,7 @@ class Outage:
                     seconds=seconds,
                 )
             )
+            self._recovered_at = now
         self.count = 0
 
     def _become(self, up: bool) -> None:

@@ -9,7 +9,7 @@ from proto.errors import TEMPORARY
 from proto.message import Message
 from proto.wording import text
 
-BATCH: Final = 500
+BATCH: Final = 2000
 PAUSE_S: Final = 1.0
 
 
@@ -25,10 +25,14 @@ class Outbox:
         self._queue: asyncio.Queue[Message] = asyncio.Queue(length_max)
         self._batch: list[Message] = []  # in hand; published again if `run` is cancelled meanwhile
         self._taken = 0
+        self._put = 0
+        self._done = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     async def put(self, message: Message) -> None:
         """Take a message; waits while there is no room."""
         await self._queue.put(message)
+        self._put += 1
 
     @property
     def waiting(self) -> int:
@@ -36,8 +40,12 @@ class Outbox:
         return self._queue.qsize() + len(self._batch)
 
     async def drain(self) -> None:
-        """Wait until all that was put in is on the router's disk, or refused for good."""
-        await self._queue.join()
+        """Wait until all that was put in so far is on the router's disk, or refused for good;
+        however much more is put in meanwhile."""
+        if self._done < self._put:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((self._put, done))
+            await done
 
     async def run(self) -> None:
         """Publish, until cancelled. Raises BusError when the session has ended for good."""
@@ -49,8 +57,11 @@ class Outbox:
                 self._taken = len(self._batch)
             while self._batch:
                 self._batch = await self._publish(self._batch)
-            for _ in range(self._taken):
-                self._queue.task_done()
+            self._done += self._taken
+            while self._waiting and self._waiting[0][0] <= self._done:
+                _, done = self._waiting.pop(0)
+                if not done.done():
+                    done.set_result(None)
 
     async def finish(self, within_s: float) -> None:
         """After `run` has ended: publish what is left, as far as the time allows."""

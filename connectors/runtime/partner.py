@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from connectors.runtime import tls
 from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.http import HttpAnswer as Answer
 from connectors.runtime.http import HttpClient, Unreachable
@@ -43,7 +44,9 @@ class Unauthorised(Retry):
 
 
 class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to reach a partner. `credentials_file` holds one line, `user:password` (HTTP Basic)."""
+    """How to reach a partner. `credentials_file` holds one line, `user:password` (HTTP Basic).
+    `ca_file` holds the certificates (PEM) of the only authorities that are trusted for it; the
+    client's certificate is shown to a partner that asks for one."""
 
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
     system: str = ""
@@ -54,6 +57,9 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
     credentials_file: Path | None = None
     breaker: BreakerSettings = BreakerSettings()
+    ca_file: Path | None = None
+    client_certificate_file: Path | None = None
+    client_key_file: Path | None = None
 
 
 class BadReply(Retry):
@@ -69,8 +75,10 @@ class Partner:
     """Requests to one partner, within its rate, its timeouts and its breaker."""
 
     def __init__(self, name: str, settings: PartnerSettings) -> None:
+        """Raises StartError."""
         self.name = name
         self.settings = settings
+        self.context = tls.make_context(settings)
         self.breaker = Breaker(settings.breaker)
         self.on_change: Callable[[], None] = lambda: None
         host = urlsplit(settings.url).netloc.rpartition("@")[2]
@@ -85,6 +93,7 @@ class Partner:
             connections_max=settings.connections_max,
             user=user,
             password=password,
+            context=self.context,
         )
 
     async def close(self) -> None:
@@ -119,11 +128,12 @@ class Partner:
     ) -> Result:
         """Ask as `send` does and return what `read` makes of the answer. When it raises BadReply
         the partner has failed, whatever else it raises or returns shows that it is there."""
+        asked_at = time.monotonic()
         answer = await self.fetch(method, path, body, key, headers, explained)
         try:
             result = read(answer)
         except BadReply as bad:
-            self.failed(str(bad), "reply")
+            self.failed(str(bad), "reply", asked_at)
             raise
         except Exception:
             self.succeeded()
@@ -149,11 +159,12 @@ class Partner:
         rest_s = self.breaker.admit(time.monotonic(), within_s)
         if rest_s:
             raise Untouched(text("connector.note_resting", seconds=math.ceil(rest_s)), rest_s)
+        asked_at = time.monotonic()
         answer = await self._request(
             method, path, body, {**(headers or {}), "idempotency-key": key}
         )
         if answer.status in AWAY:
-            self.failed(f"HTTP {answer.status}")
+            self.failed(f"HTTP {answer.status}", asked_at=asked_at)
             kind = Untouched if answer.status in NOT_BEGUN else Retry
             raise kind(f"HTTP {answer.status}", retry_after_s(answer))
         try:
@@ -183,17 +194,18 @@ class Partner:
             now = time.monotonic()
             self.tally.answered((now - began) * 1000, now)
             return answer
-        self.failed(kind=why.replace(" ", "_"))
-        kind = Untouched if why == "connect" else Retry
+        self.failed(tls.sentence_of(why), why.replace(" ", "_"), began)
+        kind = Untouched if why in ("connect", tls.CERTIFICATE) else Retry
         raise kind(text("connector.note_no_answer", why=why))
 
-    def failed(self, answer: str = "", kind: str = "") -> None:
-        """Note that the partner did not answer, or what it answered when it cannot serve us now;
-        `kind` is the word under which it is counted."""
+    def failed(self, answer: str = "", kind: str = "", asked_at: float | None = None) -> None:
+        """Note that the partner did not answer, or why we cannot use what it answered (a sentence
+        for the administrator); `kind` is the word under which it is counted, `asked_at` the
+        monotonic time of the request."""
         self.tally.failures[kind or ("unready" if answer else "connect")] += 1
         now = time.monotonic()
         self.breaker.failed(now)
-        self.outage.failed(now, answer)
+        self.outage.failed(now, answer, asked_at)
         if not self.breaker.closed:
             self.on_change()
 

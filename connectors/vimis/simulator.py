@@ -1,7 +1,8 @@
 """ВИМИС played by a program: takes documents, looks at them, calls back.
 
 POST /receiver  sendDocument, checkStatus; the same document again has the same number
-POST /drive     {"status": 5, "silent": true, "twice": true}: the next verdict; no callback; two
+POST /drive     {"status": 5, "silent": true, "twice": true, "early": true}: the next verdict; no
+                callback; two; the first before the answer
 GET  /ledger    documents; POST /faults   switches of connectors.runtime.faults
 """
 
@@ -31,6 +32,7 @@ class Drive(msgspec.Struct, kw_only=True):
     status: int = 1
     silent: bool = False
     twice: bool = False
+    early: bool = False
 
 
 class Vimis:
@@ -60,6 +62,8 @@ class Vimis:
         self.verdicts[msg_id] = self.drive.status
         if not self.drive.silent:
             self._later(self._tell(msg_id))
+            if self.drive.early:  # nobody here knows the number yet: it is told again later
+                await asyncio.sleep(2 * self.settings.pace_s)
         return self._answer("returnMsgId", contract.MessageId(msg_id))
 
     async def check_status(self, call: soap.Call) -> xml.Element:

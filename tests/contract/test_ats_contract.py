@@ -199,6 +199,21 @@ def test_dialling_ends_in_one_result(bus: Bus, tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("body", [{"state": "Канарейкина"}, {"id112": None}, b"", b'"\xff'])
+def test_a_body_that_is_none_is_refused_and_not_quoted(bus: Bus, tmp_path: Path, body: Any) -> None:
+    card = catalogue.entry("incident.card.v1").example
+    given = card | body if isinstance(body, dict) else body
+
+    async def work() -> None:
+        async with exchange(bus, tmp_path) as scene:
+            message = Message.new("incident.card.v1", "sys112", given, subject="112-x")
+            with pytest.raises(Reject) as refused:
+                await handle(scene, message)
+            assert str(refused.value) == "тело не подходит под схему"
+
+    asyncio.run(work())
+
+
 def test_a_card_is_joined_to_the_call_it_came_of(bus: Bus, tmp_path: Path) -> None:
     async def work() -> None:
         async with exchange(bus, tmp_path) as scene:

@@ -57,6 +57,19 @@ def test_an_outage_is_one_line_at_its_start_and_one_with_the_count_at_its_end(
     assert "HTTP 503" in lines.lines[2]
 
 
+def test_who_was_asked_before_the_end_of_an_outage_begins_no_other_one(lines: Lines) -> None:
+    outage = Outage("Система-112", "10.1.1.1:80")
+    outage.failed(1.0, asked_at=0.0)
+    outage.recovered(5.0)
+    outage.failed(6.0, asked_at=4.0)  # it has waited for its answer all the time
+    assert outage.count == 0
+    outage.failed(8.0, asked_at=7.0)
+    outage.failed(8.5, asked_at=4.0)
+    outage.recovered(9.0)
+    assert len(lines.lines) == 4
+    assert "2" in lines.lines[3]
+
+
 def test_notify_sends_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:

@@ -1,0 +1,91 @@
+"""TLS towards a partner: whose certificate is trusted, and which one we show.
+
+Without `ca_file` what the machine trusts is trusted. With one, only what is in it: a region's own
+authority vouches for its systems, and no other can.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from proto.exits import StartError
+from proto.wording import text
+
+SCHEMES: Final = frozenset({"https", "tls"})
+CERTIFICATE, TLS = "certificate", "tls"  # kinds of a failure
+
+
+class _Settings(Protocol):
+    @property
+    def url(self) -> str: ...
+    @property
+    def ca_file(self) -> Path | None: ...
+    @property
+    def client_certificate_file(self) -> Path | None: ...
+    @property
+    def client_key_file(self) -> Path | None: ...
+
+
+def make_context(settings: _Settings) -> ssl.SSLContext | None:
+    """Return how to speak to a partner, None when its address is a plain one. Raises StartError for
+    files that cannot be used, and for files that would never be."""
+    pair = (settings.client_certificate_file, settings.client_key_file)
+    if urlsplit(settings.url).scheme not in SCHEMES:
+        if settings.ca_file or any(pair):
+            raise StartError(text("tls.plain", url=settings.url))
+        return None
+    context = ssl.create_default_context(cafile=_readable(settings.ca_file))
+    certificate, key = pair
+    if certificate and key:
+        _show(context, certificate, key)
+    elif certificate or key:
+        raise StartError(text("tls.half_pair", path=certificate or key))
+    return context
+
+
+def kind_of(error: BaseException | None) -> str | None:
+    """Return "certificate" when the other side's is not trusted, "tls" when TLS was not agreed on,
+    None when it is no matter of TLS."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return CERTIFICATE
+        if isinstance(error, ssl.SSLError):
+            return TLS
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def sentence_of(kind: str) -> str:
+    """Return what the administrator reads of a kind of failure, "" when it is none of TLS."""
+    if kind == CERTIFICATE:
+        return text("tls.certificate")
+    return text("tls.refused") if kind == TLS else ""
+
+
+def _readable(ca_file: Path | None) -> Path | None:
+    """Raises StartError for a file without a certificate: the library would not say which."""
+    if ca_file is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca_file)
+    except ssl.SSLError:
+        raise StartError(text("tls.no_authority", path=ca_file)) from None
+    except OSError as error:
+        raise StartError(f"{ca_file}: {error.strerror}") from None
+    return ca_file
+
+
+def _show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        open_to_others = key.stat().st_mode & 0o077
+        certificate.stat()
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from None
+    if open_to_others:
+        raise StartError(text("connector.secret_too_open", path=key))
+    try:
+        # A key with a password would be asked for on the terminal, where nobody sits.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError):
+        raise StartError(text("tls.bad_pair", certificate=certificate, key=key)) from None
