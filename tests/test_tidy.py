@@ -48,6 +48,7 @@ THIRD_PARTY = {
         "apsw",
         "click",
         "cryptography",
+        "httpcore",
         "httpx",
         "lxml",
         "msgspec",
@@ -193,6 +194,10 @@ class TestImports:
     def test_one_module_knows_the_http_client(self) -> None:
         knowing = [str(path.relative_to(ROOT)) for path in modules() if "httpx" in imported(path)]
         assert knowing == ["connectors/runtime/http.py"]
+
+    def test_one_module_knows_its_connections(self) -> None:
+        knowing = [path for path in modules() if "httpcore" in imported(path)]
+        assert knowing == [ROOT / "connectors" / "runtime" / "pool.py"]
 
     def test_one_module_knows_the_cache_client(self) -> None:
         knowing = [path for path in modules() if "pymemcache" in imported(path)]

@@ -1,11 +1,14 @@
 """The HTTP client: the only module that knows which library it is."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 import httpx
+
+from connectors.runtime.pool import Pool
 
 JSON_TYPE: Final = "application/json"
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024  # unpacked: nobody has so much to say to us
@@ -45,13 +48,14 @@ class HttpClient:
     ) -> None:
         self._base = base
         self._answer_bytes_max = answer_bytes_max
+        secure = base.startswith("https:")
+        context = httpx.create_ssl_context(trust_env=False) if secure else None
         # Proxies and .netrc of the environment would change silently where patients' data goes.
         self._client = httpx.AsyncClient(
             base_url=base,
             timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
-            limits=httpx.Limits(max_connections=connections_max),
             auth=None if user is None else httpx.BasicAuth(user, password or ""),
-            verify=base.startswith("https:"),
+            transport=_Transport(context, connections_max),
             trust_env=False,
         )
 
@@ -100,3 +104,11 @@ class HttpClient:
                 raise Unreachable("too long")
             parts.append(part)
         return b"".join(parts)
+
+
+class _Transport(httpx.AsyncHTTPTransport):
+    """The library's own, over our connections."""
+
+    def __init__(self, context: ssl.SSLContext | None, connections_max: int) -> None:
+        super().__init__(verify=False, trust_env=False)
+        self._pool = Pool(context, connections_max)
