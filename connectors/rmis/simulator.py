@@ -304,6 +304,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/hospitals", hospitals),
         Route("/changes", changes),
         Route("/ledger", ledger),
+        system.ledger.page(),
     ]
     lifespan = closing(system.tasks, system.courier)
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

@@ -31,6 +31,7 @@ from connectors.runtime.simulation import Courier, SimulatorSettings, closing
 from connectors.smp.care import Care
 from connectors.smp.contract import CallReply
 from proto import clinical, schemas
+from proto.message import now_ms
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 LIFE: Final[tuple[schemas.StatusCode, ...]] = (
@@ -129,10 +130,11 @@ class Ambulance:
             case _:  # what the exchange tells is only shown to the dispatchers
                 self.told[shape.__name__] += 1
                 return 200, CallReply("done")
-        entry = {"operation": shape.__name__, "id112": id112, "outcome": reply.outcome}
+        entry: dict[str, Any] = {"operation": shape.__name__, "id112": id112}
+        entry |= {"outcome": reply.outcome, "call_id": reply.call_id, "taken_ms": now_ms()}
         status = 201 if reply.outcome == "created" else 200
         answer = msgspec.to_builtins(reply)
-        self.ledger.record(key, entry | {"call_id": reply.call_id}, status, answer)
+        self.ledger.record(key, entry, status, answer)
         return status, answer
 
     def _hear(self, key: str, given: Any) -> tuple[int, Any]:
@@ -343,6 +345,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/smp/workers", endpoint(schemas.Worker), methods=["POST"]),
         Route("/smp/workers/removals", endpoint(schemas.WorkerRemoved), methods=["POST"]),
         Route("/ledger", ledger),
+        ambulance.ledger.page(),
     ]
     lifespan = closing(ambulance.tasks, ambulance.courier)
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)
