@@ -1,10 +1,12 @@
 # make run [ARGS=--once]   the whole bus at work on this machine, until Ctrl-C
+# make drill NAME=smp [DOWN=1m] [ARGS=...]   take a simulated partner of a running `make run` away
 # make test                lint, types and every test
 # make lint                ruff and mypy only
 # make test-contracts DATA=folder   the partners' contracts on real data, one folder per partner
 # make bench [ARGS=...]    measure throughput on this machine
 # make bench-backlog       the same with two million messages waiting
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
+# make load [ARGS=--short] a region's load for 13 minutes, with everything real, and a verdict
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
@@ -19,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage crash simulate canaries chaos calls clean packages
+.PHONY: help run drill test test-contracts lint bench bench-backlog bench-outage load crash simulate canaries chaos calls clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -31,6 +33,11 @@ help:
 run: $(STAMP)
 	@exec $(BIN)/smpbus demo $(ARGS)
 
+NAME ?= smp
+DOWN ?= 1m
+drill: $(STAMP)
+	@exec $(BIN)/smpbus drill $(NAME) --down $(DOWN) --config demo-data/config $(ARGS)
+
 bench: $(STAMP)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
@@ -39,6 +46,9 @@ bench-backlog: $(STAMP)
 
 bench-outage: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.outage $(ARGS)
+
+load: packages $(STAMP)
+	@exec $(BIN)/python -m tests.bench.load $(ARGS)
 
 IMAGES ?= 100000
 crash: $(STAMP)
