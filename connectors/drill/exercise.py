@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from connectors.drill.books import OPEN, hops
+import msgspec
+
+from connectors.drill.books import OPEN, Hop, hops
 from connectors.drill.report import Course
 from connectors.drill.standin import WELL, StandIn
 from connectors.runtime.faults import Faults
@@ -98,8 +100,7 @@ class Exercise:
         for_s = self._plan.down_s + GRACE_S
         trouble = MODES[self._plan.mode]
         try:
-            fields = {name: getattr(trouble, name) for name in Faults.__struct_fields__}
-            await self._away.switch(Faults(**fields | {"for_s": for_s}))
+            await self._away.switch(msgspec.structs.replace(trouble, for_s=for_s))
             yield
         finally:
             with suppress(asyncio.CancelledError):
@@ -147,21 +148,28 @@ class Exercise:
     async def _end(self) -> None:
         """Wait until everything about the drill's calls has ended, and nothing new comes."""
         self._show(text("drill.ending"))
+        stories: dict[str, list[Hop]] = {}
+        moved: dict[str, float] = {}
+        moving = set(self._subjects)
         end = time.monotonic() + self._plan.wait_s
-        count, quiet_since = -1, time.monotonic()
-        while time.monotonic() < end:
-            self.course.hops = await self._trace()
-            if len(self.course.hops) != count or any(h.state in OPEN for h in self.course.hops):
-                count, quiet_since = len(self.course.hops), time.monotonic()
-            elif time.monotonic() - quiet_since >= QUIET_S:
-                return
+        while moving and time.monotonic() < end:
+            served = await self._served()
+            for subject in sorted(moving):
+                story = hops(subject, (await self._ask("trace", subject=subject))["messages"])
+                waits = any(hop.state in OPEN and hop.destination in served for hop in story)
+                if waits or story != stories.get(subject):
+                    moved[subject] = time.monotonic()
+                stories[subject] = story
+            now = time.monotonic()
+            moving = {subject for subject in moving if now - moved[subject] < QUIET_S}
             await asyncio.sleep(1.0)
+        self.course.hops = [hop for story in stories.values() for hop in story]
 
-    async def _trace(self) -> list[Any]:
-        found = []
-        for subject in sorted(self._subjects):
-            found += hops(subject, (await self._ask("trace", subject=subject))["messages"])
-        return found
+    async def _served(self) -> set[str]:
+        """Return the queues that somebody empties, and the one that this is about."""
+        rows = (await self._ask("queues"))["queues"]
+        served = {str(row["destination"]) for row in rows if row["consumers"]}
+        return served | {self._plan.destination}
 
     async def _ask(self, command: str, **args: Any) -> dict[str, Any]:
         return await asyncio.to_thread(ops_request, self._ops, command, 10.0, **args)
@@ -170,7 +178,7 @@ class Exercise:
 def _incidents() -> "itertools.chain[list[Sample]]":
     """Return made-up incidents without end, each with what follows it, and numbers that no other
     drill has."""
-    first = 1_000_000 + int(time.time())
+    first = now_ms()
 
     def batch(seed: int) -> list[list[Sample]]:
         day = day_of_cards(seed, BATCH, malformed=False)

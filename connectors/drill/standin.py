@@ -79,7 +79,7 @@ async def find(tables: Mapping[str, Any], name: str, driver: str) -> dict[str, S
     found: dict[str, StandIn] = {}
     try:
         for one, table in tables.items():
-            url = str(table.get("partner", {}).get("url", ""))
+            url = _url_of(table)
             if one == EXCHANGE and name != EXCHANGE:
                 continue  # nobody is called by a card
             found[one] = standin = StandIn(one, _control(one, url))
@@ -89,6 +89,11 @@ async def find(tables: Mapping[str, Any], name: str, driver: str) -> dict[str, S
             await standin.close()
         raise
     return found
+
+
+def _url_of(table: Any) -> str:
+    partner = table.get("partner") if isinstance(table, dict) else None
+    return str(partner.get("url", "")) if isinstance(partner, dict) else ""
 
 
 def _control(name: str, url: str) -> str:

@@ -24,7 +24,7 @@ def key(one: Hop) -> str:
     return f"{BUS}-{one.number}"
 
 
-taken = st.lists(st.integers(1, 500), unique=True, max_size=30).flatmap(
+taken = st.lists(st.integers(1, 500), unique=True, max_size=8).flatmap(
     lambda numbers: st.tuples(
         *(st.builds(hop, st.just(n), st.sampled_from(["112-1", "112-2", "112-3"])) for n in numbers)
     )
