@@ -68,17 +68,16 @@ class Exercise:
         the partner is back."""
         course, plan = self.course, self._plan
         try:
-            course.bus = str((await self._ask("status"))["bus"])
+            await self._meet()
             begun = await self._away.keys(0)
             load = asyncio.create_task(self._load())
             try:
                 await self._watch(plan.before_s, "drill.before", load)
-                usual, course.peak = course.peak, 0
                 async with self._taken_away():
                     course.down_at = now_ms()
                     await self._watch(plan.down_s, "drill.meanwhile", load)
                 course.back_at = now_ms()
-                await self._drain(load, usual)
+                await self._drain(load)
             finally:
                 load.cancel()
                 await asyncio.gather(load, return_exceptions=True)
@@ -92,6 +91,14 @@ class Exercise:
             reason = error.sentence
             raise StartError(text("drill.bus_gone", reason=reason), EX_UNAVAILABLE) from None
         return course
+
+    async def _meet(self) -> None:
+        status = await self._ask("status")
+        known = sorted(row["destination"] for row in status["queues"])
+        if self._plan.destination not in known:
+            missing = self._plan.destination
+            raise StartError(text("drill.no_queue", destination=missing, known=", ".join(known)))
+        self.course.bus = str(status["bus"])
 
     @asynccontextmanager
     async def _taken_away(self) -> AsyncIterator[None]:
@@ -125,25 +132,24 @@ class Exercise:
             await self._look(words, load, left)
             await asyncio.sleep(min(LOOK_S, left))
 
-    async def _drain(self, load: "asyncio.Task[None]", usual: int) -> None:
-        """Go on with the load until no more waits than before, as long as one is willing to."""
+    async def _drain(self, load: "asyncio.Task[None]") -> None:
+        """Go on with the load until what gathered is gone, or as long as one is willing to."""
         end = time.monotonic() + self._plan.wait_s
-        while await self._look("drill.draining", load, end - time.monotonic()) > usual:
+        while await self._look("drill.draining", load, end - time.monotonic()):
             if time.monotonic() > end:
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def _look(self, words: str, load: "asyncio.Task[None]", left_s: float) -> int:
-        """Return how many deliveries the partner's queue holds."""
+    async def _look(self, words: str, load: "asyncio.Task[None]", left_s: float) -> bool:
+        """Say how it goes; return whether something waits that came before the partner was back."""
         if load.done():
             load.result()
         rows = (await self._ask("queues"))["queues"]
         row = next(row for row in rows if row["destination"] == self._plan.destination)
-        count = sum(int(row[word]) for word in OPEN)
-        self.course.peak = max(self.course.peak, count)
-        name = self._plan.name
-        self._show(text(words, name=name, left=round(left_s), count=count, calls=self.course.calls))
-        return count
+        count, calls = sum(row[word] for word in OPEN), self.course.calls
+        self._show(text(words, name=self._plan.name, left=round(left_s), count=count, calls=calls))
+        ready_at = row["oldest_ms"]  # timers, which wait for days, are not ready
+        return bool(row["retrying"]) or (ready_at is not None and ready_at < self.course.back_at)
 
     async def _end(self) -> None:
         """Wait until everything about the drill's calls has ended, and nothing new comes."""

@@ -1,5 +1,6 @@
 """What a drill found out, for people and for programs."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,7 +16,7 @@ FEW: Final = 5  # fewer deliveries have no median
 
 @dataclass
 class Course:
-    """What happened when. Times are ms since 1970 UTC; `peak` is the longest queue seen."""
+    """What happened when. Times are ms since 1970 UTC."""
 
     name: str
     destination: str
@@ -24,7 +25,6 @@ class Course:
     bus: str = ""
     down_at: int = 0
     back_at: int = 0
-    peak: int = 0
     calls: int = 0
     hops: list[Hop] = field(default_factory=list)
     keys: list[str] | None = None
@@ -60,6 +60,13 @@ class Report:
     def tries(self) -> int:
         """How often deliveries were tried in vain."""
         return sum(len(hop.retried_at) for hop in self.taken)
+
+    @property
+    def peak(self) -> int:
+        """How many of the drill's deliveries were open at once."""
+        steps = [(hop.accepted_at, 1) for hop in self.taken]
+        steps += [(hop.ended_at, -1) for hop in self.taken if hop.ended_at is not None]
+        return max(itertools.accumulate(step for _, step in sorted(steps)), default=0)
 
     @property
     def oldest_s(self) -> float:
@@ -110,7 +117,7 @@ class Report:
             "deliveries": found.deliveries,
             "noticed_s": self.noticed_s,
             "tries_in_vain": self.tries,
-            "queue_peak": course.peak,
+            "queue_peak": self.peak,
             "oldest_s": round(self.oldest_s, 1),
             "drained_s": self.drained_s,
             "lost": found.lost,

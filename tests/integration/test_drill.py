@@ -136,15 +136,14 @@ def real() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def refused(folder: Path, name: str, **urls: str) -> str:
+def refused(folder: Path, name: str, ops: str = "ipc:///nowhere", /, **urls: str) -> str:
     """Return what a drill says that is not begun, on settings with these partners."""
     config = folder / "smpbus.toml"
     tables = [
         f'[connectors.{one}]\n[connectors.{one}.partner]\nurl = "{url}"'
         for one, url in urls.items()
     ]
-    ops = f'[ops]\nlisten = "ipc://{folder}/ops.sock"'
-    config.write_text("\n".join([ops, *tables]))
+    config.write_text("\n".join([f'[ops]\nlisten = "{ops}"', *tables]))
     began = time.monotonic()
     done = subprocess.run(
         [SMPBUS, "drill", name, "--down", "1m", "--config", str(config)],
@@ -184,3 +183,7 @@ def test_who_cannot_be_asked_or_is_not_there_is_named(house: House, tmp_path: Pa
         tmp_path, "smp", sys112=sys112, smp="http://127.0.0.1:1"
     )
     assert "маршрутизатор не отвечает" in refused(tmp_path, "sys112", sys112=sys112)
+    bus = f"ipc://{house.folder}/ops.sock"
+    assert "на шине нет очереди ward; есть: admin, " in refused(
+        tmp_path, "ward", bus, sys112=sys112, ward=sys112
+    )

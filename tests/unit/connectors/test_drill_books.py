@@ -96,7 +96,7 @@ def test_trace_becomes_hops_and_timers_are_left_out() -> None:
 
 def course(*taken: Hop) -> Course:
     keys = [key(one) for one in taken if one.destination == "smp" and one.state == "settled"]
-    return Course("smp", "smp", "down", 1.0, BUS, 1500, 3000, 4, 2, list(taken), keys)
+    return Course("smp", "smp", "down", 1.0, BUS, 1500, 3000, 2, list(taken), keys)
 
 
 def test_times_are_told_from_the_moment_the_partner_went() -> None:
@@ -109,6 +109,14 @@ def test_times_are_told_from_the_moment_the_partner_went() -> None:
     ).plain()
     assert (told["noticed_s"], told["tries_in_vain"]) == (0.2, 2)
     assert (told["drained_s"], told["oldest_s"], told["broken"]) == (0.2, 5.9, [])
+    assert told["queue_peak"] == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20))))
+def test_the_longest_queue_is_of_those_open_at_once(times: list[tuple[int, int]]) -> None:
+    taken = [hop(n, accepted_at=at, ended_at=at + took) for n, (at, took) in enumerate(times)]
+    at_once = [sum(at <= now < at + took for at, took in times) for now in range(41)]
+    assert Report(course(*taken)).peak == max(at_once)
 
 
 def test_a_slower_neighbour_is_a_broken_promise() -> None:
