@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from proto.wording import LANGUAGES, texts
 
-TIMER: Final = "document.timer.v1"  # a connector's alarm clock: days may pass before it rings
+TIMER: Final = ".timer."  # a connector's alarm clock: days may pass before it rings
 UNRECORDED: Final = "telephony."  # told to the partner, which keeps no account of it
 OPEN: Final = frozenset({"pending", "in_flight", "retrying"})
 # A delivery that the connector settled without a word to the partner is not in any ledger.
@@ -54,7 +54,7 @@ def hops(subject: str, messages: Iterable[dict[str, Any]]) -> list[Hop]:
             retried_at=tuple(attempt["at"] for attempt in delivery["history"]),
         )
         for message in messages
-        if message["type"] != TIMER
+        if TIMER not in message["type"]
         for delivery in message["deliveries"]
     ]
 

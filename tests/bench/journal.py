@@ -1,7 +1,7 @@
 """What the journal of a stopped router tells of a run: what was accepted when, and settled when."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from router.core.delivery import State
 from router.store.sqlite import FILE
 
 TELEMETRY = ("telephony.", "vehicle.")
-TIMER = "document.timer.v1"  # waits for days on purpose
+TIMER = ".timer."  # a connector's own alarm clock, which may wait for days
 WORKER = "worker.changed.v1"  # the register's, loaded before the run begins
+NOBODY = "admin"  # reads its queue with smpbus queues and smpbus trace, and settles nothing
 
 
 @dataclass
@@ -30,20 +31,18 @@ class Story:
 
     def rate(self, phase: str, seconds: float, *, telemetry: bool) -> float:
         """Return how many messages of a sort were accepted a second."""
-        count = sum(
-            count
-            for (one, type), count in self.accepted.items()
-            if one == phase and type.startswith(TELEMETRY) == telemetry
-        )
-        return count / seconds
+        return sum(self._counts(phase, telemetry)) / seconds
 
     def total(self, *, telemetry: bool) -> int:
-        """Return how many messages of a sort were accepted in all, without the load of workers."""
-        return sum(
-            count
-            for (_, type), count in self.accepted.items()
-            if type.startswith(TELEMETRY) == telemetry and type != WORKER
-        )
+        """Return how many messages of a sort were accepted in all."""
+        return sum(self._counts(None, telemetry))
+
+    def _counts(self, phase: str | None, telemetry: bool) -> Iterator[int]:
+        """Yield the counts by type; timers and what was loaded before the run are no business."""
+        for (one, type), count in self.accepted.items():
+            counts = TIMER not in type and type != WORKER
+            if counts and phase in (None, one) and type.startswith(TELEMETRY) == telemetry:
+                yield count
 
 
 def read(folder: Path, phase_at: Callable[[float], str], until_s: float) -> Story:
@@ -67,11 +66,11 @@ def read(folder: Path, phase_at: Callable[[float], str], until_s: float) -> Stor
         for delivery, destination in enumerate(destinations.split(" "), first):
             state, attempts, ended_at = ends.get(delivery, (None, 0, 0))
             story.again += attempts > 1
-            if type == TIMER and state in (None, State.SETTLED):
+            if TIMER in type and state in (None, State.SETTLED):
                 story.timers += 1
             elif state == State.SETTLED:
                 story.settle_ms[phase, destination].append(ended_at - accepted_at)
-            else:
+            elif destination != NOBODY:
                 story.unsettled[type] += 1
     db.close()
     return story

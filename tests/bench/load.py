@@ -112,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--telemetry", type=float, default=200.0, help="messages/s, sustained")
     parser.add_argument("--total", type=float, default=500.0, help="messages/s of the burst")
     parser.add_argument("--ahead", type=float, default=0.04, help="part that is offered beyond it")
-    parser.add_argument("--per-call", type=float, default=25.0, help="business messages of a call")
+    parser.add_argument("--per-call", type=float, default=23.0, help="business messages of a call")
     parser.add_argument("--phone-per-call", type=float, default=7.0, help="telephony of a call")
     parser.add_argument("--pace", type=float, default=0.3, help="seconds between steps of a call")
     parser.add_argument("--folder", default=None, help="where the journal lies (default: temp)")
