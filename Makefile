@@ -1,4 +1,5 @@
 # make run [ARGS=--once]   the whole bus at work on this machine, until Ctrl-C
+# make drill NAME=smp [DOWN=1m] [ARGS=...]   take a simulated partner of a running `make run` away
 # make test                lint, types and every test
 # make lint                ruff and mypy only
 # make test-contracts DATA=folder   the partners' contracts on real data, one folder per partner
@@ -7,6 +8,7 @@
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
 # make bench-sql           rows a second through the ambulance system's tables, both ways
 # make bench-ami           10,000 events a second of the telephone exchange for 10 s
+# make load [ARGS=--short] a region's load for 13 minutes, with everything real, and a verdict
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
@@ -22,7 +24,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-contracts lint bench bench-backlog bench-outage bench-sql bench-ami crash simulate canaries chaos calls faults clean packages
+.PHONY: help run drill test test-contracts lint bench bench-backlog bench-outage bench-sql bench-ami load crash simulate canaries chaos calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -33,6 +35,11 @@ help:
 
 run: $(STAMP)
 	@exec $(BIN)/smpbus demo $(ARGS)
+
+NAME ?= smp
+DOWN ?= 1m
+drill: $(STAMP)
+	@exec $(BIN)/smpbus drill $(NAME) --down $(DOWN) --config demo-data/config $(ARGS)
 
 bench: $(STAMP)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
@@ -48,6 +55,9 @@ bench-sql: packages $(STAMP)
 
 bench-ami: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.ami $(ARGS)
+
+load: packages $(STAMP)
+	@exec $(BIN)/python -m tests.bench.load $(ARGS)
 
 IMAGES ?= 100000
 crash: $(STAMP)

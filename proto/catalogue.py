@@ -261,6 +261,21 @@ _ENTRIES: Final = (
         "A question to the insurance fund: whose policy on a date (answered, not queued)",
         {"on_date": "2026-11-23", "enp": "6654510822123455", "birth_date": "1984-05-27"},
     ),
+    Entry(
+        "vehicle.position.v1",
+        schemas.VehiclePosition,
+        "A system of telematics to whoever needs it: where a vehicle is",
+        {
+            "vehicle_id": "99-0012",
+            "at": "2026-11-23T08:18:04+03:00",
+            "lat": 55.0131,
+            "lon": 37.0449,
+            "speed_kmh": 41.5,
+            "course": 270.0,
+            "valid": True,
+            "source": "telematics",
+        },
+    ),
     *CLINICAL,
     Entry(
         "deadline.timer.v1",

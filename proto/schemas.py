@@ -466,3 +466,18 @@ class DeadlineMissed(Body, frozen=True, kw_only=True):
     taken_at: Instant
     due_at: Instant
     recorded_at: Instant
+
+
+class VehiclePosition(Body, frozen=True, kw_only=True):
+    """Where a vehicle was at a moment. `source` is the system of telematics that says so; not
+    `valid`: its receiver had no fix, and this is the place that it knew last. `course` is degrees
+    from north, clockwise."""
+
+    vehicle_id: Required
+    at: Instant
+    lat: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    lon: Annotated[float, msgspec.Meta(ge=-180, le=180)]
+    speed_kmh: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    course: Annotated[float, msgspec.Meta(ge=0, lt=360)] | None = None
+    valid: bool = True
+    source: Short | None = None

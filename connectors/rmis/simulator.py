@@ -336,6 +336,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         *system.riams.routes(),
         search.route(system.people),
         Route("/drive", drive, methods=["POST"]),
+        system.ledger.page(),
     ]
     lifespan = closing(system.tasks, system.courier)
     return FaultyApp(Starlette(routes=routes, lifespan=lifespan), settings.faults)

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.runtime import soap
 
-CONTROL: Final = ("/ledger", "/faults", "/drive", "/livez")
+CONTROL: Final = ("/ledger", "/ledger/entries", "/faults", "/drive", "/livez")
 Spoil = Literal[
     "", "half", "cut", "html", "encoding", "redirect", "any", "stall", "type", "fault", "sender"
 ]
@@ -33,7 +33,8 @@ SPOILS: Final[tuple[Spoil, ...]] = ("half", "cut", "html", "encoding", "redirect
 
 class Faults(msgspec.Struct, kw_only=True):
     """The switches. `down_after_s` after the first request the partner goes down by itself; with
-    `down_s` it is back after so long (of `down`: counted from the first request)."""
+    `down_s` it is back after so long (of `down`: counted from the first request). `for_s` seconds
+    after they were set over HTTP all switches are off again, whoever set them may have ended."""
 
     fail: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     refuse: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
@@ -43,6 +44,7 @@ class Faults(msgspec.Struct, kw_only=True):
     down_s: float | None = None
     spoil: Spoil = ""
     seed: int = 0
+    for_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class FaultyApp:
@@ -53,6 +55,7 @@ class FaultyApp:
         self.faults = faults
         self._random = random.Random(faults.seed)
         self._started: float | None = None
+        self._end: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -130,7 +133,18 @@ class FaultyApp:
             merged = msgspec.to_builtins(self.faults) | given
             self.faults = msgspec.convert(merged, Faults)
             self._started = None
+            self._end_later(self.faults.for_s)
         return Response(msgspec.json.encode(self.faults), media_type="application/json")
+
+    def _end_later(self, for_s: float | None) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        if for_s is not None:
+            self._end = asyncio.get_running_loop().call_later(for_s, self._recover)
+
+    def _recover(self) -> None:
+        self.faults = Faults(seed=self.faults.seed)
 
 
 class Answered:

@@ -11,6 +11,9 @@ import httpx
 from connectors.runtime import tls
 
 JSON_TYPE: Final = "application/json"
+# The library looks at every idle connection at each request: with 32 of them under way a request
+# cost twice as much processor time as with 8.
+IDLE_MAX: Final = 8
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024  # unpacked: nobody has so much to say to us
 
 
@@ -56,7 +59,9 @@ class HttpClient:
         self._client = httpx.AsyncClient(
             base_url=base,
             timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
-            limits=httpx.Limits(max_connections=connections_max),
+            limits=httpx.Limits(
+                max_connections=connections_max, max_keepalive_connections=IDLE_MAX
+            ),
             auth=None if user is None else httpx.BasicAuth(user, password or ""),
             verify=secure and (context or ssl.create_default_context()),
             trust_env=False,

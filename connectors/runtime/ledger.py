@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 
 class Ledger:
@@ -37,3 +40,16 @@ class Ledger:
     def _remember(self, entry: dict[str, Any], status: int, answer: Any) -> None:
         self.entries.append(entry)
         self._answers[entry["key"]] = (status, answer)
+
+    def page(self) -> Route:
+        """Return GET /ledger/entries?after=N: what came after the first N entries, and how many
+        there are. The whole of a ledger grows with every day, this does not."""
+
+        async def entries(request: Request) -> Response:
+            after = request.query_params.get("after", "0")
+            if not (after.isascii() and after.isdigit()):
+                return Response("after: is not a number", 400)
+            told = {"count": len(self.entries), "entries": self.entries[int(after) :]}
+            return Response(msgspec.json.encode(told), media_type="application/json")
+
+        return Route("/ledger/entries", entries)

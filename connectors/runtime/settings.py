@@ -87,10 +87,16 @@ def find_config(given: Path | None) -> Path:
     raise StartError(text("connector.no_config", path=SEARCHED[0]))
 
 
-def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
-    """Read the settings of connector `name` as `shape`. Raises StartError."""
+def tables(file: Path) -> dict[str, Any]:
+    """Return the tables of the file, unchecked, the environment over them. Raises StartError."""
     tree = _read_file(file)
     _overlay(tree, os.environ)
+    return tree
+
+
+def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
+    """Read the settings of connector `name` as `shape`. Raises StartError."""
+    tree = tables(file)
     table = tree.get("connectors", {}).get(name)
     if table is None:
         raise StartError(text("connector.no_table", file=file, name=name))

@@ -4,6 +4,7 @@ It asks through the connector, and does without whoever does not answer. Every p
 """
 
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from connectors.runtime.people import people
@@ -30,11 +31,17 @@ def coded(list: str, code: str, text: str) -> dict[str, str]:
     return {"code": code, "system": NSI + list, "text": text}
 
 
+@cache
+def _people(seed: int) -> list[dict[str, Any]]:
+    """Return the same people for every call, made up once."""
+    return people(seed)
+
+
 class Care:
     """The patient of one call; `bring(path, body)` posts to the connector until it is taken."""
 
     def __init__(self, number: int, seed: int, courier: Courier, bring: Any) -> None:
-        known = people(seed)
+        known = _people(seed)
         self._courier = courier
         self._bring = bring
         self._number = number

@@ -39,6 +39,7 @@ from connectors.smp.outside import card_of
 from connectors.smp.puller import Puller
 from proto import clinical, schemas
 from proto.external import ExternalCall, ExternalCancelled
+from proto.message import now_ms
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 LIFE: Final[tuple[schemas.StatusCode, ...]] = (
@@ -151,10 +152,11 @@ class Ambulance:
             case _:  # what the exchange tells is only shown to the dispatchers
                 self.told[shape.__name__] += 1
                 return 200, CallReply("done")
-        entry = {"operation": shape.__name__, "id112": id112, "outcome": reply.outcome}
+        entry: dict[str, Any] = {"operation": shape.__name__, "id112": id112}
+        entry |= {"outcome": reply.outcome, "call_id": reply.call_id, "taken_ms": now_ms()}
         status = 201 if reply.outcome == "created" else 200
         answer = msgspec.to_builtins(reply)
-        self.ledger.record(key, entry | {"call_id": reply.call_id}, status, answer)
+        self.ledger.record(key, entry, status, answer)
         return status, answer
 
     def _hear(self, key: str, given: Any) -> tuple[int, Any]:
@@ -402,6 +404,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         Route("/smp/external/cancellations", endpoint(ExternalCancelled), methods=["POST"]),
         Route("/ledger", ledger),
         Route("/drive", drive, methods=["POST"]),
+        ambulance.ledger.page(),
     ]
     closes = closing(ambulance.tasks, ambulance.courier)
 

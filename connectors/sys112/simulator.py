@@ -198,6 +198,7 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
             bytes_max=BYTES_MAX,
         ).route(),
         Route("/ledger", ledger),
+        system.ledger.page(),
         Route("/drive", drive, methods=["POST"]),
     ]
     lifespan = closing(system.tasks, system.courier)

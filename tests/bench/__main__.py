@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from proto.ops import ops_request
+from tests.bench.machine import share, stolen
 from tests.bench.router import BenchRouter, result_of
 
 CREDIT = 4000
@@ -35,7 +36,7 @@ class Bench:
         """One producer, one consumer, `count` messages."""
         plan = {"size": 1024, "rate": 0, "credit": CREDIT, **plan}
         router = self.router
-        before, host = router.cpu_s(), _stolen()
+        before, host = router.cpu_s(), stolen()
         consumer = router.peer("consume", **plan)
         assert consumer.stdout is not None
         consumer.stdout.readline()
@@ -55,7 +56,7 @@ class Bench:
             "consumer_cpu_us_per_msg": taken["cpu_s"] / plan["count"] * 1e6,
             "rss_mb": router.status()["rss_bytes"] / 1e6,
             "status_ms": questioner.worst_s * 1000,
-            "stolen": _share(host, _stolen()),
+            "stolen": share(host, stolen()),
         }
 
 
@@ -82,16 +83,6 @@ class Questioner(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join()
-
-
-def _stolen() -> tuple[int, int]:
-    """Return the machine's ticks that its host gave to others, and all its ticks."""
-    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    return ticks[7], sum(ticks)
-
-
-def _share(before: tuple[int, int], after: tuple[int, int]) -> float:
-    return (after[0] - before[0]) / max(1, after[1] - before[1])
 
 
 def _median(runs: list[dict[str, float]]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """A real router on a journal of its own, and peers beside it, to be measured."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request
+from tests.bench import machine
 
 
 class BenchRouter:
@@ -70,15 +70,11 @@ class BenchRouter:
 
     def cpu_s(self) -> float:
         """Return how much processor time the router has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return machine.cpu_s(self.process.pid)
 
     def memory_mb(self, field: str) -> float:
         """Return a line of /proc/PID/status (VmRSS, VmHWM) in MB."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024 / 1e6
-        raise ValueError(f"no {field} in /proc")
+        return machine.memory_mb(self.process.pid, field)
 
     def peer(self, role: str, **plan: float) -> "subprocess.Popen[str]":
         """Start a process of tests.bench.peers; a consumer says "ready" first."""

@@ -113,6 +113,41 @@ def test_what_one_process_asked_the_next_finds(cache: Memcache, secret: Path) ->
     play(cache.server, secret, act)
 
 
+def test_of_many_who_ask_at_once_each_process_asks_the_partner_once(
+    cache: Memcache, secret: Path
+) -> None:
+    """Processes know nothing of each other's flights: two that have the same question in the same
+    moment ask twice, and whoever comes after an answer asks no more."""
+
+    async def act(first: Lookup, register: Register) -> None:
+        second, third = (open_lookup(cache.server, secret) for _ in range(2))
+        both, gate = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> Person:
+            register.asked += 1
+            if register.asked == 2:
+                both.set()
+            await gate.wait()
+            return ANNA
+
+        asks = [one.get(PATIENT, QUESTION, slowly) for one in (first, second) for _ in range(100)]
+        asking = [asyncio.ensure_future(ask) for ask in asks]
+        await asyncio.wait_for(both.wait(), 10)
+        gate.set()
+        assert await asyncio.gather(*asking) == [ANNA] * 200
+        assert register.asked == 2
+        for one in (first, second):
+            row = one.figures()["kinds"]["patient"]
+            assert (row["missed"], row["joined"], row["far"]) == (1, 99, 0)
+            await one.drain()
+        await ask(third, register)
+        assert register.asked == 2
+        for one in (second, third):
+            await one.close()
+
+    play(cache.server, secret, act)
+
+
 def test_a_correction_reaches_other_processes(cache: Memcache, secret: Path) -> None:
     async def act(first: Lookup, _: Register) -> None:
         clock = Ahead()

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from connectors.runtime.duration import seconds
 from connectors.runtime.faults import Faults, FaultyApp
+from connectors.runtime.http import HttpClient
 from connectors.runtime.ledger import Ledger
+from connectors.runtime.serving import HttpServer, bind
 from connectors.runtime.simulation import SimulatorSettings
 from connectors.smp.simulator import Ambulance
 from proto import catalogue, schemas
+from tests.ports import free_port
 
 
 def test_a_key_is_applied_once_and_is_known_after_a_restart(tmp_path: Path) -> None:
@@ -88,6 +92,57 @@ def test_a_length_of_being_down_ends_and_switching_begins_it_anew() -> None:
     assert statuses(Faults(down=True, down_s=0.0), 3) == ([200] * 3, 3)
     assert statuses(Faults(down=True, down_s=60.0), 3) == ([503] * 3, 0)
     assert statuses(Faults(down_after_s=60.0, down_s=1.0), 3) == ([200] * 3, 3)
+
+
+def test_what_was_set_for_a_time_ends_by_itself_and_what_is_set_later_holds() -> None:
+    async def whole() -> None:
+        faulty = FaultyApp(lambda *_: None, Faults(seed=7))  # type: ignore[arg-type, return-value]
+        await switch(faulty, b'{"down": true, "delay_s": 0.5, "for_s": 0.02}')
+        assert faulty.faults.down
+        await asyncio.sleep(0.2)
+        assert faulty.faults == Faults(seed=7)
+        await switch(faulty, b'{"down": true, "for_s": 0.02}')
+        await switch(faulty, b'{"fail": 0.5, "for_s": null}')
+        await asyncio.sleep(0.2)
+        assert faulty.faults == Faults(seed=7, down=True, fail=0.5)
+
+    asyncio.run(whole())
+
+
+async def switch(faulty: FaultyApp, body: bytes) -> None:
+    """POST /faults."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(_: Message) -> None:
+        """Nobody reads the answer."""
+
+    await faulty({"type": "http", "path": "/faults", "method": "POST"}, receive, send)
+
+
+def test_a_ledger_is_read_on_from_where_one_was() -> None:
+    ledger = Ledger()
+    for key in ("a", "b", "c"):
+        ledger.record(key, {}, 200, None)
+
+    async def whole() -> None:
+        port = free_port()
+        server = HttpServer(Starlette(routes=[ledger.page()]), bind(f"127.0.0.1:{port}", "test"))
+        await server.start()
+        async with HttpClient(f"http://127.0.0.1:{port}/ledger") as client:
+            told = [
+                await client.request("GET", f"/entries{after}")
+                for after in ("", "?after=1", "?after=9", "?after=-1")
+            ]
+        await server.stop()
+        pages = [msgspec.json.decode(one.body) for one in told[:3]]
+        assert [page["count"] for page in pages] == [3, 3, 3]
+        assert [len(page["entries"]) for page in pages] == [3, 2, 0]
+        assert pages[1]["entries"] == [{"key": "b"}, {"key": "c"}]
+        assert told[3].status == 400
+
+    asyncio.run(whole())
 
 
 def test_refused_for_good_is_not_worked_on() -> None:
