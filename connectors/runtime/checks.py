@@ -85,8 +85,16 @@ def ogrn_problem(ogrn: str) -> str | None:
 
 
 def okato_problem(okato: str) -> str | None:
-    """Return what is wrong with a code of ОКАТО (5, 8 or 11 digits)."""
-    return None if _OKATO.match(okato) else "is not 5, 8 or 11 digits"
+    """Return what is wrong with a code of ОКАТО (5, 8 or 11 digits; the first two are a subject of
+    the Federation, and none has the number 00)."""
+    if not _OKATO.match(okato):
+        return "is not 5, 8 or 11 digits"
+    return "is of no territory" if okato.startswith("00") else None
+
+
+def territory_problem(okato: str) -> str | None:
+    """Return what is wrong with the code of a territory as registers have it: 5 digits of ОКАТО."""
+    return "is not 5 digits" if len(okato) != 5 else okato_problem(okato)
 
 
 def icd_problem(code: str) -> str | None:

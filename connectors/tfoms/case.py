@@ -95,7 +95,7 @@ def problems(case: Case, tables: Tables) -> Iterator[Problem]:
         ("patient.okato_registered",
          patient.okato_registered and checks.okato_problem(patient.okato_registered)),
         ("patient.okato_lives", patient.okato_lives and checks.okato_problem(patient.okato_lives)),
-        ("policy.okato", policy.okato and checks.okato_problem(policy.okato)),
+        ("policy.okato", policy.okato and checks.territory_problem(policy.okato)),
         ("policy.insurer_ogrn", policy.insurer_ogrn and checks.ogrn_problem(policy.insurer_ogrn)),
         ("total", money_problem(case.total)),
         ("tariff", None if case.tariff is None else money_problem(case.tariff)),

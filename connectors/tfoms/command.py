@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import click
 
@@ -101,8 +101,8 @@ def _source(
     if cases is not None:
         yield lambda: read_lines(cases)
         return
-    settings = _settings(config).settings
-    store = Store(settings.store_file, make=False)  # type: ignore[attr-defined]
+    settings = cast("TfomsSettings", _settings(config).settings)
+    store = Store(settings.store_file, make=False)
     month = month_of(order.year, order.month)
     try:
         with store.snapshot():

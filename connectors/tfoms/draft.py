@@ -117,7 +117,8 @@ def _fields(
         "card_id": draft.card_id, "call_id": draft.call_id, "subject": subject,
         "number": draft.number, "patient": patient,
         "policy": {
-            "kind": insured.policy_kind, "okato": insured.region, "insurer": insured.insurer,
+            "kind": insured.policy_kind, "insurer": insured.insurer,
+            "okato": insured.region and insured.region[:5],  # ST_OKATO is of the territory
             "number": insured.enp if by_enp else insured.policy_number,
         },
         "form": _read("form_of_care", draft.form, codes.form),

@@ -52,7 +52,20 @@ def test_anything_else_is_refused_and_raises_nothing(text: str) -> None:
     for problem in (checks.snils_problem, checks.enp_problem, checks.ogrn_problem,
                     checks.okato_problem, checks.icd_problem):  # fmt: skip
         said = problem(text)
-        assert said is None or said.startswith(("is not ", "is no ", "has a wrong", "holds no"))
+        assert said is None or said.startswith(
+            ("is not ", "is no ", "is of no ", "has a wrong", "holds no")
+        )
+
+
+@pytest.mark.parametrize(
+    ("okato", "whole", "territory"),
+    [("45000", True, True), ("45286590", True, False), ("45286590001", True, False),
+     ("00000", False, False), ("4500", False, False), ("4528659", False, False),
+     ("45000 ", False, False), ("", False, False)],
+)  # fmt: skip
+def test_territories(okato: str, whole: bool, territory: bool) -> None:
+    assert (checks.okato_problem(okato) is None) == whole
+    assert (checks.territory_problem(okato) is None) == territory
 
 
 @pytest.mark.parametrize(("code", "good"), [("I21.0", True), ("I21", True), ("I21.", False),

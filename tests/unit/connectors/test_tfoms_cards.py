@@ -100,6 +100,13 @@ class TestCase:
             assert isinstance(made, Case)
             assert [one.path for one in problems(made, TABLES)] == ["policy.number"]
 
+    def test_the_territory_of_a_policy_is_five_digits_however_many_the_fund_tells(self) -> None:
+        told = msgspec.structs.replace(INSURED, region="45286590001")
+        assert case(insured=told).policy.okato == "45286"
+        made = case_of(draft(), "", msgspec.structs.replace(INSURED, region="00"), TABLES)
+        assert isinstance(made, Case)
+        assert [one.path for one in problems(made, TABLES)] == ["policy.okato"]
+
     def test_what_is_lacking_is_named(self) -> None:
         assert refused(crew=[])[0] == "crew"
         assert refused(load("federal"))[0] == "tariff"
