@@ -117,7 +117,8 @@ def _question(type: str, **body: Any) -> Message:
 def _insured(number: int) -> Message:
     person = KNOWN[number]
     told = {"enp": person["enp"], "birth_date": person["birth_date"], "family": FAMILY}
-    return _question("insurance.lookup.v1", on_date="2026-11-23", **told)
+    # A day when everybody there was insured.
+    return _question("insurance.lookup.v1", on_date="2024-11-23", **told)
 
 
 def _patient(number: int) -> Message:
@@ -167,7 +168,8 @@ def _with(type: str, **changes: Any) -> Callable[[int], Message]:
 
 SENDER, REFUSED = frozenset({"sender"}), frozenset({"422"})
 TWICE, BOTH = frozenset({"twice"}), frozenset({"twice", "early"})
-QUICK_112 = {"repeat_after_s": 0.02, "repeat_after_max_s": 0.02}
+QUICK = {"repeat_after_s": 0.02, "repeat_after_max_s": 0.02}
+QUICK_112 = QUICK | {"confirm_within_s": 0.0}
 CARD = "call.card.v1"
 
 ROWS: tuple[Row, ...] = (
@@ -185,8 +187,9 @@ ROWS: tuple[Row, ...] = (
         dead=SENDER, callbacks=BOTH, told=("registered",),
         settings=lambda folder: {"document": _documents(folder)}),
     Row("cssi112", CssiConnector, create_cssi, _with("incident.card.v1"), path="/cssi", soap=True,
-        dead=SENDER, settings=lambda _: QUICK_112),
-    Row("tfoms", TfomsConnector, create_tfoms, _insured, kind="question"),
+        dead=SENDER, settings=lambda _: QUICK),
+    Row("tfoms", TfomsConnector, create_tfoms, _insured, kind="question",
+        settings=lambda folder: {"store_file": folder / "cards.db"}),
     Row("rmis-questions", RmisConnector, create_rmis, _patient, kind="question", settings=_rmis),
     Row("rmr-questions", RmrConnector, partial(create_rmr, workers=WORKERS), kind="question",
         bring=lambda number: _question("worker.lookup.v1", snils=worker_of(number)["snils"]),

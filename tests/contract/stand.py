@@ -77,8 +77,13 @@ class Stand:
             if self.row.shape is not None:
                 running = asyncio.create_task(self._run(self.row.shape))
                 stack.push_async_callback(_end, running)
-                await until(lambda: self.connector and self.connector.bus.connected)
+                await until(lambda: running.done() or self._is_connected())
+                if running.done():
+                    await running  # says why it has ended
             yield self
+
+    def _is_connected(self) -> bool:
+        return self.connector is not None and bool(self.connector.bus.connected)
 
     def _told(self) -> SimulatorSettings:
         where = f"http://{self._listen}"

@@ -5,8 +5,10 @@ A real router, the connector of the insurance fund, and a fund that answers as t
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -71,7 +73,9 @@ async def asking(fund: Fund) -> AsyncIterator[Any]:
         )
         bus: BusClient = await stack.enter_async_context(router.client("tfoms"))
         partner = {"url": url, "timeout_s": 0.3, "breaker": BREAKER}
-        settings = msgspec.convert({"partner": partner}, TfomsConnector.Settings)
+        store = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "cards.db"
+        told = {"partner": partner, "store_file": store}
+        settings = msgspec.convert(told, TfomsConnector.Settings)
         connector = TfomsConnector("tfoms", settings, bus)
         stack.push_async_callback(connector.close)
         intake = Intake.of(connector)

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import tempfile
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -53,9 +55,10 @@ class Listener(Bus):
 def play(bus: Bus, act: Any) -> Listener:
     listener = Listener(bus.address)
 
-    async def whole() -> None:
+    async def whole(store: Path) -> None:
+        simulated = SimulatorSettings()
         async with scene(
-            listener, TfomsConnector, create_app, SimulatorSettings(), partner=PARTNER
+            listener, TfomsConnector, create_app, simulated, partner=PARTNER, store_file=store
         ) as stage:
             running = asyncio.create_task(Reporter(stage.connector).run())
             try:
@@ -64,7 +67,8 @@ def play(bus: Bus, act: Any) -> Listener:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
 
-    asyncio.run(whole())
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(whole(Path(folder) / "cards.db"))
     return listener
 
 
