@@ -8,8 +8,11 @@ import itertools
 import os
 import socket
 
+PARTS = 4
 FIRST, LAST = 12_000, 32_000  # below net.ipv4.ip_local_port_range, which begins at 32768
 
+# Each process of a run in parallel has a part of its own (PYTEST_XDIST_WORKER: gw0, gw1, ...).
+_PART = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % PARTS
 _next = itertools.count(os.getpid() * 37)
 
 
@@ -17,7 +20,8 @@ def free_ports(count: int) -> list[int]:
     """Return `count` ports that nobody listens on; no two answers of one process are alike."""
     found: list[int] = []
     while len(found) < count:
-        port = FIRST + next(_next) % (LAST - FIRST)
+        size = (LAST - FIRST) // PARTS
+        port = FIRST + _PART * size + next(_next) % size
         if _can_bind(port):
             found.append(port)
     return found

@@ -122,6 +122,7 @@ check_after_s = 2.0
 {vimis_documents}
 [connectors.tfoms]
 listen = "127.0.0.1:{tfoms_door}"
+store_file = "{folder}/tfoms.db"
 [connectors.tfoms.partner]
 url = "http://127.0.0.1:{tfoms}"
 system = "tfoms"
@@ -167,7 +168,9 @@ class House:
             )
             for name, path in (("remd", "emdr"), ("vimis", "receiver"))
         }
-        return FEDERAL_SETTINGS.format(breaker=BREAKER, **documents, **self.ports)
+        return FEDERAL_SETTINGS.format(
+            breaker=BREAKER, folder=self.folder, **documents, **self.ports
+        )
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
