@@ -25,7 +25,7 @@ from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
 from connectors.runtime.people import STREET
-from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing, spawn
 
 BYTES_MAX: Final = 1024 * 1024
 
@@ -62,9 +62,7 @@ class Platform:
         for index in range(drive.count):
             self._numbers += 1
             work = self._live(self._numbers, drive, cancels=index < drive.cancel)
-            task = asyncio.create_task(work)
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            spawn(self.tasks, work)
 
     async def _live(self, number: int, drive: Drive, *, cancels: bool) -> None:
         signed_in = {"authorization": f"Bearer {drive.token}"}

@@ -22,7 +22,7 @@ from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
-from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing, spawn
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -135,9 +135,7 @@ class Register:
             await asyncio.sleep(self.settings.pace_s)
             await work
 
-        task = asyncio.create_task(run())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        spawn(self.tasks, run())
 
     def report(self) -> dict[str, Any]:
         """Return documents and counters."""

@@ -32,7 +32,7 @@ from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
 from connectors.runtime.people import people
-from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing, spawn
 from proto import clinical, schemas
 
 BYTES_MAX: Final = 8 * 1024 * 1024
@@ -159,9 +159,7 @@ class Hospitals:
                 await asyncio.sleep(self.settings.pace_s)
                 await work
 
-        task = asyncio.create_task(run())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        spawn(self.tasks, run())
 
     # -- what is asked --------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from starlette.types import Lifespan
 
 from connectors.runtime.faults import Faults
 from connectors.runtime.http import HttpAnswer, HttpClient, Unreachable
+from connectors.runtime.log import LOG
 
 
 class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,20 @@ class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Path | None = None
     strict: bool = True
     faults: Faults = msgspec.field(default_factory=Faults)
+
+
+def spawn(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` beside everything else, one of `tasks` while it lasts. What ends by a mistake is
+    told: nobody else would hear of it, and a call would stand still for ever."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("a simulated life ended", exc_info=error)
+
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(ended)
 
 
 def closing(tasks: set[asyncio.Task[None]], courier: "Courier") -> Lifespan[Starlette]:

@@ -32,7 +32,7 @@ from starlette.routing import Route
 from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
-from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing, spawn
 from connectors.smp.care import Care
 from connectors.smp.contract import CallReply
 from connectors.smp.outside import card_of
@@ -312,9 +312,7 @@ class Ambulance:
         if not self.settings.connector_url:
             work.close()
             return
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        spawn(self.tasks, work)
 
     def pull(self) -> None:
         """Fetch messages from the connector's queue from now on."""

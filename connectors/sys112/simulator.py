@@ -25,7 +25,7 @@ from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput, convert, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
-from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing, spawn
 from connectors.sys112 import contract, soapdoor
 
 BYTES_MAX: Final = 8 * 1024 * 1024
@@ -68,9 +68,7 @@ class System112:
     def drive(self, pushes: list[Push]) -> None:
         """Push in the background, in order per card."""
         for push in pushes:
-            task = asyncio.create_task(self.push(push))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            spawn(self.tasks, self.push(push))
 
     async def push(self, push: Push) -> None:
         """Push one card until the connector has taken or refused it."""

@@ -20,7 +20,7 @@ from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput, decode, read_body
 from connectors.runtime.faults import FaultyApp
 from connectors.runtime.ledger import Ledger
-from connectors.runtime.simulation import Courier, SimulatorSettings, closing
+from connectors.runtime.simulation import Courier, SimulatorSettings, closing, spawn
 from connectors.vimis import contract
 
 BYTES_MAX: Final = 8 * 1024 * 1024
@@ -90,9 +90,7 @@ class Vimis:
                 self.wrong.append(msg_id)
 
     def _later(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        spawn(self.tasks, work)
 
     def report(self) -> dict[str, Any]:
         """Return documents and counters."""

@@ -109,7 +109,8 @@ def test_status_in_english(site: Site) -> None:
 def test_queues(site: Site) -> None:
     rows = site.json("queues")["queues"]
     assert [row["destination"] for row in rows] == [
-        "admin", "ats", "deadlines", "remd", "rmis", "rmr", "smp", "sys112", "tfoms", "vimis",
+        "admin", "ats", "deadlines", "external", "remd", "rmis", "rmr", "smp", "sys112", "tfoms",
+        "vimis",
     ]  # fmt: skip
     table = site.run("queues").stdout.splitlines()
     assert [line.split()[0] for line in table] == [
@@ -117,6 +118,7 @@ def test_queues(site: Site) -> None:
         "admin",
         "ats",
         "deadlines",
+        "external",
         "remd",
         "rmis",
         "rmr",

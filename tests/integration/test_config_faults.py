@@ -49,7 +49,7 @@ class Ground:
         shutil.copytree(OWN, folder, dirs_exist_ok=True)
         self.file("smpbus.toml").write_text(MAIN)
         self.port = 0
-        partners = ("smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms")
+        partners = ("smp", "sys112", "ats", "rmis", "remd", "vimis", "rmr", "tfoms", "external")
         for name in ("router", *partners, "admin"):
             KeyPair.new().save(folder / "keys", name)
 

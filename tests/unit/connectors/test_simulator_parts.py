@@ -14,7 +14,7 @@ from connectors.runtime.faults import Faults, FaultyApp
 from connectors.runtime.http import HttpClient
 from connectors.runtime.ledger import Ledger
 from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.runtime.simulation import SimulatorSettings, spawn
 from connectors.smp.simulator import Ambulance
 from proto import catalogue, schemas
 from tests.ports import free_port
@@ -170,3 +170,22 @@ def test_lengths_of_time_are_typed_as_people_do(typed: str, length_s: float) -> 
 def test_what_is_no_length_of_time_is_refused(typed: str) -> None:
     with pytest.raises(ValueError, match=re.escape(typed)):
         seconds(typed)
+
+
+def test_a_simulated_life_that_ends_by_a_mistake_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def mistaken() -> None:
+        raise ZeroDivisionError
+
+    async def play() -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        spawn(tasks, mistaken())
+        spawn(tasks, asyncio.sleep(0))
+        assert len(tasks) == 2
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # whoever waits for a task's end is called in the next turn
+        assert not tasks
+
+    asyncio.run(play())
+    (told,) = caplog.records
+    assert told.exc_info is not None
+    assert told.exc_info[0] is ZeroDivisionError
