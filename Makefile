@@ -95,7 +95,7 @@ test: packages $(STAMP)
 	trap 'code=$$?; if [ $$code = 0 ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
 	      else echo "make test: FAILED at: $$step"; fi' EXIT
 	step="lint"; $(MAKE) --no-print-directory lint
-	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-contracts:
 	@if [ -z "$(DATA)" ] || [ ! -d "$(DATA)" ]; then

@@ -1,6 +1,5 @@
 """How a register looks in one territory: config/tfoms.toml as the builder uses it."""
 
-import sys
 import tomllib
 from datetime import date
 from decimal import Decimal
@@ -9,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from connectors.vocabulary import shipped
 from proto.exits import StartError
 from proto.wording import text
 
@@ -82,15 +82,9 @@ class Tables(msgspec.Struct, frozen=True):
         return max(fitting)[2] if fitting else None
 
 
-def shipped() -> Path:
-    """Return the file that smpbus brings along."""
-    checkout = Path(__file__).parents[2] / "config" / FILE
-    return checkout if checkout.is_file() else Path(sys.prefix) / "share/smpbus/config" / FILE
-
-
 def load(name: str, file: Path | None = None) -> Tables:
     """Read the profile `name`. Raises StartError naming the file and the key."""
-    file = file or shipped()
+    file = file or shipped(FILE)
     try:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.document.plan import shipped
 from connectors.rmis import RmisConnector, RmisSettings
 from connectors.rmis.riams import Riams
 from connectors.rmis.riams.numbers import Watch
@@ -19,6 +18,7 @@ from connectors.rmis.simulator import BEDS, create_app
 from connectors.runtime.people import people
 from connectors.runtime.settings import Loaded, LogSettings, load
 from connectors.runtime.simulation import SimulatorSettings
+from connectors.vocabulary import shipped
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed

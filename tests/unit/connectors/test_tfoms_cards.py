@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from connectors.runtime.checks import enp_owner, make_enp
 from connectors.tfoms.case import Case, Problem, problems
 from connectors.tfoms.draft import Draft, case_of, draft_of, question_about
-from connectors.tfoms.profile import Tables, Tariff, load, shipped
+from connectors.tfoms.profile import Tables, Tariff, load
 from connectors.tfoms.store import Checked, Store
+from connectors.vocabulary import shipped
 from proto import catalogue, clinical, schemas
 from proto.exits import StartError
 
@@ -129,7 +130,7 @@ class TestCase:
 
     def test_no_tariff_is_shipped(self) -> None:
         # One that is nobody's would be billed for months before somebody noticed.
-        assert "tariffs" not in tomllib.loads(shipped().read_text(encoding="utf-8"))
+        assert "tariffs" not in tomllib.loads(shipped("tfoms.toml").read_text(encoding="utf-8"))
 
 
 class TestQuestion:
