@@ -84,18 +84,20 @@ faults: $(STAMP)
 
 lint: $(STAMP)
 	@step=start
-	trap 'code=$$?; if [ $$code = 0 ]; then echo "make lint: OK"; \
+	trap 'if [ "$$step" = done ]; then echo "make lint: OK"; \
 	      else echo "make lint: FAILED at: $$step"; fi' EXIT
 	step="ruff check"; echo "== $$step"; $(BIN)/ruff check .
 	step="ruff format"; echo "== $$step"; $(BIN)/ruff format --check .
 	step="mypy"; echo "== $$step"; $(BIN)/mypy
+	step=done
 
 test: packages $(STAMP)
 	@step=start; begun=$$SECONDS
-	trap 'code=$$?; if [ $$code = 0 ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
+	trap 'if [ "$$step" = done ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
 	      else echo "make test: FAILED at: $$step"; fi' EXIT
 	step="lint"; $(MAKE) --no-print-directory lint
 	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	step=done
 
 test-contracts:
 	@if [ -z "$(DATA)" ] || [ ! -d "$(DATA)" ]; then
