@@ -79,7 +79,7 @@ def _operation(method: str, path: str, told: dict[str, Any]) -> str:
         ]
         parts.append(_table(("parameter", "where", "type", "meaning"), cells))
     if body := told.get("requestBody"):
-        parts += ["<p>Request:", *_contents(body["content"])]
+        parts += ["<p>Request: ", *_contents(body["content"])]
     rows = [
         (status, escape(reply["description"]), "".join(_contents(reply.get("content", {}))))
         for status, reply in told["responses"].items()
