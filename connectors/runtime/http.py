@@ -14,6 +14,7 @@ JSON_TYPE: Final = "application/json"
 # The library looks at every idle connection at each request: with 32 of them under way a request
 # cost twice as much processor time as with 8.
 IDLE_MAX: Final = 8
+CLOSED: Final = "the handler is closed"
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024  # unpacked: nobody has so much to say to us
 
 
@@ -101,6 +102,12 @@ class HttpClient:
             raise Unreachable(tls.kind_of(error) or "connect") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(tls.kind_of(error) or "broken") from None
+        except RuntimeError as error:
+            # What uvloop says of a connection that the other side closes at this very moment; no
+            # library between it and us takes it for what it is.
+            if CLOSED not in str(error):
+                raise
+            raise Unreachable("broken") from None
         return HttpAnswer(answer.status_code, answer.headers, whole)
 
     async def _read(self, answer: httpx.Response) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 
 import pytest
+from httpcore._backends.anyio import AnyIOStream
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -43,3 +44,26 @@ def test_an_answer_is_read_up_to_its_limit_unpacked(kind: str) -> None:
     with pytest.raises(Unreachable) as refused:
         asyncio.run(_ask(f"/{kind}/{LIMIT + 1}"))
     assert refused.value.kind == "too long"
+
+
+def test_a_connection_that_closes_while_it_is_used_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def closed(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "unable to perform operation on <TCPTransport closed=True>; the handler is closed"
+        )
+
+    monkeypatch.setattr(AnyIOStream, "write", closed)
+    with pytest.raises(Unreachable) as refused:
+        asyncio.run(_ask("/plain/1"))
+    assert refused.value.kind == "broken"
+
+
+def test_a_mistake_of_ours_is_no_silence_of_the_partner(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mistaken(*_: object, **__: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(AnyIOStream, "write", mistaken)
+    with pytest.raises(RuntimeError, match="something else"):
+        asyncio.run(_ask("/plain/1"))
