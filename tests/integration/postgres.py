@@ -19,6 +19,7 @@ import psycopg
 from tests.ports import free_ports
 
 PATIENCE_S = 60.0
+QUIET_S = 5.0
 OWNER, VENDOR, BUS = "owner", "ambulance", "smpbus"
 PASSWORD = "made-up"
 BOUNCER = """
@@ -84,8 +85,7 @@ class Postgres:
     def __exit__(self, *_: object) -> None:
         for process in (self.pooler, self.server):
             if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGQUIT)
-                process.wait(PATIENCE_S)
+                _end(process)
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
@@ -164,3 +164,13 @@ def wait_for(done: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
         time.sleep(0.02)
     return found
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a server at once, whatever state the tests left it in."""
+    process.send_signal(signal.SIGQUIT)
+    try:
+        process.wait(QUIET_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
