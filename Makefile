@@ -13,7 +13,7 @@
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
 # make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
-# make calls [CALLS=300]   calls through the whole bus while every partner has faults
+# make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make clean               remove what the others made
 #

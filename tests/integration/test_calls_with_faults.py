@@ -1,4 +1,4 @@
-"""Calls while every partner has faults: each ends whole, or with an explained dead letter.
+"""Calls while six partners have faults: each ends whole, or with an explained dead letter.
 
 `make test` plays a few of them, `make calls` three hundred.
 """
