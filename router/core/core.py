@@ -89,6 +89,7 @@ class Core:
         self.epoch = epoch
         self.out = Output()
         self.sessions: dict[bytes, Session] = {}
+        self.left: dict[str, int] = {}  # name -> ms UTC of the newest end of a session of it
         self.queues: dict[str, Queue] = {}
         self.open: dict[int, Delivery] = {}  # without those in the backlog, in order of acceptance
         self.backlog: dict[int, Delivery] = {}
@@ -272,6 +273,7 @@ class Core:
         session = self.sessions.pop(peer, None)
         if session is None:
             return
+        self.left[session.name] = now.wall_ms
         for holding in session.holdings.values():
             self._let_go(holding, now)
         for holding in session.holdings.values():

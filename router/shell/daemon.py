@@ -351,7 +351,7 @@ class Daemon:
         self._flush()
 
     def _tell_partners(self) -> None:
-        for event in self.partners.watch(now_ms()):
+        for event in self.partners.watch():
             if self.core.observed:
                 self._events.publish("partner", event)
                 self._events.check()

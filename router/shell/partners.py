@@ -44,13 +44,11 @@ class Connector(NamedTuple):
 
 
 class Partners:
-    """Reads the reports of the core's sessions, and remembers when a connector left."""
+    """Reads the reports of the core's sessions."""
 
     def __init__(self, core: "Core") -> None:
         self._core = core
         self._read: dict[bytes, tuple[bytes, PeerReport | None]] = {}  # by the session's peer
-        self._here: set[str] = set()
-        self._left: dict[str, int] = {}  # name -> ms UTC
         self._states: dict[tuple[str, str], str] = {}
 
     def connectors(self) -> list[Connector]:
@@ -72,7 +70,7 @@ class Partners:
 
     def _one(self, name: str, sessions: list[Session]) -> Connector:
         if not sessions:
-            return Connector(name, ABSENT, self._left.get(name))
+            return Connector(name, ABSENT, self._core.left.get(name))
         # The order of the core's sessions is that of their greetings.
         session = next((one for one in reversed(sessions) if one.report), sessions[-1])
         report = self._report(session) if session.report else None
@@ -95,19 +93,10 @@ class Partners:
             self._read[session.peer] = session.report, report
         return report
 
-    def watch(self, wall_ms: int) -> list[dict[str, object]]:
-        """Take note of who came and left; once a second is enough. Returns an event for every
-        connector and partner whose state is another than the last time, and for a partner that is
-        down when it is first heard of."""
-        here = {session.name for session in self._core.sessions.values()}
-        for name in self._here - here:
-            self._left[name] = wall_ms
-        for name in here:
-            self._left.pop(name, None)
-        self._here = here
-        self._left = {
-            name: at for name, at in self._left.items() if name in self._core.settings.permissions
-        }
+    def watch(self) -> list[dict[str, object]]:
+        """Compare with the last time; once a second is enough. Returns an event for every
+        connector and partner whose state is another, and for a partner that is down when it is
+        first heard of."""
         self._read = {
             peer: read for peer, read in self._read.items() if peer in self._core.sessions
         }

@@ -128,31 +128,37 @@ def test_who_left_is_absent_since_then_and_its_report_is_forgotten() -> None:
     router = Router()
     peer = router.greet("rmis")
     router.report(peer, GOOD)
-    assert router.partners.watch(5) == []
+    assert router.partners.watch() == []
     assert all_well(router.partners.connectors())  # who never came is perhaps not used here
     router.say(peer, frames.BYE, frames.Bye())
-    events = router.partners.watch(6)
-    assert {"name": "rmis", "system": None, "state": "absent"} in events
     row = router.rows()["rmis"]
-    assert (row["state"], row["since"], row["partners"]) == ("absent", 6, [])
+    assert (row["state"], row["since"], row["partners"]) == ("absent", WALL_MS, [])
     assert router.rows()["smp"]["since"] is None
+    events = router.partners.watch()
+    assert {"name": "rmis", "system": None, "state": "absent"} in events
     assert not all_well(router.partners.connectors())
     router.greet("rmis")
-    router.partners.watch(7)
     assert router.rows()["rmis"]["state"] == "silent"
     assert all_well(router.partners.connectors())
+
+
+def test_who_came_and_left_between_two_looks_is_known_to_have_been_here() -> None:
+    router = Router()
+    router.say(router.greet("rmr"), frames.BYE, frames.Bye())
+    assert router.rows()["rmr"]["since"] == WALL_MS
+    assert not all_well(router.partners.connectors())
 
 
 def test_an_event_for_each_change_and_none_without() -> None:
     router = Router()
     peer = router.greet("rmis")
     router.report(peer, GOOD)
-    router.partners.watch(1)
+    router.partners.watch()
     router.report(peer, BAD)
-    assert router.partners.watch(2) == [{"name": "rmis", "system": "МИС", "state": "down"}]
+    assert router.partners.watch() == [{"name": "rmis", "system": "МИС", "state": "down"}]
     assert not all_well(router.partners.connectors())
     router.report(peer, BAD)
-    assert router.partners.watch(3) == []
+    assert router.partners.watch() == []
 
 
 def test_a_name_that_would_steer_a_terminal_does_not() -> None:
