@@ -13,7 +13,6 @@ Invariants:
 3. Every accepted delivery is open in exactly one queue or final in the store.
 """
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from router.core.policy import given_up, next_delay_ms
 from router.core.queue import Holding, Queue
 from router.core.routing import Routes
 from router.core.session import Session, Target
+from router.core.timers import Kind, Timers
 from router.settings import Destination, Permission, Settings
 
 HEARTBEAT_MS: Final = 1_000
@@ -106,8 +106,7 @@ class Core:
         self._random = random
         self._next_n = 1
         self._next_delivery = 1
-        self._timers: list[tuple[int, int, str, int]] = []  # (mono ms, order, kind, id)
-        self._timer_order = 0
+        self._timers = Timers()
         self._questions: dict[int, _Question] = {}
         self._question_number = 0
         self._put_in_force(settings)
@@ -791,13 +790,12 @@ class Core:
 
     def next_timer_ms(self) -> int | None:
         """Return the monotonic time of the earliest timer."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next_ms()
 
     def tick(self, now: Now) -> None:
         """Fire what is due, and look after sessions that have fallen silent."""
         touched: dict[str, Queue] = {}
-        while self._timers and self._timers[0][0] <= now.mono_ms:
-            _, _, kind, id = heapq.heappop(self._timers)
+        for kind, id in self._timers.take_due(now.mono_ms):
             if kind == "answer":
                 if question := self._close_question(id):
                     self._answer(question, Code.TIMEOUT, "no answer in time")
@@ -807,7 +805,7 @@ class Core:
         for queue in touched.values():
             self._dispatch(queue, now)
 
-    def _fire(self, delivery: Delivery, kind: str, now: Now) -> None:
+    def _fire(self, delivery: Delivery, kind: Kind, now: Now) -> None:
         if kind == "expire":
             delivery.timed = False
             # In a consumer's hands it may have had its effect: the settlement decides.
@@ -861,21 +859,14 @@ class Core:
             delivery.timed = True
             self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
 
-    def _set_timer(self, after_ms: int, kind: str, id: int, now: Now) -> None:
-        self._timer_order += 1
-        heapq.heappush(self._timers, (now.mono_ms + after_ms, self._timer_order, kind, id))
+    def _set_timer(self, after_ms: int, kind: Kind, id: int, now: Now) -> None:
+        self._timers.set(now.mono_ms + after_ms, kind, id)
         live = len(self.open) + len(self.backlog) + len(self._questions)
         if len(self._timers) > 4 * live + STALE_TIMERS_MIN:
-            self._forget_stale_timers()
+            self._timers.keep(self._is_live)
 
-    def _forget_stale_timers(self) -> None:
-        """What ended before its time leaves its timer behind: a deadline may be years away."""
-        self._timers = [
-            timer
-            for timer in self._timers
-            if (timer[3] in self._questions if timer[2] == "answer" else self.find(timer[3]))
-        ]
-        heapq.heapify(self._timers)
+    def _is_live(self, kind: Kind, id: int) -> bool:
+        return id in self._questions if kind == "answer" else self.find(id) is not None
 
     # -- output -----------------------------------------------------------------------------------
 
