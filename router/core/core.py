@@ -60,6 +60,8 @@ STALE_TIMERS_MIN: Final = 4096
 FRONTIER_LAG_MAX: Final = 50_000
 FILE_STEP: Final = 2_000
 NO_RIGHTS: Final = Rights(Permission())
+Refusal = tuple[str, str]  # code and sentence
+Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
 _WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
 
@@ -296,9 +298,10 @@ class Core:
         self, session: Session, number: int, messages: list[msgspec.Raw], now: Now
     ) -> None:
         refusals: list[frames.Refusal] = []
+        held: Held = {}
         batch = self.out.batch
         for index, raw in enumerate(messages):
-            refusal = self._accept(session, raw, batch, now)
+            refusal = self._accept(session, raw, batch, held, now)
             if refusal is not None:
                 code, sentence = refusal
                 retry = TEMPORARY_RETRY_MS if code in TEMPORARY else None
@@ -313,9 +316,13 @@ class Core:
             batch.accepts.append((session.peer, number))
 
     def _accept(
-        self, session: Session, raw: msgspec.Raw, batch: Batch, now: Now
-    ) -> tuple[str, str] | None:
-        """Put one message into the batch, or return the code and sentence of its refusal."""
+        self, session: Session, raw: msgspec.Raw, batch: Batch, held: Held, now: Now
+    ) -> Refusal | None:
+        """Put one message into the batch, or return the code and sentence of its refusal.
+
+        One that is to come again is noted in `held`: what follows it of its subject would overtake
+        it, and is refused with it.
+        """
         try:
             message = decode_message(raw)
         except RecursionError:
@@ -331,7 +338,9 @@ class Core:
         if source != session.name and not session.rights.may_relay(source, self.bus):
             return Code.SOURCE_MISMATCH, "the source is not the name of this session"
         refusal = target.refusal or self._check_limits(message, target, now)
-        if refusal is not None:
+        if refusal := refusal or held.get(message.subject):
+            if message.subject and refusal[0] in TEMPORARY:
+                held[message.subject] = refusal
             return refusal
         n = self._next_n
         self._next_n = n + 1
@@ -379,7 +388,7 @@ class Core:
             session.routed[type, priority] = target
         return target
 
-    def _check_limits(self, message: Message, target: Target, now: Now) -> tuple[str, str] | None:
+    def _check_limits(self, message: Message, target: Target, now: Now) -> Refusal | None:
         if len(message.body) > target.body_bytes_max:
             return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
         if message.expires is not None and message.expires <= now.wall_ms:

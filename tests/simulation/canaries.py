@@ -92,6 +92,14 @@ def limits_forgotten(real: Broken, core: Core, message: Any, queues: Any, now: A
     return None
 
 
+@plant(Core, "_accept")
+def follower_overtakes(
+    real: Broken, core: Core, session: Any, raw: Any, batch: Any, held: Any, now: Any
+) -> Any:
+    """Of one batch, what follows a message refused for now is taken before it."""
+    return real(core, session, raw, batch, {}, now)
+
+
 @plant(Core, "_frontier")
 def frontier_too_far(real: Broken, core: Core) -> int:
     """The frontier passes what is still open: a start does not find it."""

@@ -8,6 +8,7 @@ frame is held against the promises. It never asks the core what it thinks.
 from typing import Final
 
 from proto import frames
+from proto.errors import TEMPORARY
 from proto.message import Message
 from router.core.core import Core, Now
 from router.core.delivery import State
@@ -139,12 +140,18 @@ class Model:
         self.read_spilled = len(batch.spilled)
         taken: list[tuple[str, str]] = []
         numbers = iter(rows)
+        held: dict[str, str] = {}
         for index, (raw, message) in enumerate(sent):
             reasons, names = self._reasons(peer, message, full, now)
+            subject = message.subject if message else ""
+            if not reasons and subject in held:
+                reasons = {held[subject]}  # it would overtake one that is to come again
             code = refused.get(index)
             if code is not None:
                 if code not in reasons:
                     broken("refused for a reason", f"{code}, expected one of {sorted(reasons)}")
+                if subject and code in TEMPORARY:
+                    held[subject] = code
                 continue
             if reasons or message is None:
                 broken("refused is not accepted", f"accepted in spite of {sorted(reasons)}")

@@ -227,6 +227,36 @@ class TestAcceptance:
         bench.settle(bench.taken()[0][1])
         assert bench.publish(small[3]) == []
 
+    def test_what_follows_a_message_refused_for_now_is_refused_with_it(self, bench: Bench) -> None:
+        """Or it would overtake it: here only the second goes where there is room."""
+        bench.consumer(10)
+        bench.accept(*(message(f"s{n}", type="small.message.v1", subject="x") for n in range(2)))
+        refused = bench.publish(
+            message("first", type="small.message.v1", subject="call"),
+            message("other call", subject="another"),
+            message("second", subject="call"),
+            message("no order", subject=""),
+            message("late", subject="call", expires=1),
+        )[0]
+        assert isinstance(refused, frames.RefusedBatch)
+        assert [(one.index, one.code) for one in refused.refusals] == [
+            (0, "queue_full"), (2, "queue_full"), (4, "expired"),
+        ]  # fmt: skip
+        assert refused.refusals[1].retry_after_ms is not None
+        bench.sync()
+        assert bench.ids() == ["other call", "no order"]
+
+    def test_messages_without_a_subject_do_not_hold_one_another_up(self, bench: Bench) -> None:
+        bench.accept(*(message(f"s{n}", type="small.message.v1") for n in range(2)))
+        full = message("first", type="small.message.v1", subject="")
+        refused = refusal(bench.publish(full, message("second", subject="")))
+        assert (refused.index, refused.code) == (0, "queue_full")
+
+    def test_what_is_refused_for_good_holds_nothing_up(self, bench: Bench) -> None:
+        bad = message("bad", subject="call", expires=1)
+        refused = refusal(bench.publish(bad, message("next", subject="call")))
+        assert (refused.index, refused.code) == (0, "expired")
+
     def test_a_full_disk_refuses_for_now_and_takes_again(self, bench: Bench) -> None:
         bench.core.store_full = True
         refused = refusal(bench.publish(message("a")))
