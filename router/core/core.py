@@ -15,7 +15,6 @@ Invariants:
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -43,6 +42,7 @@ from router.core.delivery import (
 from router.core.output import BacklogRow, Batch, Filed, OpenDelivery, Output
 from router.core.permission import Rights
 from router.core.policy import given_up, next_delay_ms
+from router.core.questions import Question, Questions
 from router.core.queue import Holding, Queue
 from router.core.routing import Routes
 from router.core.session import Session, Target
@@ -72,16 +72,6 @@ class Now(NamedTuple):
     mono_ms: int
 
 
-@dataclass(slots=True)
-class _Question:
-    """A request that waits for its reply."""
-
-    asker: bytes
-    number: int
-    server: bytes
-    deadline_ms: int
-
-
 class Core:
     """All state of the router. Every method takes the time; none of them blocks or waits."""
 
@@ -109,8 +99,7 @@ class Core:
         self._next_n = 1
         self._next_delivery = 1
         self._timers = Timers()
-        self._questions: dict[int, _Question] = {}
-        self._question_number = 0
+        self._questions = Questions()
         self._put_in_force(settings)
 
     # -- configuration and start ----------------------------------------------------------------
@@ -279,13 +268,25 @@ class Core:
             self._let_go(holding, now)
         for holding in session.holdings.values():
             self._dispatch(holding.queue, now)
-        for number, question in list(self._questions.items()):
-            if question.asker == peer:
-                del self._questions[number]
-            elif question.server == peer:
-                self._close_question(number)
-                self._answer(question, Code.NO_CONSUMER, "who was asked went away")
+        for question in self._questions.close_all_of(peer):
+            self._answer(question, Code.NO_CONSUMER, "who was asked went away")
         self._observe("session", {"name": session.name, "state": "down", "reason": reason})
+
+    def unsent(self, peer: bytes, lost: list[list[bytes]], now: Now) -> None:
+        """End the session of a peer that takes no frames. The questions among them were heard by
+        nobody: asking another cannot have two effects."""
+        asked: list[tuple[Question, frames.RequestRaw]] = []
+        for verb, payload in lost:
+            if verb == frames.REQUEST:
+                request = frames.ROUTER_READS[verb].decode(payload)
+                if question := self._questions.close(request.request):
+                    asked.append((question, request))
+        self.gone(peer, now, "unreachable")
+        for question, request in asked:
+            if asker := self.sessions.get(question.asker):
+                left_ms = max(1, question.deadline_ms - now.mono_ms)
+                again = (question.number, request.destination, left_ms, request.message)
+                self._request(asker, frames.RequestRaw(*again), now)
 
     def _let_go(self, holding: Holding, now: Now) -> None:
         holding.queue.holdings.remove(holding)
@@ -744,7 +745,7 @@ class Core:
     # -- request and reply ------------------------------------------------------------------------
 
     def _request(self, session: Session, request: frames.RequestRaw, now: Now) -> None:
-        question = _Question(session.peer, request.request, b"", now.mono_ms + request.timeout_ms)
+        question = Question(session.peer, request.request, b"", now.mono_ms + request.timeout_ms)
         queue = self.queues.get(request.destination)
         if not session.rights.ask.match(request.destination):
             sentence = f"{session.name} may not ask {request.destination}"
@@ -760,14 +761,12 @@ class Core:
         if len(message.body) > self.body_bytes_max:
             sentence = f"the body is over {self.body_bytes_max} bytes"
             return self._answer(question, Code.BODY_TOO_LARGE, sentence)
-        if session.asking >= QUESTIONS_MAX:
-            return self._answer(question, Code.QUEUE_FULL, f"{session.asking} questions are open")
-        session.asking += 1
-        self._question_number += 1
-        number = self._question_number
+        if (asking := self._questions.asked_by(session.peer)) >= QUESTIONS_MAX:
+            return self._answer(question, Code.QUEUE_FULL, f"{asking} questions are open")
+        number = self._questions.next_number()
         server = queue.holdings[number % len(queue.holdings)].session
         question.server = server.peer
-        self._questions[number] = question
+        self._questions.open(number, question)
         self._set_timer(request.timeout_ms, "answer", number, now)
         forwarded = frames.RequestRaw(
             number, request.destination, request.timeout_ms, request.message
@@ -780,19 +779,13 @@ class Core:
         if question is None or question.server != session.peer:
             self.counters["late_replies"] += 1
             return
-        self._close_question(reply.request)
+        self._questions.close(reply.request)
         answer = frames.Reply(
             question.number, reply.code, reply.sentence, reply.content_type, reply.body
         )
         self._send(question.asker, frames.REPLY, answer)
 
-    def _close_question(self, number: int) -> _Question | None:
-        question = self._questions.pop(number, None)
-        if question is not None and (asker := self.sessions.get(question.asker)):
-            asker.asking -= 1
-        return question
-
-    def _answer(self, question: _Question, code: str, sentence: str) -> None:
+    def _answer(self, question: Question, code: str, sentence: str) -> None:
         self._send(question.asker, frames.REPLY, frames.Reply(question.number, code, sentence))
 
     # -- time -------------------------------------------------------------------------------------
@@ -806,7 +799,7 @@ class Core:
         touched: dict[str, Queue] = {}
         for kind, id in self._timers.take_due(now.mono_ms):
             if kind == "answer":
-                if question := self._close_question(id):
+                if question := self._questions.close(id):
                     self._answer(question, Code.TIMEOUT, "no answer in time")
             elif delivery := self.find(id):
                 touched[delivery.queue.name] = delivery.queue

@@ -39,7 +39,6 @@ class Session:
         self.report = b""  # the newest, for operators: nothing in the core depends on it
         self.reported_at: int | None = None
         self.reports = 0
-        self.asking = 0  # questions that wait for their reply
 
     def take_report(self, body: bytes, wall_ms: int) -> None:
         """Keep what the peer says of itself instead of what it said before."""

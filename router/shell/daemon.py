@@ -260,8 +260,12 @@ class Daemon:
         out = core.out
         while out.sends:
             sends, out.sends = out.sends, []
+            unsent: dict[bytes, list[list[bytes]]] = {}
             for peer, parts in sends:
-                self._send(peer, parts)
+                if peer in unsent or not self._send(peer, parts):
+                    unsent.setdefault(peer, []).append(parts)
+            for peer, them in unsent.items():
+                core.unsent(peer, them, self.now())
         self._bus.check()
         if out.events:
             events, out.events = out.events, []
@@ -305,12 +309,14 @@ class Daemon:
         await self.writer.query(lambda store: None)
         self._flush()
 
-    def _send(self, peer: bytes, parts: list[bytes]) -> None:
+    def _send(self, peer: bytes, parts: list[bytes]) -> bool:
+        """Return whether a frame is on its way. Not if its peer is unknown (it left) or clogged (it
+        does not read): either way its hands are empty."""
         try:
             self._bus.socket.send_multipart([peer, *parts], DONTWAIT)
         except zmq.ZMQError:
-            # Unknown (it left) or clogged (it does not read): either way its hands are empty.
-            self.core.gone(peer, self.now(), "unreachable")
+            return False
+        return True
 
     def _written(
         self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]

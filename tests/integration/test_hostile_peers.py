@@ -295,6 +295,37 @@ def test_one_that_vanishes_without_a_word_gives_back_what_it_held() -> None:
     beside_an_honest_pair(work, LIMITS + "session_timeout_ms = 2000\n")
 
 
+def test_questions_pass_over_one_that_vanished_without_a_word() -> None:
+    """Before the heartbeat finds it out: what cannot be handed over was heard by nobody."""
+
+    async def work(router: RouterProcess, villain: Villain) -> None:
+        for _ in range(2):
+            villain.socket = villain.connect()
+            villain.say(*HELLO)
+            assert isinstance(villain.hear(), frames.Welcome)
+            villain.say(frames.CREDIT, frames.encode(frames.Credit("trap", 0)))
+        asker, dead, server = villain.sockets
+        villain.socket = asker
+        villain.say(*HELLO)
+        assert isinstance(villain.hear(), frames.Welcome)
+        dead.close(0)
+        await asyncio.sleep(0.5)
+        for number in range(4):
+            question = msgspec.Raw(msgspec.msgpack.encode(trap(f"q{number}")))
+            villain.say(
+                frames.REQUEST, frames.encode(frames.RequestRaw(number, "trap", 5000, question))
+            )
+        villain.socket = server
+        heard = [await asyncio.to_thread(villain.hear) for _ in range(4)]
+        for one in heard:
+            villain.say(frames.REPLY, frames.encode(frames.Reply(one.request, body=b"{}")))
+        villain.socket = asker
+        replies = [await asyncio.to_thread(villain.hear) for _ in range(4)]
+        assert sorted((one.request, one.code) for one in replies) == [(n, "") for n in range(4)]
+
+    beside_an_honest_pair(work)
+
+
 def test_one_that_stays_and_says_nothing_gives_back_what_it_held() -> None:
     """Its connection is as good as ever, so only its silence tells."""
 

@@ -130,10 +130,10 @@ class World:
         self.model.read(out.batch, self.now, loose)
         sends, out.sends = out.sends, []
         went: dict[str, dict[bytes, list[Item]]] = {}
-        clogged = []
+        clogged: dict[bytes, list[list[bytes]]] = {}
         for peer, (verb, payload) in sends:
             if peer in self.clogged and peer in self.heard:
-                clogged.append(peer)
+                clogged.setdefault(peer, []).append([verb, payload])
             self._send(peer, verb, payload, went)
         if not whole:
             return
@@ -143,10 +143,11 @@ class World:
             queue.check_nothing_idles()
             queue.begin()
         self.model.check_acknowledged()
-        for peer in clogged:
+        for peer, lost in clogged.items():
             if peer in self.heard:
-                self.clogged.discard(peer)
-                self._lose(peer, "unreachable")
+                self._over(peer)
+                self.core.unsent(peer, lost, self.now)
+                self._carry_out()
         if out.events:
             out.events = []
 

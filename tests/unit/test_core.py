@@ -700,6 +700,14 @@ class TestQuestions:
         question = frames.Request(7, destination, timeout, message("q"))
         return bench.hear(b"p", frames.REQUEST, question)
 
+    def lose(self, bench: Bench) -> tuple[bytes, list[bytes]]:
+        """Ask, and keep the router's question from whom it is for."""
+        question = frames.encode(frames.Request(7, "sink", 900, message("q")))
+        bench.core.receive(b"p", b"", [frames.REQUEST, question], bench.now)
+        sends, bench.core.out.sends = bench.core.out.sends, []
+        (lost,) = [one for one in sends if one[1][0] == frames.REQUEST]
+        return lost
+
     def test_are_answered_once(self, bench: Bench) -> None:
         bench.consumer(0)
         assert self.ask(bench) == []
@@ -731,6 +739,39 @@ class TestQuestions:
         self.ask(bench)
         bench.core.gone(b"c", bench.now, "lost")
         assert [answer.code for answer in bench.answers(b"p")] == ["no_consumer"]
+
+    def test_that_could_not_be_handed_over_go_to_another(self, bench: Bench) -> None:
+        """Nobody heard it, so that nothing can happen twice: a dead process is no answer."""
+        bench.consumer(0)
+        bench.consumer(0, peer=b"d")
+        peer, parts = self.lose(bench)
+        bench.wait(300)
+        bench.core.unsent(peer, [parts], bench.now)
+        (other,) = {b"c", b"d"} - {peer}
+        assert peer not in bench.core.sessions
+        (asked,) = [one for one in bench.answers(other) if isinstance(one, frames.Request)]
+        assert asked.timeout_ms == 600, "what is left of its time"
+        bench.hear(other, frames.REPLY, frames.Reply(asked.request, body=b"{}"))
+        assert bench.answers(b"p") == [frames.Reply(7, body=b"{}")]
+        assert bench.core._questions.asked_by(b"p") == 0
+
+    def test_that_could_not_be_handed_over_to_the_last_one_fail(self, bench: Bench) -> None:
+        bench.consumer(0)
+        peer, parts = self.lose(bench)
+        bench.core.unsent(peer, [parts], bench.now)
+        assert [answer.code for answer in bench.answers(b"p")] == ["no_consumer"]
+        bench.wait(2000)
+        assert bench.answers(b"p") == []
+        assert bench.core._questions.asked_by(b"p") == 0
+
+    def test_of_an_asker_who_is_gone_are_not_asked_again(self, bench: Bench) -> None:
+        bench.consumer(0)
+        bench.consumer(0, peer=b"d")
+        peer, parts = self.lose(bench)
+        bench.core.gone(b"p", bench.now, "lost")
+        bench.core.unsent(peer, [parts], bench.now)
+        (other,) = {b"c", b"d"} - {peer}
+        assert not [one for one in bench.answers(other) if isinstance(one, frames.Request)]
 
     def test_are_for_those_who_may_ask(self, bench: Bench) -> None:
         bench.consumer(0, "small")
