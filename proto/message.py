@@ -18,6 +18,8 @@ TYPE_LENGTH_MAX: Final = 128
 SUBJECT_LENGTH_MAX: Final = 256
 NAME_LENGTH_MAX: Final = 64
 INT_MAX: Final = 2**63 - 1
+# What decoding somebody else's bytes may raise: not of this shape, no text, nested without end.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Priority(IntEnum):

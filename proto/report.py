@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from proto.message import UNREADABLE
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9_]{0,31}\Z")]
@@ -87,5 +89,5 @@ def read_report(body: bytes) -> PeerReport | None:
     """Return the report, None when it is not one."""
     try:
         return _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None

@@ -25,7 +25,7 @@ from connectors.runtime.settings import ConnectorSettings
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.exits import StartError
-from proto.message import Message, Priority
+from proto.message import UNREADABLE, Message, Priority
 from proto.wording import text
 
 PORTS: Final = {"tcp": 5038, "tls": 5039}
@@ -247,7 +247,7 @@ class AtsConnector(Connector):
             if message.type == "incident.card.v1":
                 card = msgspec.json.decode(message.body, type=schemas.IncidentCard)
                 return await self._join_card(card)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 

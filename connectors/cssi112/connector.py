@@ -13,7 +13,7 @@ from connectors.runtime.settings import ConnectorSettings
 from connectors.runtime.soapclient import SoapClient
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 from proto.wording import text
 
 PREFIX: Final = "112-"
@@ -56,7 +56,7 @@ class CssiConnector(Connector):
         """Tell the centre what a message changes. Raises Retry or Reject."""
         try:
             ukio = self._ukio(delivery.message)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if ukio is None:
             return text("connector.note_untold", system="ЦССИ-112")

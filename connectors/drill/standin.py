@@ -13,6 +13,7 @@ import msgspec
 from connectors.runtime.faults import Faults
 from connectors.runtime.http import HttpClient, Unreachable
 from proto.exits import EX_CONFIG, EX_UNAVAILABLE, StartError
+from proto.message import UNREADABLE
 from proto.wording import text
 
 WELL: Final = Faults()
@@ -42,7 +43,7 @@ class StandIn:
             if told.keys() != set(Faults.__struct_fields__):
                 return None
             return msgspec.convert(told, Faults)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
 
     async def switch(self, faults: Faults) -> None:

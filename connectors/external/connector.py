@@ -19,7 +19,7 @@ from connectors.runtime.settings import ConnectorSettings, Loaded
 from connectors.runtime.waiting import Waiting
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
-from proto.message import Message, Priority
+from proto.message import UNREADABLE, Message, Priority
 from proto.wording import text
 
 WAITING_MAX: Final = 500
@@ -82,7 +82,7 @@ class ExternalConnector(Connector):
             if message.type == "external.notice.v1":
                 notice = msgspec.json.decode(message.body, type=ExternalNotice)
                 return await self._tell(notice, delivery.key)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 

@@ -8,6 +8,7 @@ import msgspec
 
 from connectors.lookup.kind import Kind
 from connectors.lookup.secret import Secret
+from proto.message import UNREADABLE
 
 FORMAT: Final = 1
 PRESSED_FROM: Final = 16 * 1024
@@ -73,7 +74,7 @@ def unseal(sealed: bytes, kind: Kind[Any], key: str, secret: Secret, now: float)
         if not sound or packed.stored_at > now + AHEAD_S or packed.expires <= now:
             return None
         value = msgspec.msgpack.decode(packed.value, type=kind.shape) if packed.found else None
-    except (msgspec.DecodeError, UnicodeDecodeError, zlib.error, ValueError):
+    except (*UNREADABLE, zlib.error, ValueError):
         return None
     return Entry(value, packed.stored_at, packed.fresh_until, packed.expires)
 

@@ -21,7 +21,7 @@ from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 from proto.wording import text
 
 STORED_YEARS: Final = 25
@@ -77,7 +77,7 @@ class RemdConnector(Connector):
             if message.type == "document.timer.v1":
                 timer = msgspec.json.decode(message.body, type=clinical.DocumentTimer)
                 return await self._timer(timer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         except NotAccepted as error:
             raise Retry(error.code, float(error.retry_after_s)) from None

@@ -33,7 +33,7 @@ from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import Message, Priority
+from proto.message import UNREADABLE, Message, Priority
 from proto.wording import text
 
 Told = tuple[str, list[Message]]
@@ -127,7 +127,7 @@ class RmisConnector(Connector):
             raise Reject(text("connector.note_no_type", type=message.type))
         try:
             typed: Any = catalogue.entry(message.type).read(message.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         try:
             note, events = await tell(delivery, typed)

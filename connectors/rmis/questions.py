@@ -18,7 +18,7 @@ from connectors.runtime import checks
 from proto import clinical, schemas
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 from proto.wording import text
 
 # What a brigade can read on its way, and a message of the bus may carry.
@@ -55,7 +55,7 @@ class Questions:
             async with asyncio.timeout(self._timeout_s):
                 plain: dict[str, Any] = msgspec.to_builtins(await answer(message.body))
                 return plain
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             sentence = f"the body is not one of {message.type}"
             raise RequestFailed(Code.BAD_MESSAGE, sentence) from None
         except TimeoutError:

@@ -27,7 +27,7 @@ from connectors.runtime.settings import ConnectorSettings
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 from proto.wording import text
 
 LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
@@ -128,7 +128,7 @@ class RmrConnector(Connector):
             raise Reject(text("connector.note_no_type", type=message.type))
         try:
             wish = msgspec.json.decode(message.body, type=schemas.WorkerLoad)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if wish.full:
             await asyncio.to_thread(self.progress.want_full)
@@ -140,7 +140,7 @@ class RmrConnector(Connector):
             raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers worker.lookup.v1 only")
         try:
             asked = msgspec.json.decode(message.body, type=schemas.WorkerQuestion)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise RequestFailed(Code.BAD_MESSAGE, "the body is not a WorkerQuestion") from None
         if (asked.id is None) == (asked.snils is None):
             raise RequestFailed(Code.BAD_MESSAGE, "name either id or snils")

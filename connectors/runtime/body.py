@@ -54,6 +54,8 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
         raise BadInput("", "is not JSON") from None
     except UnicodeDecodeError:
         raise BadInput("", "is not UTF-8") from None
+    except RecursionError:
+        raise BadInput("", "is nested too deeply") from None
 
 
 def convert(value: Any, shape: type[Shape]) -> Shape:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from connectors.runtime.partner import Answer, BadReply
+from proto.message import UNREADABLE
 from proto.wording import text
 
 Shape = TypeVar("Shape")
@@ -18,6 +19,6 @@ def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
     try:
         if kind.endswith("json"):
             return msgspec.json.decode(answer.body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         pass  # its text may quote the body
     raise BadReply(text("connector.note_bad_reply", status=answer.status))

@@ -23,7 +23,7 @@ from connectors.smp.questions import Questions
 from connectors.smp.queue import Queue
 from connectors.smp.queuedoor import QueueDoor
 from proto.client import BusClient, Delivery, Reject
-from proto.message import Message, now_ms
+from proto.message import UNREADABLE, Message, now_ms
 from proto.wording import text
 
 encode: Final = msgspec.json.Encoder().encode
@@ -139,6 +139,6 @@ def noted(answer: Answer) -> str:
         raise Reject(f"HTTP {answer.status}")
     try:
         reply = msgspec.json.decode(answer.body, type=contract.CallReply)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
     return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()

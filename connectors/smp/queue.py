@@ -18,7 +18,7 @@ from connectors.runtime.waiting import Waiting
 from connectors.smp import contract
 from connectors.smp.shelf import Shelf
 from proto.client import Delivery, Reject, Retry
-from proto.message import Message, now_ms
+from proto.message import UNREADABLE, Message, now_ms
 from proto.wording import text
 
 LOOK_S: Final = 0.25
@@ -61,7 +61,7 @@ class Queue:
         """Hold a delivery until it is committed; return the note. Raises Retry or Reject."""
         try:
             msgspec.json.decode(delivery.message.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         held = _Open(delivery)
         if not self._shelf.waiting:

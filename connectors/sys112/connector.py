@@ -25,7 +25,7 @@ from connectors.sys112.memory import Memory
 from connectors.sys112.words import LAST, Words
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import Message, Priority
+from proto.message import UNREADABLE, Message, Priority
 from proto.wording import text
 
 PREFIX: Final = "112-"
@@ -108,7 +108,7 @@ class Sys112Connector(Connector):
                 step, method = "/finish" if finish else "/reactions", "POST"
             else:
                 raise Reject(text("connector.note_no_type", type=message.type))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if request is None:
             return text("connector.note_untold", system="112")
@@ -261,7 +261,7 @@ def coded(answer: Answer) -> tuple[int, str]:
     """Return the status and the Code of a reply. Raises BadReply when it has none."""
     try:
         code = msgspec.json.decode(answer.body, type=_Coded).Code
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         code = ""
     if not code:
         raise BadReply(f"HTTP {answer.status}, Code missing")

@@ -22,7 +22,7 @@ from connectors.sys112.words import Words
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.frames import Error
-from proto.message import Message, Priority, now_ms
+from proto.message import UNREADABLE, Message, Priority, now_ms
 from proto.wording import text
 
 DESTINATION: Final = "deadlines"
@@ -107,7 +107,7 @@ class Deadlines:
                 case "deadline.timer.v1":
                     timer = msgspec.json.decode(message.body, type=schemas.DeadlineTimer)
                     return await self._judge(timer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 

@@ -34,7 +34,7 @@ from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.exits import StartError
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 from proto.wording import text
 
 NAME: Final = "tfoms"
@@ -102,7 +102,7 @@ class TfomsConnector(Connector):
             raise Reject(text("connector.note_no_type", type=message.type))
         try:
             card = msgspec.json.decode(message.body, type=clinical.CallCard)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         draft = draft_of(card)
         came = self.store.came(draft)
@@ -157,7 +157,7 @@ class TfomsConnector(Connector):
             raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers {TYPE} only")
         try:
             asked = msgspec.json.decode(message.body, type=schemas.InsuranceQuestion)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise RequestFailed(Code.BAD_MESSAGE, "the body is not an InsuranceQuestion") from None
         if wrong := problem(asked):
             raise RequestFailed(Code.BAD_MESSAGE, wrong)

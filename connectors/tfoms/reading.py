@@ -11,6 +11,7 @@ from connectors.tfoms.case import Case, Problem
 from connectors.tfoms.draft import case_of
 from connectors.tfoms.profile import Tables
 from connectors.tfoms.store import Store
+from proto.message import UNREADABLE
 
 Cases = Iterator[tuple[int, Case | Problem]]
 
@@ -28,7 +29,7 @@ def read_lines(file: Path) -> Cases:
             except msgspec.ValidationError as error:
                 rule, _, path = str(error).partition(" - at `$.")
                 yield number, Problem(path.rstrip("`"), rule.split(",")[0])
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 yield number, Problem("", "is not JSON")
 
 

@@ -20,7 +20,7 @@ from connectors.runtime.soapclient import SoapClient
 from connectors.vimis import contract
 from proto import clinical
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 from proto.wording import text
 
 REQUEST_BYTES_MAX: Final = 256 * 1024
@@ -71,7 +71,7 @@ class VimisConnector(Connector):
             if message.type == "document.timer.v1":
                 timer = msgspec.json.decode(message.body, type=clinical.DocumentTimer)
                 return await self._timer(timer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         except NotAccepted as error:
             raise Retry(error.code, float(error.retry_after_s)) from None

@@ -13,6 +13,7 @@ import msgspec
 import zmq
 
 from proto.drain import DrainedSocket
+from proto.message import UNREADABLE
 
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 BURST_MAX: Final = 16
@@ -73,7 +74,7 @@ class OpsServer:
                 known = ", ".join(sorted(self._commands))
                 raise OpsError("unknown_command", f"no such command; there are: {known}")
             return {"ok": True, "result": await command(request)}
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return {"ok": False, "code": "bad_request", "sentence": "not a JSON object"}
         except OpsError as error:
             return {"ok": False, "code": error.code, "sentence": error.sentence}

@@ -11,6 +11,7 @@ from connectors.runtime.http import HttpAnswer
 from connectors.runtime.partner import EXPLAINED, BadReply, Partner, Untouched, credentials
 from proto.client import Reject, Retry
 from proto.identifiers import new_id
+from proto.message import UNREADABLE
 from proto.wording import text
 
 FORM: Final = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
@@ -96,7 +97,7 @@ def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
         raise Reject(f"HTTP {answer.status}")
     try:
         return msgspec.json.decode(answer.body, type=shape, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         # its text may quote the body
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
 
