@@ -57,7 +57,9 @@ def test_a_partner_that_was_away_has_everything_once_and_in_order(house: House) 
     assert 0 <= told["noticed_s"] < told["oldest_s"]
     assert told["drained_s"] is not None
     assert told["deliveries"] >= told["calls"] > 3
-    assert {"rmis", "sys112"} <= told["others_ms"].keys()
+    # Those who hear of a card as it comes; who hears of the statuses of earlier calls within these
+    # two seconds is a matter of chance.
+    assert {"ats", "deadlines"} <= told["others_ms"].keys()
     assert is_well(house, "smp")
 
 
