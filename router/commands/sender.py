@@ -15,6 +15,7 @@ from proto.keys import KeyFileError
 from proto.message import (
     TYPE_GRAMMAR,
     TYPE_LENGTH_MAX,
+    UNREADABLE,
     Id,
     Message,
     Milliseconds,
@@ -93,13 +94,13 @@ def read_drafts(content: str, file: str) -> list[Draft]:
         if whole.startswith("["):
             return msgspec.json.decode(whole, type=list[Draft])
         lines = [(1, whole)] if _is_one(whole) else _lines(content)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise _bad(file, 1, error) from None
     drafts = []
     for number, line in lines:
         try:
             drafts.append(msgspec.json.decode(line, type=Draft))
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise _bad(file, number, error) from None
     return drafts
 
@@ -107,7 +108,7 @@ def read_drafts(content: str, file: str) -> list[Draft]:
 def _is_one(whole: str) -> bool:
     try:
         msgspec.json.decode(whole)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return "\n" not in whole
     return True
 
@@ -116,8 +117,9 @@ def _lines(content: str) -> list[tuple[int, str]]:
     return [(n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip()]
 
 
-def _bad(file: str, line: int, error: msgspec.DecodeError) -> Failure:
-    return Failure(text("cli.send_bad", file=file, line=line, reason=error), EX_DATAERR)
+def _bad(file: str, line: int, error: Exception) -> Failure:
+    reason = "nested too deeply" if isinstance(error, RecursionError) else error
+    return Failure(text("cli.send_bad", file=file, line=line, reason=reason), EX_DATAERR)
 
 
 def _publish(

@@ -24,7 +24,7 @@ import msgspec
 from proto import frames
 from proto.errors import TEMPORARY, Code
 from proto.frames import FrameError
-from proto.message import TYPE_GRAMMAR, Message, decode_message
+from proto.message import TYPE_GRAMMAR, UNREADABLE, Message, decode_message
 from proto.wording import text
 from router.core import supply
 from router.core.delivery import (
@@ -752,7 +752,7 @@ class Core:
             return self._answer(question, Code.NOT_PERMITTED, sentence)
         try:
             message = decode_message(request.message)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return self._answer(question, Code.BAD_MESSAGE, "the question is not a message")
         if message.source != session.name:
             return self._answer(question, Code.SOURCE_MISMATCH, "the source is not your name")
@@ -763,10 +763,9 @@ class Core:
             return self._answer(question, Code.BODY_TOO_LARGE, sentence)
         if (asking := self._questions.asked_by(session.peer)) >= QUESTIONS_MAX:
             return self._answer(question, Code.QUEUE_FULL, f"{asking} questions are open")
-        number = self._questions.next_number()
+        number = self._questions.open(question)
         server = queue.holdings[number % len(queue.holdings)].session
         question.server = server.peer
-        self._questions.open(number, question)
         self._set_timer(request.timeout_ms, "answer", number, now)
         forwarded = frames.RequestRaw(
             number, request.destination, request.timeout_ms, request.message

@@ -32,15 +32,12 @@ class Questions:
         """Return how many of a session are open."""
         return self._asking[peer]
 
-    def next_number(self) -> int:
-        """Return a number that no question has had."""
+    def open(self, question: Question) -> int:
+        """Return the number of a question that goes on its way; no other has had it."""
         self._last += 1
-        return self._last
-
-    def open(self, number: int, question: Question) -> None:
-        """Note that a question is on its way."""
-        self._open[number] = question
+        self._open[self._last] = question
         self._asking[question.asker] += 1
+        return self._last
 
     def get(self, number: int) -> Question | None:
         """Return an open question."""
@@ -55,9 +52,7 @@ class Questions:
 
     def close_all_of(self, peer: bytes) -> list[Question]:
         """Forget what a session that has ended asked; return what it was asked, over as well."""
-        own = [number for number, one in self._open.items() if one.asker == peer]
-        for number in own:
-            self.close(number)
-        self._asking.pop(peer, None)
-        asked = [number for number, one in self._open.items() if one.server == peer]
-        return [one for number in asked if (one := self.close(number))]
+        over = [number for number, one in self._open.items() if peer in (one.asker, one.server)]
+        ended = [one for number in over if (one := self.close(number))]
+        del self._asking[peer]
+        return [one for one in ended if one.asker != peer]

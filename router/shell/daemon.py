@@ -264,8 +264,8 @@ class Daemon:
             for peer, parts in sends:
                 if peer in unsent or not self._send(peer, parts):
                     unsent.setdefault(peer, []).append(parts)
-            for peer, them in unsent.items():
-                core.unsent(peer, them, self.now())
+            for peer, lost in unsent.items():
+                core.unsent(peer, lost, self.now())
         self._bus.check()
         if out.events:
             events, out.events = out.events, []

@@ -325,6 +325,9 @@ def test_several_drafts_as_lines():
     )] == [0, 3]  # fmt: skip
 
 
+DEEP = '{"type": "a.b", "body": ' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -335,6 +338,8 @@ def test_several_drafts_as_lines():
         ('{"type": "a.b", "priority": 4}', "priority"),
         ('{"type": "a.b", "source": "smp"}', "source"),
         ('[{"type": 5}]', "type"),
+        (DEEP, "строка 1"),
+        ('{"type": "a.b"}\n' + DEEP, "строка 2"),
     ],
 )
 def test_bad_drafts_are_65(content: str, named: str):
