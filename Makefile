@@ -8,6 +8,7 @@
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
 # make bench-sql           rows a second through the ambulance system's tables, both ways
 # make bench-ami           10,000 events a second of the telephone exchange for 10 s
+# make bench-register      a register of 200,000 cases: time and memory, under 300 MB
 # make load [ARGS=--short] a region's load for 13 minutes, with everything real, and a verdict
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
@@ -24,7 +25,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-backlog bench-outage bench-sql bench-ami load crash simulate canaries chaos calls faults clean packages
+.PHONY: help run drill test test-contracts lint bench bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -55,6 +56,9 @@ bench-sql: packages $(STAMP)
 
 bench-ami: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.ami $(ARGS)
+
+bench-register: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.register $(ARGS)
 
 load: packages $(STAMP)
 	@exec $(BIN)/python -m tests.bench.load $(ARGS)

@@ -23,12 +23,11 @@ from connectors.tfoms.examination import examine
 from connectors.tfoms.profile import load
 from connectors.tfoms.store import Checked, Store
 from proto import catalogue, clinical, schemas
+from tests.bench.register import COMMON, SCHEMAS
 from tests.unit.connectors.tfoms_cases import write_cases
 
 COUNT = 500
-SCHEMAS = {"H": "OMS-D1-1-NEW.xsd", "L": "OMS-D2-NEW.xsd"}
 NSI = "1.2.643.5.1.13.13."
-COMMON = ["--period", "2026-11", "--facility", "990101", "--payer", "99001"]
 Build = Callable[..., Path]
 
 
