@@ -4,6 +4,7 @@
 # make lint                ruff and mypy only
 # make test-contracts DATA=folder   the partners' contracts on real data, one folder per partner
 # make bench [ARGS=...]    measure throughput on this machine
+# make bench-against DIR=folder   this checkout and another one in turns, and their ratios
 # make bench-backlog       the same with two million messages waiting
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
 # make bench-sql           rows a second through the ambulance system's tables, both ways
@@ -25,7 +26,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos calls faults clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -44,6 +45,9 @@ drill: $(STAMP)
 
 bench: $(STAMP)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+bench-against: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.against $(DIR) $(ARGS)
 
 bench-backlog: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.backlog $(ARGS)

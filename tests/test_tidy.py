@@ -23,7 +23,6 @@ TOP_LEVEL = {
     "config",
     "connectors",
     "docs",
-    "findings",
     "proto",
     "pyproject.toml",
     "requirements.lock",
