@@ -17,8 +17,12 @@ from typing import Any, Final, NamedTuple
 from router.core import supply
 from router.core.core import Core
 from router.core.delivery import IN_FLIGHT, READY, SETTLED
+from router.core.operating import Operating
+from router.core.publishing import Publishing
 from router.core.queue import PRIORITIES, Holding, Queue
+from router.core.settling import Settling
 from router.core.spill import Spill
+from router.core.state import CoreState
 from tests.simulation.life import End, live
 from tests.simulation.plan import draw
 
@@ -86,13 +90,13 @@ def dedup_lost(real: Broken, core: Core, batch: Any, duplicates: Any, *rest: Any
     real(core, batch, {}, *rest)
 
 
-@plant(Core, "_check_limits")
+@plant(Publishing, "_check_limits")
 def limits_forgotten(real: Broken, core: Core, message: Any, queues: Any, now: Any) -> Any:
     """A full queue, a full disk and a body too large are taken all the same."""
     return None
 
 
-@plant(Core, "_accept")
+@plant(Publishing, "_accept")
 def follower_overtakes(
     real: Broken, core: Core, session: Any, raw: Any, batch: Any, held: Any, now: Any
 ) -> Any:
@@ -109,7 +113,7 @@ def frontier_too_far(real: Broken, core: Core) -> int:
 # -- order and retries ----------------------------------------------------------------------------
 
 
-@plant(Core, "_retry_at")
+@plant(Settling, "_retry_at")
 def order_broken_on_retry(real: Broken, core: Core, delivery: Any, after_ms: int, now: Any) -> None:
     """While a delivery waits for its next attempt, its followers go."""
     queue, waiting = delivery.queue, delivery.queue._waiting.get(delivery.subject)
@@ -122,14 +126,14 @@ def order_broken_on_retry(real: Broken, core: Core, delivery: Any, after_ms: int
     real(core, delivery, after_ms, now)
 
 
-@plant(Core, "_retry_at")
+@plant(Settling, "_retry_at")
 def retry_dropped(real: Broken, core: Core, delivery: Any, after_ms: int, now: Any) -> None:
     """A delivery that is to be retried gets no timer."""
     if after_ms <= 0:
         real(core, delivery, after_ms, now)
 
 
-@plant(Core, "_retry")
+@plant(Settling, "_retry")
 def retry_settles(
     real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
 ) -> None:
@@ -140,7 +144,7 @@ def retry_settles(
         real(core, delivery, after_ms, note, now)
 
 
-@plant(Core, "_vanished")
+@plant(Settling, "_vanished")
 def vanished_forgotten(real: Broken, core: Core, delivery: Any, now: Any) -> None:
     """What a lost session held stays in hands that are gone."""
 
@@ -220,7 +224,7 @@ def delay_ignored(real: Broken, core: Core, delivery: Any, now: Any) -> None:
     real(core, delivery, now)
 
 
-@plant(Core, "_set_expiry")
+@plant(CoreState, "_set_expiry")
 def expiry_fires_once(real: Broken, core: Core, delivery: Any, now: Any) -> None:
     """What ran out in a consumer's hands may go to another."""
     if not delivery.attempts:
@@ -230,7 +234,7 @@ def expiry_fires_once(real: Broken, core: Core, delivery: Any, now: Any) -> None
 # -- sessions and operators -----------------------------------------------------------------------
 
 
-@plant(Core, "_may_settle_late")
+@plant(Settling, "_may_settle_late")
 def strangers_settle(
     real: Broken, core: Core, session: Any, delivery: Any, settlement: Any
 ) -> bool:
@@ -249,7 +253,7 @@ def withdrawn_one_by_one(real: Broken, session: Any) -> None:
     """What one session gives back goes to the next that loses its right in the same moment."""
 
 
-@plant(Core, "replay")
+@plant(Operating, "replay")
 def replayed_twice(real: Broken, core: Core, dead: Any, reason: str, now: Any) -> int:
     """Two operators who replay the same letter at once both get it."""
     count: int = real(core, dead, reason, now)

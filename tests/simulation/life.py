@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from router.core import core as heart
+from router.core import delivering, spill, state, supply
 from router.core import queue as lanes
-from router.core import spill, supply
 from tests.simulation import lines, scene
 from tests.simulation.plan import Plan
 from tests.simulation.promise import Violation
@@ -31,9 +31,9 @@ def small_world() -> Iterator[None]:
     small = (
         (lanes, "PASSED_OVER_MAX", lines.PASSED_OVER_MAX),
         (lanes, "EMERGENCIES_MAX", lines.EMERGENCIES_MAX),
-        (heart, "DELIVER_LENGTH_MAX", 3),
+        (delivering, "DELIVER_LENGTH_MAX", 3),
         (heart, "FILE_STEP", 5),
-        (heart, "STALE_TIMERS_MIN", 8),
+        (state, "STALE_TIMERS_MIN", 8),
         (lanes, "MIB", scene.MIB),
         (supply, "SUPPLY_MIN", 3),
         (supply, "HUNGER", 1),

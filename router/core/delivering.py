@@ -1,0 +1,63 @@
+"""Delivering: what is ready goes to consumers with credit."""
+
+from typing import Final
+
+import msgspec
+
+from proto import frames
+from proto.errors import Code
+from router.core import supply
+from router.core.delivery import Delivery
+from router.core.queue import Holding, Queue
+from router.core.session import Session
+from router.core.state import CoreState, Now
+
+DELIVER_LENGTH_MAX: Final = 512
+DELIVER_BYTES_MAX: Final = 1024 * 1024
+
+
+class Delivering(CoreState):
+    """CREDIT and DELIVER."""
+
+    def _credit(self, session: Session, destination: str, window: int, now: Now) -> None:
+        queue = self.queues.get(destination)
+        if queue is None:
+            sentence = "no such destination"
+            return self._error(session.peer, Code.UNKNOWN_DESTINATION, sentence, "CREDIT")
+        if not session.rights.consume.match(destination):
+            sentence = f"{session.name} may not consume {destination}"
+            return self._error(session.peer, Code.NOT_PERMITTED, sentence, "CREDIT")
+        holding = session.holdings.get(destination)
+        if holding is None:
+            holding = session.holdings[destination] = Holding(session, queue)
+            queue.holdings.append(holding)
+        holding.window = window
+        self._dispatch(queue, now)
+        return None
+
+    def _dispatch(self, queue: Queue, now: Now) -> None:
+        for holding, deliveries in queue.take():
+            self.counters["delivered"] += len(deliveries)
+            self._send_deliveries(holding, deliveries, now.wall_ms)
+        if queue.spill.total:
+            self.out.batch.loads += supply.wanted(queue)
+
+    def _send_deliveries(self, holding: Holding, deliveries: list[Delivery], wall_ms: int) -> None:
+        group: list[frames.DeliveredRaw] = []
+        size = 0
+        for delivery in deliveries:
+            raw = delivery.raw
+            delivery.delivered_at = wall_ms
+            group.append(frames.DeliveredRaw(delivery.id, delivery.attempts, msgspec.Raw(raw)))
+            size += len(raw)
+            if len(group) >= DELIVER_LENGTH_MAX or size >= DELIVER_BYTES_MAX:
+                self._send_group(holding, group)
+                group, size = [], 0
+            if self.observed:
+                self._observe_delivery("delivered", delivery, None)
+        if group:
+            self._send_group(holding, group)
+
+    def _send_group(self, holding: Holding, group: list[frames.DeliveredRaw]) -> None:
+        payload = frames.DeliverRaw(holding.queue.name, group)
+        self._send(holding.session.peer, frames.DELIVER, payload)

@@ -1,0 +1,129 @@
+"""Publishing: each message is put into the gathering batch, or refused by name."""
+
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from proto import frames
+from proto.errors import TEMPORARY, Code
+from proto.message import TYPE_GRAMMAR, Message, decode_message
+from router.core import supply
+from router.core.delivery import OVERHEAD_BYTES, Delivery
+from router.core.output import Batch
+from router.core.session import Session, Target
+from router.core.state import CoreState, Now, Refusal
+
+TEMPORARY_RETRY_MS: Final = 1_000
+ROUTED_MAX: Final = 10_000
+Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
+
+
+class Publishing(CoreState):
+    """PUBLISH, and REFUSED."""
+
+    def _publish(
+        self, session: Session, number: int, messages: list[msgspec.Raw], now: Now
+    ) -> None:
+        refusals: list[frames.Refusal] = []
+        held: Held = {}
+        batch = self.out.batch
+        for index, raw in enumerate(messages):
+            refusal = self._accept(session, raw, batch, held, now)
+            if refusal is not None:
+                code, sentence = refusal
+                retry = TEMPORARY_RETRY_MS if code in TEMPORARY else None
+                refusals.append(frames.Refusal(index, code, sentence, retry))
+        session.published += len(messages) - len(refusals)
+        if refusals:
+            self.counters["refused"] += len(refusals)
+            self._send(session.peer, frames.REFUSED, frames.RefusedBatch(number, refusals))
+            for refused in refusals:
+                self._observe("refused", {"source": session.name, "code": refused.code})
+        if len(refusals) < len(messages):
+            batch.accepts.append((session.peer, number))
+
+    def _accept(
+        self, session: Session, raw: msgspec.Raw, batch: Batch, held: Held, now: Now
+    ) -> Refusal | None:
+        """Put one message into the batch, or return the code and sentence of its refusal.
+
+        One that is to come again is noted in `held`: what follows it of its subject would overtake
+        it, and is refused with it.
+        """
+        try:
+            message = decode_message(raw)
+        except RecursionError:
+            return Code.BAD_MESSAGE, "nested too deeply"
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            is_text = isinstance(error, msgspec.DecodeError)
+            return Code.BAD_MESSAGE, str(error) if is_text else "text is not UTF-8"
+        priority = message.priority
+        target = session.routed.get((message.type, priority))
+        if target is None:
+            target = self._route(session, message.type, priority)
+        source = message.source
+        if source != session.name and not session.rights.may_relay(source, self.bus):
+            return Code.SOURCE_MISMATCH, "the source is not the name of this session"
+        refusal = target.refusal or self._check_limits(message, target, now)
+        if refusal := refusal or held.get(message.subject):
+            if message.subject and refusal[0] in TEMPORARY:
+                held[message.subject] = refusal
+            return refusal
+        n = self._next_n
+        self._next_n = n + 1
+        id = self._next_delivery
+        self._next_delivery = id + len(target.queues)
+        data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
+        batch.messages.append(
+            (n, source, message.id, message.subject, wall_ms, id, target.names,
+             crc32(data), data)
+        )  # fmt: skip
+        for queue in target.queues:
+            queue.open += 1
+            crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
+            if crowded or queue.spill.total or queue.aside:
+                row = (queue.name, priority, id, n, supply.hash_of(message.subject))
+                if supply.spill(queue, message.subject, row):
+                    batch.spilled.append(row)
+                    id += 1
+                    continue
+            queue.resident_bytes[priority] += len(data) + OVERHEAD_BYTES
+            batch.fresh.append(
+                Delivery(
+                    id, n, queue, message.subject, priority, data, wall_ms, due, message.expires
+                )
+            )
+            id += 1
+        return None
+
+    def _route(self, session: Session, type: str, priority: int) -> Target:
+        names = self._routes.find(session.name, type, priority)
+        if not TYPE_GRAMMAR.fullmatch(type):
+            target = Target((), refusal=(Code.BAD_MESSAGE, "the type is not dotted words"))
+        elif not session.rights.publish.match(type):
+            refusal = (Code.NOT_PERMITTED, f"{session.name} may not publish this type")
+            target = Target((), refusal=refusal)
+        elif not names:
+            refusal = (Code.NO_ROUTE, "no route takes this type from this source")
+            target = Target((), refusal=refusal)
+        else:
+            own = self._routes.body_bytes_max(session.name, type, priority)
+            limit = self.body_bytes_max if own is None else min(own, self.body_bytes_max)
+            queues = tuple(self.queues[name] for name in names)
+            target = Target(queues, " ".join(names), None, limit)
+        if len(session.routed) < ROUTED_MAX:  # a peer may invent types without end
+            session.routed[type, priority] = target
+        return target
+
+    def _check_limits(self, message: Message, target: Target, now: Now) -> Refusal | None:
+        if len(message.body) > target.body_bytes_max:
+            return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
+        if message.expires is not None and message.expires <= now.wall_ms:
+            return Code.EXPIRED, "its time was over when it came"
+        if self.store_full:
+            return Code.STORE_FULL, "the router's disk is almost full"
+        for queue in target.queues:
+            if queue.open >= queue.settings.open_max:
+                return Code.QUEUE_FULL, f"{queue.open} deliveries to {queue.name} are open"
+        return None

@@ -1,0 +1,110 @@
+"""What the parts of the core share: its state, the way out, and its timers."""
+
+from random import Random
+from typing import Final, NamedTuple
+
+from proto import frames
+from router.core.delivery import Delivery
+from router.core.output import Batch, Output
+from router.core.permission import Rights
+from router.core.questions import Questions
+from router.core.queue import Queue
+from router.core.routing import Routes
+from router.core.session import Session
+from router.core.timers import Kind, Timers
+from router.settings import Destination, Settings
+
+STALE_TIMERS_MIN: Final = 4096
+FRONTIER_LAG_MAX: Final = 50_000
+Refusal = tuple[str, str]  # code and sentence
+
+
+class Now(NamedTuple):
+    """The time: `wall_ms` since 1970 UTC for what is stored, `mono_ms` for what is waited for."""
+
+    wall_ms: int
+    mono_ms: int
+
+
+class CoreState:
+    """The state; what the verbs do to it is told in the modules that stand on this one."""
+
+    settings: Settings
+    body_bytes_max: int
+    _routes: Routes
+    _rights: dict[str, Rights]
+
+    def __init__(self, bus: str, epoch: int, random: Random) -> None:
+        """`bus` names the store, `epoch` counts the router's starts on it."""
+        self.bus = bus
+        self.epoch = epoch
+        self.out = Output()
+        self.sessions: dict[bytes, Session] = {}
+        self.left: dict[str, int] = {}  # name -> ms UTC of the newest end of a session of it
+        self.queues: dict[str, Queue] = {}
+        self.open: dict[int, Delivery] = {}  # without those in the backlog, in order of acceptance
+        self.backlog: dict[int, Delivery] = {}
+        self.names: dict[bytes, str] = {}  # public key -> name
+        self.store_full = False
+        self.frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
+        self.observed = False
+        self.counters = dict.fromkeys(
+            ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
+             "expired", "replayed", "dropped", "late_replies"), 0,
+        )  # fmt: skip
+        self._writing: list[Batch] = []  # taken, and not yet known to be on disk
+        self._recalled: set[int] = set()  # dead letters replayed or dropped, not yet on disk
+        self._random = random
+        self._next_n = 1
+        self._next_delivery = 1
+        self._timers = Timers()
+        self._questions = Questions()
+
+    def add_queue(self, name: str, destination: Destination) -> Queue:
+        """Make a destination known."""
+        queue = self.queues[name] = Queue(name, destination)
+        return queue
+
+    def queue_of(self, name: str) -> Queue:
+        """Return a queue; one whose destination was taken out of the configuration is kept."""
+        return self.queues.get(name) or self.add_queue(name, Destination())
+
+    def find(self, id: int) -> Delivery | None:
+        """Return an open delivery that is in memory."""
+        return self.open.get(id) or self.backlog.get(id)
+
+    # -- timers -----------------------------------------------------------------------------------
+
+    def _set_expiry(self, delivery: Delivery, now: Now) -> None:
+        """See to it that a delivery with an end to its time has a timer, and one only."""
+        if delivery.expires is not None and not delivery.timed:
+            delivery.timed = True
+            self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
+
+    def _set_timer(self, after_ms: int, kind: Kind, id: int, now: Now) -> None:
+        self._timers.set(now.mono_ms + after_ms, kind, id)
+        live = len(self.open) + len(self.backlog) + len(self._questions)
+        if len(self._timers) > 4 * live + STALE_TIMERS_MIN:
+            self._timers.keep(self._is_live)
+
+    def _is_live(self, kind: Kind, id: int) -> bool:
+        return id in self._questions if kind == "answer" else self.find(id) is not None
+
+    # -- output -----------------------------------------------------------------------------------
+
+    def _send(self, peer: bytes, verb: bytes, payload: object) -> None:
+        self.out.sends.append((peer, [verb, frames.encode(payload)]))
+
+    def _error(self, peer: bytes, code: str, sentence: str, verb: str = "") -> None:
+        self._send(peer, frames.ERROR, frames.Error(code, sentence, verb))
+
+    def _observe(self, topic: str, event: dict[str, object]) -> None:
+        if self.observed:
+            self.out.events.append((topic, event))
+
+    def _observe_delivery(self, topic: str, delivery: Delivery, note: str | None) -> None:
+        event: dict[str, object] = {
+            "delivery": delivery.id, "destination": delivery.queue.name,
+            "subject": delivery.subject, "attempt": delivery.attempts, "note": note,
+        }  # fmt: skip
+        self._observe(topic, event)
