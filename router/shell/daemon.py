@@ -33,6 +33,7 @@ from proto.wording import set_language, text
 from router.config import ConfigError, LoadedSettings, load
 from router.core.core import Core, Now
 from router.core.delivery import State
+from router.core.generations import Generations
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
 from router.shell.ballast import Ballast
@@ -162,11 +163,12 @@ class Daemon:
     async def _open_store(self, store: Store) -> None:
         self.writer = Writer(store, self._written)
         try:
-            self._opened = opened = await self.writer.query(lambda s: s.open())
+            self._opened = opened = await self.writer.query(lambda s: s.open(now_ms()))
         except StoreError as error:
             raise _untrusted(error) from None
         self._cleanup.push_async_callback(self.writer.close)
         self.core = Core(self.settings, opened.bus, opened.epoch, random.Random())
+        self.core.generations = Generations(opened.generations)
         self.partners = Partners(self.core)
         for destination, totals in opened.totals.items():
             self.core.queue_of(destination).totals.update(totals)

@@ -19,13 +19,19 @@ class Opened(NamedTuple):
     next_delivery: int
     totals: dict[str, dict[str, int]]  # destination -> accepted/settled/dead/... -> count
     holds: dict[str, str]  # destination -> why it is held back
+    generations: tuple[tuple[int, str], ...]  # first delivery number, word; in order
 
 
 class Store(Protocol):
     """One transaction per batch, one sync per transaction. Used from one thread only."""
 
-    def open(self) -> Opened:
-        """Recover, make the new epoch durable, and only then return. Raises StoreError."""
+    def open(self, epoch_min: int = 0, generation: str = "") -> Opened:
+        """Recover, make a new epoch and a new generation durable, and only then return.
+
+        The epoch is above the last one and at least `epoch_min`: the milliseconds of the clock make
+        it grow over a journal that was put back from a copy, too. `generation` is a word that no
+        start has had; "" lets the store draw one. Raises StoreError.
+        """
 
     def filed(self) -> Iterator[Filed]:
         """Yield the backlog by destination, lane and delivery, run by run."""

@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 from router.core.delivery import State
+from router.core.generations import Generations
 from router.core.output import Batch, Load, OpenDelivery
 from router.store.contract import Opened, Store, StoreError
 
@@ -42,6 +43,8 @@ class Ledger:
         self.holds: dict[str, str] = {}
         self.totals: dict[tuple[str, str], int] = {}
         self.known: dict[tuple[str, str], int] = {}
+        self.word = ""  # the generation that numbers now
+        self.words: dict[int, str] = {}  # delivery -> its generation
         self.watched: tuple[str, ...] | None = None  # subjects; None is all
         self.newest_n = 0
         self.newest_delivery = 0
@@ -65,6 +68,7 @@ class Ledger:
             self.newest_n = n
             for delivery, destination in enumerate(destinations.split(" "), first):
                 self.open[delivery] = (n, destination)
+                self.words[delivery] = self.word
                 self._count(destination, "accepted")
                 self.newest_delivery = delivery
         for end in batch.outcomes:
@@ -146,7 +150,8 @@ class Ledger:
         tried = self.attempts.get(delivery)
         attempts, due = (tried[-1][1], tried[-1][5]) if tried else (0, None)
         filed = self.filed.get(delivery), self.hashes.get(delivery)
-        return delivery, n, destination, row[4], row[8], attempts, due, *filed
+        word = self.words[delivery]
+        return delivery, n, destination, row[4], row[8], attempts, due, *filed, word
 
     def _dead_row(self, end: tuple[Any, ...]) -> tuple[Any, ...]:
         delivery, n, destination, _, attempts, _, ended_at, note = end
@@ -217,9 +222,10 @@ def ask(store: Store, opened: Opened, subjects: Iterable[str]) -> Holding:
     hashes: dict[int, int] = {}
     for run in store.filed():
         hashes.update(zip(run.deliveries, run.hashes, strict=True))
+    generations = Generations(opened.generations)
     rows = [
         (d.delivery, d.n, d.destination, d.accepted_at, d.raw, d.attempts, d.due, d.filed,
-         hashes.get(d.delivery))
+         hashes.get(d.delivery), generations.of(d.delivery))
         for d in open_deliveries(store)
     ]  # fmt: skip
     return Holding(
