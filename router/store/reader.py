@@ -22,6 +22,8 @@ NUMBER_LENGTH_MAX: Final = 256
 SEGMENT: Final = 1024  # messages whose subjects are indexed together
 SEGMENT_OF: Final = f"(({{}}) - 1) / {SEGMENT}"
 DEAD: Final = int(State.DEAD)
+CAME: Final = "seq, at, attempt"  # the order in which attempts came; the oldest have no seq
+_Latest = tuple[int, int | None, int | None]  # attempt, due, replayed at
 
 
 class Reader:
@@ -84,8 +86,8 @@ class Reader:
                     end = next(ended, None)
                 if end != id and id not in filed:
                     self._check(n, checksum, raw)
-                    tried = attempts.get(id, (0, None))
-                    yield OpenDelivery(id, n, destination, accepted_at, raw, *tried)
+                    row = OpenDelivery(id, n, destination, accepted_at, raw)
+                    yield _tried(row, attempts[id]) if id in attempts else row
 
     def load(self, load: Load) -> list[OpenDelivery]:
         """See Store.load."""
@@ -120,12 +122,7 @@ class Reader:
         tried = self._attempts("delivery in (select value from json_each(?))", (f"[{ids}]",))
         if not tried:
             return found
-        return [
-            replace(row, attempts=tried[row.delivery][0], due=tried[row.delivery][1])
-            if row.delivery in tried
-            else row
-            for row in found
-        ]
+        return [_tried(row, tried[row.delivery]) if row.delivery in tried else row for row in found]
 
     def _open_deliveries(self) -> Iterator[tuple[int, str]]:
         """Yield number and destination of everything that is open."""
@@ -135,15 +132,19 @@ class Reader:
         for row in self.recent():
             yield row.delivery, row.destination
 
-    def _attempts(
-        self, which: str, values: tuple[object, ...] = ()
-    ) -> dict[int, tuple[int, int | None]]:
-        """Return the number and the due time of the latest attempt of each delivery tried."""
-        order = "order by delivery, at, attempt"
+    def _attempts(self, which: str, values: tuple[object, ...] = ()) -> dict[int, _Latest]:
+        """Return of each delivery tried the number and the due time of its latest attempt, and when
+        it was replayed: its age counts from then."""
         rows = self._rows(
-            f"select delivery, attempt, due from attempt where {which} {order}", values
+            "select delivery, attempt, due, at, outcome = 'replayed' from attempt"
+            f" where {which} order by delivery, {CAME}",
+            values,
         )
-        return {delivery: (attempt, due) for delivery, attempt, due in rows}
+        found: dict[int, _Latest] = {}
+        for delivery, attempt, due, at, is_replay in rows:
+            since = at if is_replay else found[delivery][2] if delivery in found else None
+            found[delivery] = attempt, due, since
+        return found
 
     def _check(self, n: int, checksum: int | None, raw: bytes) -> None:
         if checksum is None or crc32(raw) != checksum:
@@ -196,7 +197,7 @@ class Reader:
         )
         fate |= dict(zip(columns, next(ends, (None, 0, None, None, None)), strict=True))
         attempts = self._rows(
-            "select at, outcome, note, due from attempt where delivery = ? order by at, attempt",
+            f"select at, outcome, note, due from attempt where delivery = ? order by {CAME}",
             (delivery,),
         )
         keys = ("at", "outcome", "note", "due")
@@ -236,6 +237,13 @@ class Reader:
 
     def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
         return next(self._rows(sql, values))[0]
+
+
+def _tried(row: OpenDelivery, latest: _Latest) -> OpenDelivery:
+    attempt, due, since = latest
+    return replace(
+        row, attempts=attempt, due=due, accepted_at=row.accepted_at if since is None else since
+    )
 
 
 def numbers_of(raw: bytes) -> str:

@@ -149,9 +149,11 @@ class Ledger:
         row = self.messages[n]
         tried = self.attempts.get(delivery)
         attempts, due = (tried[-1][1], tried[-1][5]) if tried else (0, None)
+        replayed = [at for _, _, at, word, *_ in tried or () if word == "replayed"]
+        since = replayed[-1] if replayed else row[4]
         filed = self.filed.get(delivery), self.hashes.get(delivery)
         word = self.words[delivery]
-        return delivery, n, destination, row[4], row[8], attempts, due, *filed, word
+        return delivery, n, destination, since, row[8], attempts, due, *filed, word
 
     def _dead_row(self, end: tuple[Any, ...]) -> tuple[Any, ...]:
         delivery, n, destination, _, attempts, _, ended_at, note = end

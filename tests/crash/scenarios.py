@@ -100,7 +100,8 @@ def retry(stage: Stage, batch: Batch, count: int) -> None:
         number = len(tried) + 1
         due = random.choice((None, AT + 60_000 + number))
         word = random.choice(("retry", "vanished"))
-        batch.attempts.append((delivery, number, AT + 1000 * number, word, "HTTP 503", due))
+        at = AT + 1000 * number - random.choice((0, 0, 3_600_000))  # the clock may be set back
+        batch.attempts.append((delivery, number, at, word, "HTTP 503", due))
 
 
 def put_behind(stage: Stage, batch: Batch, count: int) -> None:
