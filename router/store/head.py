@@ -15,7 +15,7 @@ HEAD_BYTES: Final = 4_096  # as much of a message as is read for its head
 BODY: Final = Message.__struct_fields__.index("body")
 FIELDS_MIN: Final = 5  # those without a default
 # MessagePack: the first byte of a scalar -> the format of its length, or how many bytes follow.
-_SIZES: Final = {
+_SIZES: Final[dict[int, str | int]] = {
     0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I",
     0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8,
     0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
@@ -68,7 +68,7 @@ def _end(data: bytes, at: int) -> int | None:
         if isinstance(kind, str):
             if at + _LENGTHS[kind] > len(data):
                 return None
-            length = _LENGTHS[kind] + unpack_from(kind, data, at)[0]
+            length = _LENGTHS[kind] + int(unpack_from(kind, data, at)[0])
         else:
             length = kind
     return at + length if at + length <= len(data) else None

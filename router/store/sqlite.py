@@ -27,8 +27,9 @@ import apsw
 from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import Opened, StoreError
+from router.store.history import HEAD, SEGMENT, SEGMENT_OF
 from router.store.pagecache import PageCache
-from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of, numbers_of
+from router.store.reader import Reader, count_of
 
 FILE: Final = "journal.db"
 SCHEMA_VERSION: Final = 3
@@ -138,7 +139,7 @@ class SqliteStore(Reader):
         db.execute("pragma synchronous=full")
         db.set_wal_hook(self._checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
-        db.create_scalar_function("numbers_of", _numbers_of, 1, deterministic=True)
+        db.create_scalar_function("numbers_of", self._numbers_of, 3)
         return db
 
     def _recover(self, epoch_min: int, generation: str) -> Opened:
@@ -331,7 +332,8 @@ class SqliteStore(Reader):
             f" select {SEGMENT_OF.format('n')}, subject, n from message"
             " where n > ?1 and n <= ?2 and subject <> ''"
             f" union select {SEGMENT_OF.format('n')}, value, n"
-            " from message, json_each(numbers_of(raw)) where n > ?1 and n <= ?2 order by 2, 3",
+            f" from message, json_each(numbers_of(n, {HEAD})) where n > ?1 and n <= ?2"
+            " order by 2, 3",
             (self._indexed_n, upto),
         )
         db.execute("update meta set value = ? where key = 'indexed_n'", (upto,))
@@ -370,8 +372,8 @@ class SqliteStore(Reader):
         db = self._db
         db.execute(
             f"delete from subject_message where segment = {SEGMENT_OF.format('?1')}"
-            " and subject in (select ?2 union select value from message, json_each(numbers_of(raw))"
-            " where message.n = ?1) and n = ?1",
+            " and subject in (select ?2 union select value"
+            f" from message, json_each(numbers_of(n, {HEAD})) where message.n = ?1) and n = ?1",
             (n, subject),
         )
         db.execute("delete from message where n = ?", (n,))
@@ -431,11 +433,6 @@ def _use_log(db: apsw.Connection) -> None:
     # When it cannot, SQLite says so in its answer only, and goes on without a log.
     if (mode := db.pragma("journal_mode", "wal")) != "wal":
         raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
-
-
-def _numbers_of(*values: object) -> str:
-    (raw,) = values
-    return numbers_of(raw) if isinstance(raw, bytes) else "[]"
 
 
 def _sync_folder(folder: Path) -> None:

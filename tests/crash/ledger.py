@@ -5,17 +5,18 @@ It knows the contract (`router/store/contract.py`) and nothing of how a store ke
 
 from collections.abc import Collection, Iterable
 from copy import copy
-from inspect import signature
 from typing import Any, NamedTuple
 
 from router.core.delivery import State
 from router.core.generations import Generations
 from router.core.output import Batch, Load, OpenDelivery
-from router.store.contract import Opened, Store, StoreError
+from router.store.contract import Opened, Store, StoreError, Which
+from router.store.head import HEAD_BYTES
 
 WORDS = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 DEAD = State.DEAD
 ROWS_MAX = 100_000
+BYTES_MAX = 2**40
 
 
 class Holding(NamedTuple):
@@ -162,10 +163,11 @@ class Ledger:
 
     def _history(self, subject: str) -> tuple[Any, ...]:
         return tuple(
-            (n, row[2], row[1], row[4], row[8], tuple(map(self._fate, _deliveries(row))))
+            (n, row[2], row[1], row[4], row[8][:HEAD_BYTES], len(row[8]),
+             tuple(map(self._fate, _deliveries(row))))
             for n, row in sorted(self.messages.items())
             if row[3] == subject
-        )
+        )  # fmt: skip
 
     def _fate(self, of: tuple[int, str]) -> tuple[Any, ...]:
         delivery, destination = of
@@ -245,22 +247,23 @@ def ask(store: Store, opened: Opened, subjects: Iterable[str]) -> Holding:
 
 
 def letters(store: Store, destination: str | None = None) -> list[OpenDelivery]:
-    """Return the dead letters, narrowed by nothing else, whatever else there is to narrow by."""
-    wanted = {"destination": destination, "limit": ROWS_MAX}
-    ask_for: Any = store.dead
-    found: list[OpenDelivery] = ask_for(
-        **{name: wanted.get(name) for name in signature(ask_for).parameters}
-    )
-    return found
+    """Return the dead letters, whole, as the steps of both directions find them."""
+    found = [one for step in store.dead_steps(Which(destination)) for one in step]
+    newest = [one for step in store.dead_steps(Which(destination), newest=True) for one in step]
+    if found != newest[::-1]:
+        raise StoreError("dead letters read otherwise the other way round")
+    return store.letters([one.delivery for one in found], BYTES_MAX)
 
 
 def traced(store: Store, subject: str) -> tuple[Any, ...]:
     """Return a subject's messages in the form of the ledger."""
-    messages: list[dict[str, Any]] = store.trace(subject, ROWS_MAX)
+    messages: list[dict[str, Any]] = [
+        one for step in store.trace_steps(subject, ROWS_MAX) for one in step
+    ]
     return tuple(
-        (one["n"], one["id"], one["source"], one["accepted_at"], one["raw"],
+        (one["n"], one["id"], one["source"], one["accepted_at"], one["head"], one["size"],
          tuple(_as_fate(delivery) for delivery in one["deliveries"]))
-        for one in messages
+        for one in messages[::-1]
     )  # fmt: skip
 
 
