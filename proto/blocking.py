@@ -134,18 +134,18 @@ class BlockingBusClient:
 
     def ack(self, delivery: frames.DeliveredMessage, note: str | None = None) -> None:
         """Settle: done; `note` is shown by `smpbus trace`."""
-        self._settle(frames.Settlement(delivery.delivery, frames.ACK, None, note))
+        self._settle(frames.ACK, delivery, None, note)
 
     def retry(
         self, delivery: frames.DeliveredMessage, reason: str, after_s: float | None = None
     ) -> None:
         """Settle: not now; again after `after_s` seconds or by the destination's policy."""
         after_ms = None if after_s is None else int(after_s * 1000)
-        self._settle(frames.Settlement(delivery.delivery, frames.RETRY, after_ms, reason[:300]))
+        self._settle(frames.RETRY, delivery, after_ms, reason[:300])
 
     def reject(self, delivery: frames.DeliveredMessage, reason: str) -> None:
         """Settle: never; the message becomes a dead letter."""
-        self._settle(frames.Settlement(delivery.delivery, frames.REJECT, None, reason[:300]))
+        self._settle(frames.REJECT, delivery, None, reason[:300])
 
     def report(self, report: object) -> None:
         """Tell operators how this process is: a `proto.report.PeerReport`, or JSON of its shape as
@@ -153,7 +153,10 @@ class BlockingBusClient:
         self._peer.report(report if isinstance(report, bytes) else encode_json(report))
         self._send_outbox()
 
-    def _settle(self, settlement: frames.Settlement) -> None:
+    def _settle(
+        self, outcome: int, of: frames.DeliveredMessage, after_ms: int | None, note: str | None
+    ) -> None:
+        settlement = frames.Settlement(of.delivery, outcome, after_ms, note, of.generation)
         self._peer.settle([settlement])
         self._send_outbox()
 

@@ -54,10 +54,19 @@ class Reject(Exception):
 class Delivery:
     """One message to be settled: `ack`, `retry` or `reject`, once."""
 
-    __slots__ = ("_consumer", "attempt", "id", "message", "settled")
+    __slots__ = ("_bus", "_consumer", "attempt", "generation", "id", "message", "settled")
 
-    def __init__(self, consumer: "Consumer", id: int, attempt: int, message: Message) -> None:
+    def __init__(
+        self,
+        consumer: "Consumer",
+        id: int,
+        attempt: int,
+        message: Message,
+        generation: str = "",
+    ) -> None:
         self._consumer = consumer
+        self._bus = consumer.client.bus
+        self.generation = generation
         self.id = id
         self.attempt = attempt
         self.message = message
@@ -65,23 +74,27 @@ class Delivery:
 
     @property
     def key(self) -> str:
-        """The idempotency key for the partner: the same at every attempt, for ever."""
-        return f"{self._consumer.client.bus}-{self.id}"
+        """The idempotency key for the partner: the same at every attempt, for ever, and never that
+        of another message, whatever old copy of its journal the router was started on."""
+        return frames.key_of(self._bus, self.id, self.generation)
 
     def ack(self, note: str | None = None) -> None:
         """Done. `note` (the partner's answer, no personal data) is shown by `smpbus trace`."""
-        self._consumer.settle(self, frames.Settlement(self.id, frames.ACK, None, note))
+        self._consumer.settle(self, self._settlement(frames.ACK, None, note))
 
     def retry(self, reason: str, after_s: float | None = None) -> None:
         """Not now: deliver again after `after_s` seconds, or by the destination's policy."""
         after_ms = None if after_s is None else int(after_s * 1000)
-        self._consumer.settle(
-            self, frames.Settlement(self.id, frames.RETRY, after_ms, reason[:300])
-        )
+        self._consumer.settle(self, self._settlement(frames.RETRY, after_ms, reason[:300]))
 
     def reject(self, reason: str) -> None:
         """Never: the message becomes a dead letter with this reason."""
-        self._consumer.settle(self, frames.Settlement(self.id, frames.REJECT, None, reason[:300]))
+        self._consumer.settle(self, self._settlement(frames.REJECT, None, reason[:300]))
+
+    def _settlement(
+        self, outcome: int, after_ms: int | None, note: str | None
+    ) -> frames.Settlement:
+        return frames.Settlement(self.id, outcome, after_ms, note, self.generation)
 
 
 class Consumer:
@@ -92,7 +105,7 @@ class Consumer:
         self.destination = destination
         self.credit = credit
         self._ready: deque[Delivery] = deque()
-        self._held: set[int] = set()
+        self._held: set[tuple[str, int]] = set()  # generation and id
         self._settlements: list[frames.Settlement] = []
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
@@ -133,7 +146,7 @@ class Consumer:
         if delivery.settled:
             raise RuntimeError("this delivery is settled already")
         delivery.settled = True
-        self._held.discard(delivery.id)
+        self._held.discard((delivery.generation, delivery.id))
         if not self._settlements:
             self.client.soon(self.flush)
         self._settlements.append(settlement)
@@ -148,15 +161,18 @@ class Consumer:
         """Take what the router delivered. What is still held from before a reconnect is skipped:
         its settlement, when it comes, counts for the new session too."""
         for item in deliveries:
-            if item.delivery not in self._held:
-                self._held.add(item.delivery)
-                self._ready.append(Delivery(self, item.delivery, item.attempt, item.message))
+            held = item.generation, item.delivery
+            if held not in self._held:
+                self._held.add(held)
+                self._ready.append(
+                    Delivery(self, item.delivery, item.attempt, item.message, item.generation)
+                )
         self._wake()
 
     def drop_unread(self) -> None:
         """Forget what nobody has looked at yet: the router will deliver it again."""
         for delivery in self._ready:
-            self._held.discard(delivery.id)
+            self._held.discard((delivery.generation, delivery.id))
         self._ready.clear()
 
     def fail(self) -> None:

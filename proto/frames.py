@@ -30,7 +30,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The router's answer: chosen version, the session's name, and the limits in force.
 
-    `bus` names the store for ever: `bus` and a delivery id together are the idempotency key.
+    `bus` names the store for ever: with a delivery's generation and id it is the idempotency key.
     `epoch` grows at each start of the router. Sizes are bytes, times milliseconds.
     """
 
@@ -87,11 +87,19 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class DeliveredMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One delivery: its stable id, the number of this attempt (from 1), the message."""
+    """One delivery: its stable id, the number of this attempt (from 1), the message, and the
+    generation of its id: which start of the router gave that, "" in journals of long ago."""
 
     delivery: int
     attempt: int
     message: Message
+    generation: str = ""
+
+
+def key_of(bus: str, delivery: int, generation: str) -> str:
+    """Return the idempotency key of a delivery: the same at every attempt, and never given twice,
+    whatever copy of its journal the router was started on."""
+    return f"{bus}-{generation}-{delivery}" if generation else f"{bus}-{delivery}"
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -107,6 +115,7 @@ class DeliveredRaw(msgspec.Struct, frozen=True, array_like=True, gc=False):
     delivery: int
     attempt: int
     message: msgspec.Raw
+    generation: str = ""
 
 
 class DeliverRaw(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -125,13 +134,14 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What became of one delivery: ACK, RETRY (after so many milliseconds) or REJECT.
 
     `note` is the partner's answer or the reason, in a few words without personal data; it is shown
-    by `smpbus trace`.
+    by `smpbus trace`. `generation` is the delivery's own; None when the peer does not know of it.
     """
 
     delivery: Ordinal
     outcome: Annotated[int, msgspec.Meta(ge=0, le=2)] = ACK
     after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     note: Annotated[str, msgspec.Meta(max_length=300)] | None = None
+    generation: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):

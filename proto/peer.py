@@ -163,7 +163,9 @@ class Peer:
                 # would stay with this session for as long as that lives.
                 self.settle(
                     [
-                        frames.Settlement(one.delivery, frames.RETRY, 0, "consumer closed")
+                        frames.Settlement(
+                            one.delivery, frames.RETRY, 0, "consumer closed", one.generation
+                        )
                         for one in deliveries
                     ]
                 )

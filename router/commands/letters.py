@@ -53,11 +53,13 @@ def _filter(chosen: dict[str, Any]) -> dict[str, Any]:
 @common
 @machine
 def list_letters(path: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Print a row per dead letter, the oldest first."""
-    letters = ask(path, "dead", **_filter(chosen))["letters"]
+    """Print a row per dead letter: the newest ones, in order, and how many more there are."""
+    found = ask(path, "dead", **_filter(chosen))
     if as_json:
-        return echo_json(letters)
-    _print(letters)
+        echo_json(found["letters"])
+    else:
+        _print(found)
+    _tell_rest(found)
 
 
 @click.command(help=text("help.dead_replay"))
@@ -91,12 +93,13 @@ def _change(
     if not wanted.keys() & {"deliveries", "destination"}:
         raise click.UsageError(text("cli.dead_which"))
     if dry_run:
-        letters = ask(path, "dead", **wanted)["letters"]
+        found = ask(path, "dead", **wanted)
         if as_json:
-            echo_json(letters)
+            echo_json(found["letters"])
             return None
-        _print(letters)
-        click.echo(text("cli.dead_dry_run", count=len(letters)), err=True)
+        _print(found)
+        _tell_rest(found)
+        click.echo(text("cli.dead_dry_run", count=len(found["letters"])), err=True)
         return None
     result = ask(path, what, reason=reason, **wanted)
     count = result["replayed" if what == "replay" else "dropped"]
@@ -104,12 +107,24 @@ def _change(
         echo_json(result)
     else:
         click.echo(text(f"cli.dead_{what}", count=count), err=True)
+        _tell_rest(result)
     return None if count else EX_REFUSED
 
 
-def _print(letters: list[dict[str, Any]]) -> None:
+def _tell_rest(result: dict[str, Any]) -> None:
+    """Say what an answer leaves out: a list that is cut must not look whole."""
+    if not result.get("all_looked_at", True):
+        click.echo(text("cli.dead_not_all", count=result.get("more", 0)), err=True)
+    elif result.get("more"):
+        click.echo(text("cli.dead_more", count=result["more"]), err=True)
+
+
+def _print(found: dict[str, Any]) -> None:
+    letters = found["letters"]
     if not letters:
-        return click.echo(text("cli.dead_none"), err=True)
+        if found.get("all_looked_at", True):
+            click.echo(text("cli.dead_none"), err=True)
+        return None
     columns = ("delivery", "destination", "subject", "type", "died", "attempts", "reason")
     rows = [
         [

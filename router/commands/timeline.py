@@ -42,6 +42,8 @@ def trace(subject: str, path: Path | None, as_json: bool) -> None:
         if result["others"]:
             others = ", ".join(result["others"])
             click.echo(styled(text("cli.trace_others", number=subject, others=others), fg="yellow"))
+        if result.get("earlier"):
+            click.echo(styled(text("cli.trace_earlier", count=result["earlier"]), fg="yellow"))
         start = min(message["time"] for message in messages)
         for message in messages:
             _print_message(message, start)

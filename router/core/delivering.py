@@ -48,7 +48,8 @@ class Delivering(CoreState):
         for delivery in deliveries:
             raw = delivery.raw
             delivery.delivered_at = wall_ms
-            group.append(frames.DeliveredRaw(delivery.id, delivery.attempts, msgspec.Raw(raw)))
+            id, word = delivery.id, self.generations.of(delivery.id)
+            group.append(frames.DeliveredRaw(id, delivery.attempts, msgspec.Raw(raw), word))
             size += len(raw)
             if len(group) >= DELIVER_LENGTH_MAX or size >= DELIVER_BYTES_MAX:
                 self._send_group(holding, group)

@@ -33,7 +33,7 @@ class Settling(Delivering):
         foreign = 0
         for settlement in settlements:
             delivery = self.open.get(settlement.delivery) or self.backlog.get(settlement.delivery)
-            if delivery is None:
+            if delivery is None or not self.generations.gave(delivery.id, settlement.generation):
                 continue  # settled before: a repeat does no harm
             queue = delivery.queue
             holder = delivery.holder
@@ -64,6 +64,8 @@ class Settling(Delivering):
         return (
             settlement.outcome == frames.ACK
             and delivery.state in (READY, RETRYING)
+            # What nobody was given since it came cannot have had its effect.
+            and (delivery.attempts > 0 or delivery.id < self.generations.newest_first)
             and session.rights.consume.match(delivery.queue.name)
         )
 

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from proto import frames
 from router.core.delivery import Delivery
+from router.core.generations import Generations
 from router.core.output import Batch, Output
 from router.core.permission import Rights
 from router.core.questions import Questions
@@ -38,6 +39,7 @@ class CoreState:
         """`bus` names the store, `epoch` counts the router's starts on it."""
         self.bus = bus
         self.epoch = epoch
+        self.generations = Generations()
         self.out = Output()
         self.sessions: dict[bytes, Session] = {}
         self.left: dict[str, int] = {}  # name -> ms UTC of the newest end of a session of it

@@ -15,7 +15,6 @@ import random
 import signal
 import sys
 import time
-from functools import partial
 from typing import Any, Final
 
 import uvloop
@@ -27,12 +26,13 @@ from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from proto.keys import KeyFileError, KeyPair
 from proto.logs import configure_logs
-from proto.message import Message, decode_message, now_ms
+from proto.message import now_ms
 from proto.notify import notify
 from proto.wording import set_language, text
 from router.config import ConfigError, LoadedSettings, load
 from router.core.core import Core, Now
 from router.core.delivery import State
+from router.core.generations import Generations
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
 from router.shell.ballast import Ballast
@@ -46,6 +46,7 @@ from router.shell.partners import Partners
 from router.shell.socket import bind, open_router, self_test
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
+from router.store.head import head_of
 from router.store.sqlite import SqliteStore
 
 BURST_S: Final = 0.002
@@ -162,11 +163,12 @@ class Daemon:
     async def _open_store(self, store: Store) -> None:
         self.writer = Writer(store, self._written)
         try:
-            self._opened = opened = await self.writer.query(lambda s: s.open())
+            self._opened = opened = await self.writer.query(lambda s: s.open(now_ms()))
         except StoreError as error:
             raise _untrusted(error) from None
         self._cleanup.push_async_callback(self.writer.close)
         self.core = Core(self.settings, opened.bus, opened.epoch, random.Random())
+        self.core.generations = Generations(opened.generations)
         self.partners = Partners(self.core)
         for destination, totals in opened.totals.items():
             self.core.queue_of(destination).totals.update(totals)
@@ -460,22 +462,33 @@ class Daemon:
         if not isinstance(subject, str) or not subject:
             raise OpsError("bad_request", "trace needs a subject")
         await self.commit()  # what was settled a moment ago belongs to the story
-        messages = await self.writer.query(partial(_story, subject=subject))
+        hops, more = await self._story(subject)
         others: list[str] = []
-        if not messages:  # a number by which another system knows it?
-            found = await self.writer.query(partial(_found_by, number=subject))
+        if not hops:  # a number by which another system knows it?
+            number = subject
+            search = self.writer.search(lambda store: store.subject_steps(number, FOUND_LIMIT))
+            found = [one async for step in search for one in step]
             subject, *others = found or [subject]
-            messages = await self.writer.query(partial(_story, subject=subject))
-        hops = [self._hop(message) for message in messages]
-        return {"subject": subject, "others": others, "messages": hops}
+            hops, more = await self._story(subject)
+        return {"subject": subject, "others": others, "messages": hops, "earlier": more}
+
+    async def _story(self, subject: str) -> tuple[list[dict[str, Any]], int]:
+        """Return the newest messages of a subject, in order, and how many earlier ones it has."""
+        search = self.writer.search(lambda store: store.trace_steps(subject, TRACE_LIMIT))
+        hops: list[dict[str, Any]] = []
+        more = 0
+        async for step in search:
+            told = [row for row in step if "id" in row]
+            hops += [self._hop(row) for row in told]
+            more += len(step) - len(told)
+        return hops[::-1], more
 
     def _hop(self, row: dict[str, Any]) -> dict[str, Any]:
-        message: Message = decode_message(row.pop("raw"))
+        message, row["size"] = head_of(row.pop("head"), row["size"])
         row["type"] = message.type
         row["priority"] = message.priority
         row["time"] = message.time
         row["correlation_id"] = message.correlation_id
-        row["size"] = len(message.body)
         for delivery in row["deliveries"]:
             state = delivery["state"]
             delivery["settled_at"] = delivery.pop("ended_at")
@@ -543,14 +556,6 @@ _OPEN_WORDS: Final = {
     State.IN_FLIGHT: "in_flight",
     State.RETRYING: "retrying",
 }
-
-
-def _story(store: Store, subject: str) -> list[dict[str, Any]]:
-    return store.trace(subject, TRACE_LIMIT)
-
-
-def _found_by(store: Store, number: str) -> list[str]:
-    return store.subjects_of(number, FOUND_LIMIT)
 
 
 def _untrusted(error: StoreError) -> StartError:

@@ -4,20 +4,26 @@ Every change is on disk before it is answered, with the operator's reason beside
 """
 
 import asyncio
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from proto.message import decode_message
 from proto.wording import text
 from router.core.output import OpenDelivery
+from router.core.queue import PRIORITIES
 from router.shell.ops import Command, OpsError
+from router.store.contract import Letter, Store, Which
+from router.store.head import head_of
 
 if TYPE_CHECKING:
     from router.shell.daemon import Daemon
 
 DEAD_MAX: Final = 1000
-LOOKED_AT_MAX: Final = 10_000  # letters whose type is looked at for one request
+SEARCH_S: Final = 3.0  # for one request: after that it is told that not all were looked at
+REPLAY_BYTES: Final = 4 * 1024 * 1024  # read at once
+REPLAY_SHARE: Final = 4  # times its memory is what a queue may hold of replayed letters
 REASON_LENGTH_MAX: Final = 200
 
 
@@ -50,36 +56,68 @@ class Operator:
         }
 
     async def _dead(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"letters": [_letter(row) for row in await self._find(request)]}
+        """The newest letters, in order, and how many earlier ones there are."""
+        found, rest = await self._find(request, newest=True)
+        return {"letters": [_letter(one) for one in found[::-1]], **rest}
 
     async def _replay(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As many as fit into the memory of their queues: who asks again when those are delivered
+        gets the rest replayed, in order."""
         reason = _reason_of(request)
+        core, replayed, passed_over = self._daemon.core, 0, 0
         async with self._changing:
-            found = await self._find(request)
-            count = self._daemon.core.replay(found, reason, self._daemon.now())
-            await self._daemon.commit()
-        return {"replayed": count, "passed_over": len(found) - count}
+            found, rest = await self._find(request)
+            ids = [letter.delivery for letter in found]
+            while ids:
+                whole = partial(_whole, deliveries=ids)
+                rows = await self._daemon.writer.query(whole)
+                if rows and not self._has_room(rows[0].destination):
+                    rest["more"] = rest.get("more", 0) + len(ids)
+                    break
+                last = rows[-1].delivery if rows else ids[-1]
+                looked_at = sum(1 for id in ids if id <= last)
+                count = core.replay(rows, reason, self._daemon.now())
+                replayed, passed_over = replayed + count, passed_over + looked_at - count
+                ids = ids[looked_at:]
+                await self._daemon.commit()
+        return {"replayed": replayed, "passed_over": passed_over, **rest}
+
+    def _has_room(self, destination: str) -> bool:
+        queue = self._daemon.core.queues.get(destination)
+        if queue is None:
+            return True  # it will be passed over
+        return sum(queue.resident_bytes) < REPLAY_SHARE * PRIORITIES * queue.lane_bytes_max
 
     async def _drop(self, request: dict[str, Any]) -> dict[str, Any]:
         reason = _reason_of(request)
         async with self._changing:
-            found = await self._find(request)
+            found, rest = await self._find(request)
             letters = [(row.delivery, row.destination) for row in found]
             count = self._daemon.core.drop(letters, reason)
             await self._daemon.commit()
-        return {"dropped": count, "passed_over": len(found) - count}
+        return {"dropped": count, "passed_over": len(found) - count, **rest}
 
-    async def _find(self, request: dict[str, Any]) -> list[OpenDelivery]:
-        """Return the dead letters that a request names by delivery, destination, type, subject."""
+    async def _find(
+        self, request: dict[str, Any], newest: bool = False
+    ) -> tuple[list[Letter], dict[str, Any]]:
+        """Return the dead letters that a request names, up to its limit, and what the answer has to
+        say of the rest: `more` of them, `all_looked_at` when that is not so."""
         wanted = _wanted_of(request)
         await self._daemon.commit()  # one that died a moment ago counts
-        limit = DEAD_MAX if wanted.type is None else LOOKED_AT_MAX
-        found = await self._daemon.writer.query(
-            lambda store: store.dead(wanted.destination, wanted.subject, wanted.deliveries, limit)
-        )
-        if wanted.type is not None:
-            found = [row for row in found if decode_message(row.raw).type == wanted.type]
-        return found[: min(wanted.limit, DEAD_MAX)]
+        limit, more, until = min(wanted.limit, DEAD_MAX), 0, time.monotonic() + SEARCH_S
+        which = Which(wanted.destination, wanted.subject, wanted.type, wanted.deliveries)
+        search = self._daemon.writer.search(lambda store: store.dead_steps(which, newest))
+        found: list[Letter] = []
+        whole = True
+        async for step in search:
+            kept = step[: limit - len(found)]
+            found += kept
+            more += len(step) - len(kept)
+            if time.monotonic() > until:
+                whole = False
+                break
+        rest: dict[str, Any] = {"more": more} if more else {}
+        return found, rest if whole else {**rest, "all_looked_at": False}
 
     async def _hold(self, request: dict[str, Any]) -> dict[str, Any]:
         return await self._set_hold(request, _reason_of(request))
@@ -117,8 +155,12 @@ def _wanted_of(request: dict[str, Any]) -> Wanted:
         raise OpsError("bad_request", str(error)) from None
 
 
-def _letter(row: OpenDelivery) -> dict[str, Any]:
-    message = decode_message(row.raw)
+def _whole(store: Store, deliveries: list[int]) -> list[OpenDelivery]:
+    return store.letters(deliveries, REPLAY_BYTES)
+
+
+def _letter(row: Letter) -> dict[str, Any]:
+    message, body_bytes = head_of(row.head, row.size)
     return {
         "delivery": row.delivery,
         "destination": row.destination,
@@ -131,7 +173,7 @@ def _letter(row: OpenDelivery) -> dict[str, Any]:
         "died_at": row.ended_at,
         "attempts": row.attempts,
         "reason": row.note,
-        "size": len(message.body),
+        "size": body_bytes,
     }
 
 

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from proto.exits import EX_IOERR
@@ -62,6 +62,12 @@ class Writer:
 
         self._work.put(run)
         return answer
+
+    async def search(self, begin: Callable[[Store], Iterator[Result]]) -> AsyncIterator[Result]:
+        """Yield what each step of a search finds; batches are written between the steps."""
+        steps = await self.query(begin)
+        while (found := await self.query(lambda _: next(steps, None))) is not None:
+            yield found
 
     def stuck_s(self) -> float:
         """Return for how long the batch in hand has been in the store's hands."""

@@ -1,6 +1,6 @@
 """What the router asks of a store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from router.core.output import Batch, Filed, Load, OpenDelivery
@@ -19,13 +19,43 @@ class Opened(NamedTuple):
     next_delivery: int
     totals: dict[str, dict[str, int]]  # destination -> accepted/settled/dead/... -> count
     holds: dict[str, str]  # destination -> why it is held back
+    generations: tuple[tuple[int, str], ...]  # first delivery number, word; in order
+
+
+class Which(NamedTuple):
+    """Which dead letters; None does not narrow."""
+
+    destination: str | None = None
+    subject: str | None = None
+    type: str | None = None
+    deliveries: Sequence[int] | None = None
+
+
+class Letter(NamedTuple):
+    """A dead letter: `head` holds the first bytes of the message as it came over the wire, `size`
+    says how many there are (see `router.store.head`). Times are ms UTC; `note` says why."""
+
+    delivery: int
+    n: int
+    destination: str
+    accepted_at: int
+    head: bytes
+    size: int
+    attempts: int
+    ended_at: int
+    note: str | None
 
 
 class Store(Protocol):
     """One transaction per batch, one sync per transaction. Used from one thread only."""
 
-    def open(self) -> Opened:
-        """Recover, make the new epoch durable, and only then return. Raises StoreError."""
+    def open(self, epoch_min: int = 0, generation: str = "") -> Opened:
+        """Recover, make a new epoch and a new generation durable, and only then return.
+
+        The epoch is above the last one and at least `epoch_min`: the milliseconds of the clock make
+        it grow over a journal that was put back from a copy, too. `generation` is a word that no
+        start has had; "" lets the store draw one. Raises StoreError.
+        """
 
     def filed(self) -> Iterator[Filed]:
         """Yield the backlog by destination, lane and delivery, run by run."""
@@ -45,17 +75,24 @@ class Store(Protocol):
         Any exception means that the store's state is unknown: the process must end at once.
         """
 
-    def trace(self, subject: str, limit: int) -> list[dict[str, object]]:
-        """Return the messages of a subject with their deliveries, oldest first."""
+    # What operators ask goes by steps of some milliseconds: between two `next` the store may write.
 
-    def subjects_of(self, number: str, limit: int) -> list[str]:
-        """Return the subjects of messages that have `number` in their correlation_id, which may
-        hold several with spaces between; the one spoken of last is the first."""
+    def trace_steps(self, subject: str, limit: int) -> Iterator[list[dict[str, object]]]:
+        """Yield the messages of a subject with their deliveries, the newest first: `head` holds
+        their first bytes, `size` says how many there are. Beyond `limit` only `n` of each is told.
+        """
 
-    def dead(
-        self, destination: str | None, subject: str | None, deliveries: list[int] | None, limit: int
-    ) -> list[OpenDelivery]:
-        """Return dead letters, oldest first, narrowed by what is not None."""
+    def subject_steps(self, number: str, limit: int) -> Iterator[list[str]]:
+        """Yield up to `limit` subjects of messages that have `number` in their correlation_id,
+        which may hold several with spaces between; the one spoken of last is the first."""
+
+    def dead_steps(self, which: Which, newest: bool = False) -> Iterator[list[Letter]]:
+        """Yield dead letters without their bodies, by delivery, up or (`newest`) down. Raises
+        StoreError on corruption."""
+
+    def letters(self, deliveries: Sequence[int], bytes_max: int) -> list[OpenDelivery]:
+        """Return those of these that are dead, whole, by delivery, until `bytes_max` is reached;
+        one at least. Raises StoreError on corruption."""
 
     def verify(self) -> list[str]:
         """Look through the whole journal at rest; return a sentence per thing that is wrong."""

@@ -1,4 +1,4 @@
--- The journal, version 1. Times are ms since 1970 UTC.
+-- The journal, version 3. Times are ms since 1970 UTC.
 -- `raw` is the message as it came over the wire, stored once however many destinations it has.
 create table meta (key text primary key, value text not null) without rowid;
 
@@ -17,6 +17,10 @@ create table message (
 );
 -- The deduplication window: a repeated (source, id) is not inserted.
 create unique index message_id on message (source, id);
+
+-- Which start of the router gave a delivery its number: a word drawn at random for the numbers from
+-- `first_delivery` on. What came before the first of them has none.
+create table generation (first_delivery integer primary key, word text not null);
 
 -- How deliveries ended.
 create table outcome (
@@ -58,7 +62,8 @@ create table subject_message (
     primary key (segment, subject, n)
 ) without rowid;
 
--- Attempts that did not end a delivery.
+-- Attempts that did not end a delivery. `seq` is the order in which they came, whatever the clock
+-- said; those of a version 2 journal have none and came before.
 create table attempt (
     delivery integer not null,
     attempt integer not null,
@@ -66,6 +71,7 @@ create table attempt (
     outcome text not null,
     note text,
     due integer,
+    seq integer,
     primary key (delivery, at, attempt)
 ) without rowid;
 

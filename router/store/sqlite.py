@@ -27,11 +27,12 @@ import apsw
 from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import Opened, StoreError
+from router.store.history import HEAD, SEGMENT, SEGMENT_OF
 from router.store.pagecache import PageCache
-from router.store.reader import SEGMENT, SEGMENT_OF, Reader, count_of, numbers_of
+from router.store.reader import Reader, count_of
 
 FILE: Final = "journal.db"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 SQLITE_VERSION_MIN: Final = 3_051_003  # older ones can corrupt a WAL database when it is reset
 PAGE_BYTES: Final = 8192
 COPY_BYTES: Final = 1024 * 1024
@@ -41,6 +42,19 @@ LARGE_COMMIT_PAGES: Final = 32
 QUICK_CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 Row = TypeVar("Row")
 CHUNKS: Final = (512, 128, 32, 8, 1)
+GENERATION_BYTES: Final = 6
+# What makes a journal of a version one of the next. Nothing is copied: it may be large.
+UPGRADES: Final = {
+    2: "create table generation (first_delivery integer primary key, word text not null);"
+    " alter table attempt add column seq integer",
+}
+# The same attempt in the same millisecond is one: what was said of it last counts.
+TRY: Final = (
+    "insert into attempt values(?,?,?,?,?,?,"
+    "(select coalesce(max(seq),0)+1 from attempt where delivery=?))"
+    " on conflict do update set outcome=excluded.outcome,note=excluded.note,due=excluded.due,"
+    "seq=excluded.seq"
+)
 ON_REPEAT: Final = " on conflict(source,id) do nothing"
 FRONTIER_STEP: Final = 10_000
 STATE_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
@@ -60,7 +74,7 @@ class SqliteStore(Reader):
 
     # -- opening ----------------------------------------------------------------------------------
 
-    def open(self) -> Opened:
+    def open(self, epoch_min: int = 0, generation: str = "") -> Opened:
         """See Store.open."""
         if apsw.SQLITE_VERSION_NUMBER < SQLITE_VERSION_MIN:
             raise StoreError(f"SQLite {apsw.sqlite_lib_version()} is too old, need 3.51.3")
@@ -71,7 +85,7 @@ class SqliteStore(Reader):
                 self._create()
             self._settle_log()
             self._db = self._connect()
-            return self._recover()
+            return self._recover(epoch_min, generation)
         except (apsw.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}") from None
 
@@ -125,31 +139,57 @@ class SqliteStore(Reader):
         db.execute("pragma synchronous=full")
         db.set_wal_hook(self._checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
-        db.create_scalar_function("numbers_of", _numbers_of, 1, deterministic=True)
+        db.create_scalar_function("numbers_of", self._numbers_of, 3)
         return db
 
-    def _recover(self) -> Opened:
+    def _recover(self, epoch_min: int, generation: str) -> Opened:
         db = self._db
         version = self._one("pragma user_version")
-        if version != SCHEMA_VERSION:
+        if version not in (SCHEMA_VERSION, *UPGRADES):
             raise StoreError(f"{self.path}: version {version}, this router needs {SCHEMA_VERSION}")
         check = self._one("pragma quick_check(1)") if self._is_small() else "ok"
         if check != "ok":
             raise StoreError(f"{self.path}: damaged ({check})")
         db.execute("pragma wal_checkpoint(truncate)")
-        db.execute("update meta set value = value + 1 where key = 'epoch'")
+        next_n, next_delivery = self._begin_life(version, epoch_min, generation)
         meta = dict(self._rows("select key, value from meta"))
         totals: dict[str, dict[str, int]] = {}
         for destination, state, count in self._rows("select destination, state, count from total"):
             totals.setdefault(destination, {})[state] = count
         self._indexed_n = int(meta["indexed_n"])
         self._frontier = int(meta["frontier"])
-        next_n, next_delivery = 1, 1
+        generations = tuple(self._rows("select first_delivery, word from generation order by 1"))
+        holds = dict(self._rows("select destination, reason from hold"))
+        return Opened(
+            meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals, holds, generations
+        )
+
+    def _begin_life(self, version: int, epoch_min: int, word: str) -> tuple[int, int]:
+        """Make the journal one of this version, with a new epoch and a new generation. Return the
+        numbers of the next message and delivery."""
+        db = self._db
+        db.execute("begin immediate")
+        while version in UPGRADES:
+            version += 1
+            db.execute(UPGRADES[version - 1] + f"; pragma user_version={version}")
+        db.execute("update meta set value = max(value + 1, ?) where key = 'epoch'", (epoch_min,))
+        # Repeats take numbers that no row keeps: the frontier may be above the last message.
+        next_n, next_delivery = int(self._one("select value from meta where key = 'frontier'")), 1
         newest = "select n, first_delivery, destinations from message order by n desc limit 1"
         for n, first, destinations in self._rows(newest):
-            next_n, next_delivery = n + 1, first + count_of(destinations)
-        holds = dict(self._rows("select destination, reason from hold"))
-        return Opened(meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals, holds)
+            next_n, next_delivery = max(n + 1, next_n), first + count_of(destinations)
+        # The words of what has left the history are forgotten, and one that numbered nothing.
+        db.execute(
+            "delete from generation where first_delivery < (select max(first_delivery)"
+            " from generation where first_delivery <="
+            " (select first_delivery from message order by n limit 1))"
+        )
+        db.execute(
+            "insert or replace into generation values (?, ?)",
+            (next_delivery, word or os.urandom(GENERATION_BYTES).hex()),
+        )
+        db.execute("commit")
+        return next_n, next_delivery
 
     def _is_small(self) -> bool:
         """Whether the whole file can be checked without delaying the start."""
@@ -169,7 +209,7 @@ class SqliteStore(Reader):
         for ends in _chunks(batch.outcomes):
             db.execute(_insert("outcome", 8, len(ends)), _flat(ends))
         for attempt in batch.attempts:
-            db.execute(_insert("attempt", 6, 1, " on conflict do nothing"), attempt)
+            db.execute(TRY, (*attempt, attempt[0]))
         self._obey(batch)
         self._file(batch, duplicates)
         self._count(batch, duplicates)
@@ -292,7 +332,8 @@ class SqliteStore(Reader):
             f" select {SEGMENT_OF.format('n')}, subject, n from message"
             " where n > ?1 and n <= ?2 and subject <> ''"
             f" union select {SEGMENT_OF.format('n')}, value, n"
-            " from message, json_each(numbers_of(raw)) where n > ?1 and n <= ?2 order by 2, 3",
+            f" from message, json_each(numbers_of(n, {HEAD})) where n > ?1 and n <= ?2"
+            " order by 2, 3",
             (self._indexed_n, upto),
         )
         db.execute("update meta set value = ? where key = 'indexed_n'", (upto,))
@@ -331,8 +372,8 @@ class SqliteStore(Reader):
         db = self._db
         db.execute(
             f"delete from subject_message where segment = {SEGMENT_OF.format('?1')}"
-            " and subject in (select ?2 union select value from message, json_each(numbers_of(raw))"
-            " where message.n = ?1) and n = ?1",
+            " and subject in (select ?2 union select value"
+            f" from message, json_each(numbers_of(n, {HEAD})) where message.n = ?1) and n = ?1",
             (n, subject),
         )
         db.execute("delete from message where n = ?", (n,))
@@ -392,11 +433,6 @@ def _use_log(db: apsw.Connection) -> None:
     # When it cannot, SQLite says so in its answer only, and goes on without a log.
     if (mode := db.pragma("journal_mode", "wal")) != "wal":
         raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
-
-
-def _numbers_of(*values: object) -> str:
-    (raw,) = values
-    return numbers_of(raw) if isinstance(raw, bytes) else "[]"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -36,7 +36,7 @@ class BornInPlace(SqliteStore):
         db = vars(sqlite)["apsw"].Connection(str(self.path))
         db.execute("pragma locking_mode=exclusive")
         db.execute(f"begin; {schema}; insert into meta values ('bus', 'x'), ('epoch', 0),"
-                   " ('indexed_n', 0), ('frontier', 1); pragma user_version=2; commit")  # fmt: skip
+                   " ('indexed_n', 0), ('frontier', 1); pragma user_version=3; commit")  # fmt: skip
         db.close()
 
 

@@ -233,7 +233,7 @@ def _work_on(store: SqliteStore, found: Holding) -> None:
     n, delivery, raw = found.newest_n + 1, found.newest_delivery + 1, b"after the power loss"
     row = (n, "after", str(n), "after", SIDE, delivery, "after", crc32(raw), raw)
     batch = Batch(messages=[row], frontier=1)
-    for oldest, of, destination, *_, attempts, _, filed, _ in found.open[:1]:
+    for oldest, of, destination, *_, attempts, _, filed, _, _ in found.open[:1]:
         batch.outcomes.append(
             (oldest, of, destination, State.SETTLED, attempts + 1, SIDE, SIDE, None)
         )
@@ -252,6 +252,8 @@ def _start_again(disk: Disk, factory: StoreFactory, opened: Opened, found: Holdi
     wanted = [*(row[0] for row in found.open[1:]), found.newest_delivery + 1]
     if sorted(left) != sorted(wanted):
         raise Mismatch(f"after the second start {left} are open, not {wanted}")
+    if again.generations[-1] in opened.generations:
+        raise Mismatch(f"the second start has the generation of the first: {again}")
     if again.bus != opened.bus or again.epoch <= opened.epoch:
         raise Mismatch(f"the second start says {again}")
     if again.next_n != opened.next_n + 1:

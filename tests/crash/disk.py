@@ -12,12 +12,12 @@ from pathlib import PurePosixPath
 from types import FrameType, SimpleNamespace
 from typing import Final, NamedTuple
 
-from router.store import reader, sqlite
+from router.store import history, reader, sqlite
 from tests.crash.op import Op, put
 from tests.crash.wreck import Platter
 
 DISKS: Final[dict[str, "Disk"]] = {}
-STORE_FILES: Final = (sqlite.__file__, reader.__file__)
+STORE_FILES: Final = (sqlite.__file__, reader.__file__, history.__file__)
 _numbers = count(1)
 ROOM_KINDS: Final = frozenset({"create", "write", "truncate", "sync", "rename", "sync folder"})
 

@@ -5,16 +5,18 @@ It knows the contract (`router/store/contract.py`) and nothing of how a store ke
 
 from collections.abc import Collection, Iterable
 from copy import copy
-from inspect import signature
 from typing import Any, NamedTuple
 
 from router.core.delivery import State
+from router.core.generations import Generations
 from router.core.output import Batch, Load, OpenDelivery
-from router.store.contract import Opened, Store, StoreError
+from router.store.contract import Opened, Store, StoreError, Which
+from router.store.head import HEAD_BYTES
 
 WORDS = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 DEAD = State.DEAD
 ROWS_MAX = 100_000
+BYTES_MAX = 2**40
 
 
 class Holding(NamedTuple):
@@ -42,6 +44,8 @@ class Ledger:
         self.holds: dict[str, str] = {}
         self.totals: dict[tuple[str, str], int] = {}
         self.known: dict[tuple[str, str], int] = {}
+        self.word = ""  # the generation that numbers now
+        self.words: dict[int, str] = {}  # delivery -> its generation
         self.watched: tuple[str, ...] | None = None  # subjects; None is all
         self.newest_n = 0
         self.newest_delivery = 0
@@ -65,6 +69,7 @@ class Ledger:
             self.newest_n = n
             for delivery, destination in enumerate(destinations.split(" "), first):
                 self.open[delivery] = (n, destination)
+                self.words[delivery] = self.word
                 self._count(destination, "accepted")
                 self.newest_delivery = delivery
         for end in batch.outcomes:
@@ -145,8 +150,11 @@ class Ledger:
         row = self.messages[n]
         tried = self.attempts.get(delivery)
         attempts, due = (tried[-1][1], tried[-1][5]) if tried else (0, None)
+        replayed = [at for _, _, at, word, *_ in tried or () if word == "replayed"]
+        since = replayed[-1] if replayed else row[4]
         filed = self.filed.get(delivery), self.hashes.get(delivery)
-        return delivery, n, destination, row[4], row[8], attempts, due, *filed
+        word = self.words[delivery]
+        return delivery, n, destination, since, row[8], attempts, due, *filed, word
 
     def _dead_row(self, end: tuple[Any, ...]) -> tuple[Any, ...]:
         delivery, n, destination, _, attempts, _, ended_at, note = end
@@ -155,10 +163,11 @@ class Ledger:
 
     def _history(self, subject: str) -> tuple[Any, ...]:
         return tuple(
-            (n, row[2], row[1], row[4], row[8], tuple(map(self._fate, _deliveries(row))))
+            (n, row[2], row[1], row[4], row[8][:HEAD_BYTES], len(row[8]),
+             tuple(map(self._fate, _deliveries(row))))
             for n, row in sorted(self.messages.items())
             if row[3] == subject
-        )
+        )  # fmt: skip
 
     def _fate(self, of: tuple[int, str]) -> tuple[Any, ...]:
         delivery, destination = of
@@ -217,9 +226,10 @@ def ask(store: Store, opened: Opened, subjects: Iterable[str]) -> Holding:
     hashes: dict[int, int] = {}
     for run in store.filed():
         hashes.update(zip(run.deliveries, run.hashes, strict=True))
+    generations = Generations(opened.generations)
     rows = [
         (d.delivery, d.n, d.destination, d.accepted_at, d.raw, d.attempts, d.due, d.filed,
-         hashes.get(d.delivery))
+         hashes.get(d.delivery), generations.of(d.delivery))
         for d in open_deliveries(store)
     ]  # fmt: skip
     return Holding(
@@ -237,22 +247,23 @@ def ask(store: Store, opened: Opened, subjects: Iterable[str]) -> Holding:
 
 
 def letters(store: Store, destination: str | None = None) -> list[OpenDelivery]:
-    """Return the dead letters, narrowed by nothing else, whatever else there is to narrow by."""
-    wanted = {"destination": destination, "limit": ROWS_MAX}
-    ask_for: Any = store.dead
-    found: list[OpenDelivery] = ask_for(
-        **{name: wanted.get(name) for name in signature(ask_for).parameters}
-    )
-    return found
+    """Return the dead letters, whole, as the steps of both directions find them."""
+    found = [one for step in store.dead_steps(Which(destination)) for one in step]
+    newest = [one for step in store.dead_steps(Which(destination), newest=True) for one in step]
+    if found != newest[::-1]:
+        raise StoreError("dead letters read otherwise the other way round")
+    return store.letters([one.delivery for one in found], BYTES_MAX)
 
 
 def traced(store: Store, subject: str) -> tuple[Any, ...]:
     """Return a subject's messages in the form of the ledger."""
-    messages: list[dict[str, Any]] = store.trace(subject, ROWS_MAX)
+    messages: list[dict[str, Any]] = [
+        one for step in store.trace_steps(subject, ROWS_MAX) for one in step
+    ]
     return tuple(
-        (one["n"], one["id"], one["source"], one["accepted_at"], one["raw"],
+        (one["n"], one["id"], one["source"], one["accepted_at"], one["head"], one["size"],
          tuple(_as_fate(delivery) for delivery in one["deliveries"]))
-        for one in messages
+        for one in messages[::-1]
     )  # fmt: skip
 
 

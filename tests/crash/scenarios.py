@@ -13,7 +13,7 @@ import apsw
 
 from router.core.delivery import State
 from router.core.output import Batch
-from router.store import reader
+from router.store import history
 from tests.crash.disk import Fault
 from tests.crash.stage import Stage
 
@@ -23,7 +23,9 @@ ENDS: Final = (State.SETTLED, State.SETTLED, State.SETTLED, State.DEAD, State.EX
 SEGMENT: Final = 8
 SMALL: Final = {
     "SEGMENT": SEGMENT,
-    "SEGMENT_OF": reader.SEGMENT_OF.replace(str(reader.SEGMENT), str(SEGMENT)),
+    "SEGMENT_OF": history.SEGMENT_OF.replace(str(history.SEGMENT), str(SEGMENT)),
+    "SEGMENTS_STEP": 2,
+    "SCAN_STEP": 3,
     "FRONTIER_STEP": 4,
     "LOAD_LENGTH_MAX": 5,
     "RUN_LENGTH": 3,
@@ -100,7 +102,8 @@ def retry(stage: Stage, batch: Batch, count: int) -> None:
         number = len(tried) + 1
         due = random.choice((None, AT + 60_000 + number))
         word = random.choice(("retry", "vanished"))
-        batch.attempts.append((delivery, number, AT + 1000 * number, word, "HTTP 503", due))
+        at = AT + 1000 * number - random.choice((0, 0, 3_600_000))  # the clock may be set back
+        batch.attempts.append((delivery, number, at, word, "HTTP 503", due))
 
 
 def put_behind(stage: Stage, batch: Batch, count: int) -> None:

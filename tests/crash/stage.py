@@ -32,6 +32,7 @@ class Step:
     epoch: int = 0
     batch: Batch | None = None
     pruned: frozenset[int] = frozenset()
+    word: str = ""  # the generation that numbers
 
 
 class Promise(NamedTuple):
@@ -105,6 +106,7 @@ class Stage:
         """Return the ledger as it was after the first `count` steps."""
         ledger = self.base.clone()
         for step in self.steps[:count]:
+            ledger.word = step.word
             if step.batch is not None:
                 ledger.apply(step.batch)
             ledger.forget(step.pruned)
@@ -116,7 +118,7 @@ class Stage:
     def _step(self, name: str) -> Iterator[Step]:
         last = self.steps[-1] if self.steps else None
         bus, epoch = (last.bus, last.epoch) if last else self.floor
-        step = Step(name, len(self.log), bus=bus, epoch=epoch)
+        step = Step(name, len(self.log), bus=bus, epoch=epoch, word=self.ledger.word)
         self.steps.append(step)
         yield step
         if step.after is None:
@@ -129,7 +131,7 @@ class Stage:
         with self._step("open") as step:
             step.after = self.ledger.holding()
             self.store = self.factory(self.disk.path)
-            opened = self.store.open()
+            opened = self.store.open(generation=f"{self.floor[1]}-{len(self.steps)}")
             subjects = self.ledger.subjects()
             found = ask(self.store, opened, subjects)
             if failed is not None and not matches(found, step.after, subjects):
@@ -140,6 +142,9 @@ class Stage:
             if step.bus not in (None, opened.bus) or opened.epoch <= step.epoch:
                 raise Mismatch(f"{opened} after {step.bus} {step.epoch}")
             step.bus, step.epoch = opened.bus, opened.epoch
+            if opened.generations[-1][1] == self.ledger.word:
+                raise Mismatch("a generation that was given before")
+            step.word = self.ledger.word = opened.generations[-1][1]
             self.next_n, self.next_delivery = opened.next_n, opened.next_delivery
 
     def write(self, batch: Batch) -> None:
@@ -180,7 +185,7 @@ class Stage:
             for subject in self.ledger.subjects():
                 traced(store, subject)
             store._db.release_memory()
-            if store.subjects_of("R-0", 1):
+            if any(store.subject_steps("R-0", 1)):
                 raise Mismatch("a number that nobody gave")
             store._db.release_memory()
             lanes = {(run.destination, run.lane) for run in store.filed()}

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import apsw
 
-from router.store import reader, sqlite
+from router.store import history, reader, sqlite
 from tests.crash.codes import Codes
 from tests.crash.disk import DISKS, Disk, DiskPath, InjectedError
 
@@ -260,7 +260,10 @@ def mounted(**constants: object) -> Iterator[None]:
     in_memory = SimpleNamespace(**{**vars(apsw), "Connection": Connection})
     changed = {"apsw": in_memory, "os": SystemCalls(), **constants}
     places = [
-        (module, name) for module in (sqlite, reader) for name in changed if name in vars(module)
+        (module, name)
+        for module in (sqlite, reader, history)
+        for name in changed
+        if name in vars(module)
     ]
     if gone := changed.keys() - {name for _, name in places}:
         raise AttributeError(f"the store has no {sorted(gone)}")

@@ -198,11 +198,16 @@ $bus->say('CREDIT', ['php', 10]);
 $acknowledged = $askedAgain = 0;
 while ($acknowledged < 4) {
     [$destination, $deliveries] = $bus->expect('DELIVER');
-    foreach ($deliveries as [$delivery, $attempt, $message]) {
+    foreach ($deliveries as $one) {
+        [$delivery, $attempt, $message] = $one;
+        $generation = $one[3] ?? '';
         $again = $askedAgain === 0;
         tell('delivered', id: $message[0], source: $message[2], attempt: $attempt,
-            key: "$journal-$delivery", body: json_decode($message[12], true));
-        $bus->say('SETTLE', [[[$delivery, $again ? RETRY : ACK, $again ? 50 : null, 'HTTP 200']]]);
+            key: $generation === '' ? "$journal-$delivery" : "$journal-$generation-$delivery",
+            body: json_decode($message[12], true));
+        $bus->say('SETTLE', [[
+            [$delivery, $again ? RETRY : ACK, $again ? 50 : null, 'HTTP 200', $generation],
+        ]]);
         $again ? $askedAgain++ : $acknowledged++;
     }
 }

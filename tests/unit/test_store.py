@@ -13,7 +13,7 @@ from proto.message import Message, encode_message
 from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import StoreError
-from router.store.reader import SEGMENT
+from router.store.history import SEGMENT
 from router.store.sqlite import FILE, SqliteStore
 from tests.crash.ledger import open_deliveries
 
