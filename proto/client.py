@@ -513,6 +513,7 @@ class BusClient:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         configure_dealer(socket, self._key, self._server_key)
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        socket.setsockopt(zmq.IPV6, int("[" in self.address))
         socket.connect(self.address)
         self._wire = DrainedSocket(socket, self._read_burst)
         self._heard_at = time.monotonic()

@@ -20,6 +20,7 @@ class Code(StrEnum):
     UNKNOWN_NAME = "unknown_name"
     REVOKED = "revoked"
     TOO_MANY_SESSIONS = "too_many_sessions"
+    TOO_MANY_ERRORS = "too_many_errors"
     STOPPING = "stopping"
     # Permission
     NOT_PERMITTED = "not_permitted"

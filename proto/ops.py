@@ -48,6 +48,7 @@ def ops_request(
     question = context.socket(zmq.REQ)
     try:
         question.setsockopt(zmq.LINGER, 0)
+        question.setsockopt(zmq.IPV6, int("[" in address))
         question.connect(address)
         question.send(msgspec.json.encode({"command": command, **args}))
         if not question.poll(int(timeout_s * 1000)):

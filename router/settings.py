@@ -56,7 +56,14 @@ class Permission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[bus]: where the router listens, and for whom."""
+    """[bus]: where the router listens, for whom, and how much of its memory they may take.
+
+    `unread_bytes_max` is what may wait for a peer that does not read (two of the largest frames at
+    least), `unread_bytes_total` the same for all together; `gather_bytes_max` is what gathers for
+    one write to the disk; `frames_unread_max` is how many frames of one connection wait to be read
+    before it is made to wait; `errors_max` is how many errors one name may make in a burst (all
+    come back in 200 s).
+    """
 
     listen: tuple[str, ...] = ("ipc:///run/smpbus/bus.sock",)
     curve: bool = True
@@ -67,6 +74,12 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_bytes_max: Positive = 16 * 1024 * 1024
     sessions_max: Positive = 1000
     session_timeout_ms: Positive = 10_000
+    connections_max: Positive = 2000
+    unread_bytes_max: Positive = 32 * 1024 * 1024
+    unread_bytes_total: Positive = 128 * 1024 * 1024
+    gather_bytes_max: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 4 * 1024 * 1024
+    frames_unread_max: Positive = 8
+    errors_max: Positive = 20_000
 
 
 class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

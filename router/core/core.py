@@ -193,6 +193,7 @@ class Core(Publishing, Operating, Asking):
             return self._error(peer, Code.TOO_MANY_SESSIONS, sentence, "HELLO")
         session = Session(peer, key, name, hello.software, rights, now.wall_ms)
         session.heard_ms = now.mono_ms
+        session.supply_bytes = self.supply_bytes
         self.sessions[peer] = session
         self._observe("session", {"name": name, "state": "up", "software": hello.software})
         welcome = frames.Welcome(
@@ -215,6 +216,12 @@ class Core(Publishing, Operating, Asking):
         for question in self._questions.close_all_of(peer):
             self._answer(question, Code.NO_CONSUMER, "who was asked went away")
         self._observe("session", {"name": session.name, "state": "down", "reason": reason})
+
+    def feed(self, session: Session, supply_bytes: int, now: Now) -> None:
+        """A peer has read what it was sent: it may be sent so many bytes of deliveries more."""
+        short, session.supply_bytes = session.supply_bytes <= 0, supply_bytes
+        for holding in session.holdings.values() if short else ():
+            self._dispatch(holding.queue, now)
 
     def unsent(self, peer: bytes, lost: list[list[bytes]], now: Now) -> None:
         """End the session of a peer that takes no frames. The questions among them were heard by

@@ -69,6 +69,7 @@ class Batch:
     accepts: list[tuple[bytes, int]] = field(default_factory=list)  # (peer, its batch number)
     loads: list[Load] = field(default_factory=list)
     frontier: int = 1  # message number
+    size: int = 0  # bytes of its messages
 
     @property
     def hurries(self) -> bool:

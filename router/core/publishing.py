@@ -37,6 +37,7 @@ class Publishing(CoreState):
         session.published += len(messages) - len(refusals)
         if refusals:
             self.counters["refused"] += len(refusals)
+            self.faults += sum(1 for refused in refusals if refused.retry_after_ms is None)
             self._send(session.peer, frames.REFUSED, frames.RefusedBatch(number, refusals))
             for refused in refusals:
                 self._observe("refused", {"source": session.name, "code": refused.code})
@@ -75,6 +76,7 @@ class Publishing(CoreState):
         id = self._next_delivery
         self._next_delivery = id + len(target.queues)
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
+        batch.size += len(data)
         batch.messages.append(
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)

@@ -44,7 +44,10 @@ class Holding:
         self.held: dict[int, Delivery] = {}
 
     def room(self, priority: int) -> int:
-        """Return how many more deliveries of this priority fit into the credit."""
+        """Return how many more deliveries of this priority fit into the credit; none, if what it
+        was sent is unread."""
+        if self.session.supply_bytes <= 0:
+            return 0
         window = self.window
         if priority >= 2 and window >= URGENT_SHARE // 2:
             window -= max(1, window // URGENT_SHARE)
@@ -154,7 +157,8 @@ class Queue:
 
     def _pick(self, number: int, holding: Holding, count: int) -> Iterator[Delivery]:
         lane, held, followers = self._lanes[number], holding.held, self._followers[number]
-        while count:
+        supply_bytes = holding.session.supply_bytes
+        while count and supply_bytes > 0:
             if followers:
                 self._trim(number)
             if not lane:
@@ -168,7 +172,9 @@ class Queue:
             delivery.attempts += 1
             held[delivery.id] = delivery
             self.in_flight += 1
+            supply_bytes -= len(delivery.raw)
             yield delivery
+        holding.session.supply_bytes = supply_bytes
         if followers:
             self._trim(number)
 

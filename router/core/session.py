@@ -31,6 +31,7 @@ class Session:
         self.rights = rights
         self.since = wall_ms
         self.heard_ms = 0  # monotonic
+        self.supply_bytes = 2**62  # of deliveries, before it has read some
         self.holdings: dict[str, Holding] = {}
         # what the routes and rights say of (type, priority); emptied by a reload
         self.routed: dict[tuple[str, int], Target] = {}

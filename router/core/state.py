@@ -50,6 +50,8 @@ class CoreState:
         self.store_full = False
         self.frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
         self.observed = False
+        self.faults = 0  # ever: ERRORs, and messages refused for good
+        self.supply_bytes = 2**62  # of deliveries to a session, before it has read some
         self.counters = dict.fromkeys(
             ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",
              "expired", "replayed", "dropped", "late_replies"), 0,
@@ -98,6 +100,7 @@ class CoreState:
         self.out.sends.append((peer, [verb, frames.encode(payload)]))
 
     def _error(self, peer: bytes, code: str, sentence: str, verb: str = "") -> None:
+        self.faults += 1
         self._send(peer, frames.ERROR, frames.Error(code, sentence, verb))
 
     def _observe(self, topic: str, event: dict[str, object]) -> None:

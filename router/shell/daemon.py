@@ -36,6 +36,7 @@ from router.core.generations import Generations
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
 from router.shell.ballast import Ballast
+from router.shell.gate import Gate, connections_within, raise_descriptor_limit
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
 from router.shell.operator import Operator
@@ -43,6 +44,7 @@ from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
+from router.shell.peers import Peer, Peers, learn_first_id
 from router.shell.socket import bind, open_router, self_test
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
@@ -56,6 +58,12 @@ CHOSEN_ID: Final = [
     frames.ERROR,
     frames.encode(frames.Error(Code.BAD_FRAME, "leave the routing id to libzmq")),
 ]
+BARRED: Final = [
+    frames.ERROR,
+    frames.encode(frames.Error(Code.TOO_MANY_ERRORS, "too many errors: come back later")),
+]
+GATHERED_ROWS_MAX: Final = 16_384
+OPS_CONNECTIONS_MAX: Final = 32
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 PRUNE_EVERY_S: Final = 60
@@ -90,7 +98,10 @@ class Daemon:
         self.free_bytes = 0
         self.turns = 0
         self.turn_s = 0.0
+        self.descriptors = 0
         self.core: Core
+        self.gate: Gate
+        self.peers: Peers
         self.partners: Partners
         self.labels = Labels()
         self.writer: Writer
@@ -139,6 +150,7 @@ class Daemon:
         self._measure_disk()  # the start must be able to write, too
         await self._open_store(SqliteStore(store_folder))
         self._cleanup.callback(self._context.destroy, 0)
+        self.descriptors = raise_descriptor_limit()
         self._open_ops()  # a long backlog takes seconds to take up: `status` says so meanwhile
         await self._restore()
         if self._keyring is not None:
@@ -192,7 +204,15 @@ class Daemon:
 
     def _open_bus(self, key: KeyPair | None) -> None:
         bus = self.settings.bus
-        socket = open_router(self._context, key, bus.frame_bytes_max)
+        socket = open_router(self._context, key, bus.frame_bytes_max, bus.frames_unread_max)
+        first_id = learn_first_id(socket)
+        most = connections_within(self.descriptors, bus.connections_max)
+        if most < bus.connections_max:
+            fields = {"limit": self.descriptors, "most": most, "wanted": bus.connections_max}
+            log.warning(text("router.few_descriptors", **fields))
+        self.gate = self._guard(socket, "bus", most, bus.session_timeout_ms / 1000)
+        self.peers = Peers(bus, self.gate, first_id)
+        self.core.supply_bytes = self.peers.supply_bytes
         for address in bus.listen:
             bound = bind(socket, address, bus.ipc_mode, self.loaded.where("bus.listen"))
             self.addresses.append(bound)
@@ -201,17 +221,26 @@ class Daemon:
         self._bus = DrainedSocket(socket, self._read_burst)
         self._cleanup.callback(self._bus.close)
 
+    def _guard(
+        self, socket: "zmq.Socket[bytes]", name: str, most: int, patience_s: float = 0.0
+    ) -> Gate:
+        gate = Gate(socket, name, most, patience_s)
+        self._cleanup.callback(gate.close)
+        return gate
+
     def _open_ops(self) -> None:
         ops, where = self.settings.ops, self.loaded.where
         socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 100)
         socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
+        self._guard(socket, "ops", OPS_CONNECTIONS_MAX)
         bind(socket, ops.listen, ops.ipc_mode, where("ops.listen"))
         self._ops = OpsServer(socket, self._commands())
         self._cleanup.callback(self._ops.close)
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)
         events.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._guard(events, "events", OPS_CONNECTIONS_MAX)
         bind(events, ops.events, ops.ipc_mode, where("ops.events"))
         self._events = EventSocket(events, self._observed)
         self._cleanup.callback(self._events.close)
@@ -232,7 +261,7 @@ class Daemon:
 
     def _read_burst(self) -> bool:
         began = time.perf_counter()
-        socket, core, now = self._bus.socket, self.core, self.now()
+        socket, core, peers, now = self._bus.socket, self.core, self.peers, self.now()
         more = True
         while more and time.perf_counter() - began < BURST_S:
             try:
@@ -241,20 +270,32 @@ class Daemon:
                 more = False
                 break
             # The key is read off the very frame in hand: a routing id proves nothing.
-            key = received[-1].get("User-Id") if self._keyring is not None else ""
-            parts = [frame.bytes for frame in received]
-            if parts[0][:1] != b"\0":
-                # Chosen by the peer: whoever chose the same next would get what is sent to it.
-                self._send(parts[0], CHOSEN_ID)
+            key = str(received[-1].get("User-Id")).encode() if self._keyring is not None else b""
+            id = received[0].bytes
+            peer = peers.get(id) or self._meet(id, key, received[-1])
+            if peer.dismissed or peer.key != key:
                 continue
-            core.receive(parts[0], str(key).encode(), parts[1:], now)
-            if len(core.out.batch.messages) >= GATHER_MAX:
+            parts = [frame.bytes for frame in received[1:]]
+            if peer.marks and parts[0] == frames.PONG:
+                self._take_pong(peer, parts, now)
+            faults = core.faults
+            core.receive(id, key, parts, now)
+            if core.faults != faults and peers.blame(peer, core.faults - faults):
+                self._bar(peer)
+            if self._is_full(core.out.batch):
                 self._bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
         self._flush()
         self.turns += 1
         self.turn_s = time.perf_counter() - began
         return more
+
+    def _is_full(self, batch: Batch) -> bool:
+        """Whether a batch holds as much as one write to the disk should."""
+        if batch.size >= self.settings.bus.gather_bytes_max:
+            return True
+        rows = len(batch.outcomes) + len(batch.attempts)
+        return len(batch.messages) >= GATHER_MAX or rows >= GATHERED_ROWS_MAX
 
     def _flush(self) -> None:
         """Carry out what the core wants."""
@@ -311,14 +352,69 @@ class Daemon:
         await self.writer.query(lambda store: None)
         self._flush()
 
-    def _send(self, peer: bytes, parts: list[bytes]) -> bool:
+    def _send(self, id: bytes, parts: list[bytes]) -> bool:
         """Return whether a frame is on its way. Not if its peer is unknown (it left) or clogged (it
         does not read): either way its hands are empty."""
+        peers, size = self.peers, len(parts[1])
+        peer = peers.get(id)
+        if peer is not None:
+            if peer.dismissed or not peers.is_there(peer):
+                return False
+            if not peers.has_room(peer, size):
+                peers.dismiss(peer, "router.reason_unread", self._name_of(peer))
+                return False
         try:
-            self._bus.socket.send_multipart([peer, *parts], DONTWAIT)
+            self._bus.socket.send_multipart([id, *parts], DONTWAIT)
         except zmq.ZMQError:
             return False
+        if peer is not None and peers.note_sent(peer, size):
+            self._mark(peer)
         return True
+
+    # -- peers ------------------------------------------------------------------------------------
+
+    def _name_of(self, peer: Peer) -> str | None:
+        session = self.core.sessions.get(peer.id)
+        return session.name if session else self.core.names.get(peer.key)
+
+    def _meet(self, id: bytes, key: bytes, frame: zmq.Frame) -> Peer:
+        """Take up a peer whose first frame this is, or turn it away with one sentence."""
+        peers = self.peers
+        peer = peers.meet(id, key, frame)
+        if peers.is_chosen(id):
+            self._send(id, CHOSEN_ID)
+            peers.dismiss(peer, "router.reason_guess", self._name_of(peer))
+            if peers.guess(peer):
+                self._bar(peer)
+        elif peers.barred_s(peer):
+            self._bar(peer)
+        return peer
+
+    def _bar(self, peer: Peer) -> None:
+        """End all sessions and connections of a peer's key, which is not listened to for a time."""
+        for one in list(peer.party.peers):
+            if not one.dismissed:
+                self._send(one.id, BARRED)
+                self.peers.dismiss(one, "router.reason_errors", self._name_of(one))
+                self.core.gone(one.id, self.now(), "too many errors")
+
+    def _mark(self, peer: Peer) -> None:
+        """Find out what a peer reads, and let go of the slowest if all have too much to read."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._bus.socket.send_multipart([peer.id, *self.peers.mark(peer)], DONTWAIT)
+        if slowest := self.peers.slowest():
+            self.peers.dismiss(slowest, "router.reason_unread", self._name_of(slowest))
+            self.core.gone(slowest.id, self.now(), "unreachable")
+
+    def _take_pong(self, peer: Peer, parts: list[bytes], now: Now) -> None:
+        with contextlib.suppress(frames.FrameError):
+            pong = frames.read(parts, frames.ROUTER_READS)
+            session = self.core.sessions.get(peer.id)
+            if isinstance(pong, frames.Ping) and self.peers.answered(peer, pong.nonce) and session:
+                self.core.feed(session, self.peers.supply_bytes - peer.unread, now)
+
+    def _tidy_peers(self) -> None:
+        self.peers.tidy(self.core.sessions.__contains__)
 
     def _written(
         self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]
@@ -350,6 +446,7 @@ class Daemon:
         self.core.beat(self.now())
         self._tell_partners()
         self._refresh_keys()
+        self._tidy_peers()
         self._judge_disk()
         if all(self.live().values()):
             notify("WATCHDOG=1")
@@ -402,7 +499,8 @@ class Daemon:
                 text(key, folder=self.store_path, free=self.free_bytes >> 20, want=wanted >> 20),
             )
         elif self.free_bytes >= 2 * wanted:  # taking it must not fill the disk
-            self._ballast.take()
+            with contextlib.suppress(OSError):  # it is taken later
+                self._ballast.take()
 
     def _prune(self) -> None:
         keep_ms = self.settings.store.history_hours * 3_600_000

@@ -33,12 +33,13 @@ class Keyring:
 
     def refresh(self, force: bool = False) -> bool:
         """Read the folder again if it changed; return whether the names did."""
-        signature = self._signature()
-        if signature == self._seen and not force:
-            return False
         try:
+            signature = self._signature()
+            if signature == self._seen and not force:
+                return False
             names = load_public_folder(self.folder)
-        except KeyFileError as error:  # perhaps half written: keep the old, look again soon
+        except (KeyFileError, OSError) as error:
+            # Perhaps half written, or no descriptor is free: keep the old, look again soon.
             log.warning("%s", error)
             return False
         self._seen = signature

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket as posix
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 import uvicorn
@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from router.shell.partners import all_well
 from router.shell.report import metrics_page
@@ -26,6 +27,8 @@ from router.shell.socket import bind_error
 if TYPE_CHECKING:
     from router.shell.daemon import Daemon
 
+CONNECTIONS_MAX: Final = 64
+PATIENCE_S: Final = 10.0  # for a whole connection: whoever asks often asks anew
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -35,6 +38,27 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Impatient(H11Protocol):
+    """uvicorn's protocol, for few connections at a time, and briefly: no request may take its time
+    to arrive, and no answer here takes any."""
+
+    _open: ClassVar[int] = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        _Impatient._open += 1
+        self._end = self.loop.call_later(PATIENCE_S, transport.abort)
+        if _Impatient._open > CONNECTIONS_MAX:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._end.cancel()
+        _Impatient._open -= 1
+        super().connection_lost(exc)
 
 
 class Pages:
@@ -52,7 +76,7 @@ class Pages:
         ]
         config = uvicorn.Config(
             Starlette(routes=routes), log_config=None, access_log=False, lifespan="off",
-            server_header=False, timeout_graceful_shutdown=1,
+            server_header=False, timeout_graceful_shutdown=1, http=_Impatient, ws="none",
         )  # fmt: skip
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))

@@ -103,8 +103,35 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "last_commit_ms": round(daemon.writer.commit_s * 1000, 3),
             "writable": not core.store_full,
         },
+        "bounds": bounds(daemon),
         "loop": {"turns": daemon.turns, "last_turn_ms": round(daemon.turn_s * 1000, 3)},
         "rss_bytes": _rss_bytes(),
+    }
+
+
+def bounds(daemon: "Daemon") -> dict[str, Any]:
+    """Return what is bounded: how much of it is taken, and how much there is."""
+    if daemon.state == "starting":
+        return {}
+    bus, gate, peers = daemon.settings.bus, daemon.gate, daemon.peers
+    return {
+        "connections": len(gate),
+        "connections_max": gate.connections_max,
+        "connections_accepted": gate.accepted,
+        "connections_shut": gate.shut_out,
+        "keys_refused": gate.refused,
+        "strangers": gate.strangers,
+        "descriptors_max": daemon.descriptors,
+        "sessions_max": bus.sessions_max,
+        "unread_bytes": peers.unread,
+        "unread_bytes_max": peers.unread_max,
+        "unread_bytes_total": bus.unread_bytes_total,
+        "gather_bytes": daemon.core.out.batch.size,
+        "gather_bytes_max": bus.gather_bytes_max,
+        "frames_unread_max": bus.frames_unread_max,
+        "errors_max": bus.errors_max,
+        "peers_dismissed": peers.dismissed,
+        "routing_ids_guessed": peers.guessed,
     }
 
 

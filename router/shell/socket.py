@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket as posix
@@ -24,9 +25,13 @@ SELF_TEST_S = 5.0
 
 
 def open_router(
-    context: "zmq.Context[Any]", key: KeyPair | None, frame_bytes_max: int
+    context: "zmq.Context[Any]",
+    key: KeyPair | None,
+    frame_bytes_max: int,
+    frames_unread_max: int = 8,
 ) -> "zmq.Socket[bytes]":
     """Return an unbound ROUTER socket; with `key`, only CURVE peers of the keyring get in."""
+    shuffle_routing_ids()
     socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -34,6 +39,7 @@ def open_router(
     socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
     socket.setsockopt(zmq.BACKLOG, 1024)
     socket.setsockopt(zmq.SNDHWM, 10_000)
+    socket.setsockopt(zmq.RCVHWM, frames_unread_max)
     if key is not None:
         socket.curve_server = True
         socket.curve_secretkey = key.secret
@@ -41,6 +47,13 @@ def open_router(
         socket.zap_domain = ZAP_DOMAIN.encode()
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     return socket
+
+
+def shuffle_routing_ids() -> None:
+    """Let the next ROUTER begin at a routing id nobody can foresee. libzmq draws it from the C
+    library's rand(), and sows no seed: it would begin at the same one in every process."""
+    seed = ctypes.c_uint(int.from_bytes(os.urandom(4), "little"))
+    ctypes.CDLL(None).srand(seed)
 
 
 def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, where: str) -> str:
@@ -51,6 +64,7 @@ def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, where: str) -> st
     try:
         if address.startswith("ipc://"):
             _refuse_if_served(Path(address[len("ipc://") :]))
+        socket.setsockopt(zmq.IPV6, int("[" in address))
         socket.bind(address)
         if address.startswith("ipc://"):
             os.chmod(address[len("ipc://") :], int(mode, 8))
@@ -94,6 +108,7 @@ def self_test(context: "zmq.Context[Any]", address: str, server_key: bytes) -> N
             socket.curve_serverkey = server_key
         monitor = socket.get_monitor_socket()
         try:
+            socket.setsockopt(zmq.IPV6, int("[" in target))
             socket.connect(target)
             if not _is_refused(monitor):
                 raise StartError(

@@ -1,0 +1,237 @@
+"""Who holds connections to one listening socket: bounded in number, so that no descriptor is short.
+
+libzmq accepts whoever comes, ends the process when an ipc socket finds no descriptor left, and has
+no call to end one connection. So a thread of our own listens to what its monitor tells, and shuts
+the descriptor of what is one too many: first of those that have not said a word, the oldest, since
+a peer with a key speaks within milliseconds. While the thread is behind, libzmq waits for it.
+"""
+
+import logging
+import os
+import socket as posix
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zmq
+
+from proto.wording import text
+
+EVENTS: Final = (
+    zmq.EVENT_ACCEPTED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_MONITOR_STOPPED
+)
+# How many events libzmq leaves unread before it waits: its own 1,000 and one of ours.
+EVENTS_UNREAD_MAX: Final = 1001
+STRANGERS_SHARE: Final = 4  # of all connections, those without a word may have a quarter
+LOOK_MS: Final = 500
+CLOSE_S: Final = 2.0
+_EVENT: Final = struct.Struct("=HI")
+_ACCEPTED: Final = int(zmq.EVENT_ACCEPTED)
+_DISCONNECTED: Final = int(zmq.EVENT_DISCONNECTED)
+_STOPPED: Final = int(zmq.EVENT_MONITOR_STOPPED)
+_REFUSED: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+
+log = logging.getLogger("smpbus.gate")
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One accepted connection: `inode` tells it from a later one with the same descriptor."""
+
+    fd: int
+    inode: int
+    since: float  # monotonic
+    greeted: bool = False
+
+
+class Gate:
+    """Counts and bounds the connections of one socket; start it before the socket is bound."""
+
+    def __init__(
+        self, socket: "zmq.Socket[bytes]", name: str, connections_max: int, patience_s: float
+    ) -> None:
+        """Those that say nothing for `patience_s` are shut; with 0 all may be silent, and it is the
+        newest that is one too many."""
+        self.name = name
+        self.connections_max = connections_max
+        self.patience_s = patience_s
+        self.accepted = 0  # ever
+        self.shut_out = 0  # one too many, or silent for too long
+        self.refused = 0  # handshakes: a key that is not known
+        self.broken = 0  # other handshakes that came to nothing
+        self._open: dict[int, Connection] = {}
+        self._strangers: dict[int, Connection] = {}  # by age
+        self._guard = threading.Lock()
+        self._told_at = -float("inf")
+        self._socket = socket
+        address = f"inproc://gate-{name}-{id(self)}"
+        socket.monitor(address, EVENTS)
+        self._monitor: zmq.Socket[bytes] = socket.context.socket(zmq.PAIR)
+        self._monitor.setsockopt(zmq.RCVHWM, 1)
+        self._monitor.setsockopt(zmq.LINGER, 0)
+        self._monitor.connect(address)
+        self._thread = threading.Thread(target=self._run, name=f"gate-{name}", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def strangers(self) -> int:
+        """How many of the open ones have not said a word."""
+        return len(self._strangers)
+
+    def greet(self, fd: int) -> Connection | None:
+        """Return the connection of a frame that just came, which is no stranger any more."""
+        with self._guard:
+            connection = self._open.get(fd)
+            if connection is not None:
+                connection.greeted = True
+                self._strangers.pop(fd, None)
+            return connection
+
+    def is_open(self, connection: Connection) -> bool:
+        """Whether a connection has not ended."""
+        return self._open.get(connection.fd) is connection
+
+    def shut(self, connection: Connection) -> None:
+        """End one connection: what waits to be sent to it is dropped with it."""
+        with self._guard:
+            self._shut(connection)
+
+    def close(self) -> None:
+        """Stop listening; a socket that is closed has said so by itself."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                ready = self._monitor.poll(LOOK_MS)
+                with self._guard:
+                    if ready and not self._read():
+                        return
+                    self._bound()
+        finally:
+            self._monitor.close(0)
+
+    def _read(self) -> bool:
+        """Take in what has happened; return False when nothing more will come."""
+        while True:
+            try:
+                told = self._monitor.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return True
+            event, value = _EVENT.unpack(told[0])
+            if event == _ACCEPTED:
+                self._accept(value)
+                if len(self._open) > self.connections_max:
+                    self._bound()
+            elif event == _DISCONNECTED:
+                self._open.pop(value, None)
+                self._strangers.pop(value, None)
+            elif event == _REFUSED:
+                self.refused += 1
+            elif event == _STOPPED:
+                return False
+            else:
+                self.broken += 1
+
+    def _accept(self, fd: int) -> None:
+        self.accepted += 1
+        try:
+            inode = os.fstat(fd).st_ino
+        except OSError:  # gone already; its end is told next
+            inode = 0
+        connection = Connection(fd, inode, time.monotonic())
+        self._open[fd] = connection
+        self._strangers.pop(fd, None)  # a new one is the youngest, whatever had its number
+        self._strangers[fd] = connection
+
+    def _bound(self) -> None:
+        before = self.shut_out
+        share = STRANGERS_SHARE if self.patience_s else 1
+        strangers_max = max(1, self.connections_max // share)
+        while self._strangers and (
+            len(self._open) > self.connections_max or len(self._strangers) > strangers_max
+        ):
+            oldest = next(iter(self._strangers))
+            fd = oldest if self.patience_s else next(reversed(self._strangers))
+            self._shut_out(self._strangers[fd])
+        if self.patience_s:
+            late = time.monotonic() - self.patience_s
+            while self._strangers and (first := next(iter(self._strangers.values()))).since < late:
+                self._shut_out(first)
+        if self.shut_out > before:
+            self._tell()
+
+    def _shut_out(self, connection: Connection) -> None:
+        self.shut_out += 1
+        self._shut(connection)
+        self._open.pop(connection.fd, None)
+
+    def _shut(self, connection: Connection) -> None:
+        self._strangers.pop(connection.fd, None)
+        if self._open.get(connection.fd) is not connection:
+            return
+        try:
+            if os.fstat(connection.fd).st_ino != connection.inode:
+                return
+            handle = posix.socket(fileno=connection.fd)
+        except OSError:
+            return
+        try:
+            handle.shutdown(posix.SHUT_RDWR)
+        except OSError:
+            pass  # its other end was faster
+        finally:
+            handle.detach()  # the descriptor is libzmq's to close
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at < 60:
+            return
+        self._told_at = now
+        log.warning(
+            text(
+                "router.connections_shut",
+                name=self.name, count=self.shut_out, open=len(self._open),
+                most=self.connections_max,
+            )
+        )  # fmt: skip
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as it may at all, and return how many that is."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft
+    return hard
+
+
+def connections_within(descriptors: int, wanted: int) -> int:
+    """Return how many connections a limit of descriptors has room for, beside the journal, the
+    pages, and those that libzmq accepts before the gate has heard of them."""
+    reserve = min(2 * EVENTS_UNREAD_MAX, descriptors // 2)
+    return max(8, min(wanted, descriptors - reserve))
+
+
+def socket_id(frame: Any) -> int:
+    """Return the descriptor of the connection that a received frame came by; -1: it is unknown."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except (zmq.ZMQError, ValueError):
+        return -1

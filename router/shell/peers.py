@@ -1,0 +1,228 @@
+"""What the shell keeps of each connected peer: bytes it has not read, errors it made, its id.
+
+ZeroMQ counts frames, not bytes, and tells nobody what a peer has read. So after every so many
+bytes a PING with a number nobody can guess goes into the stream, and its PONG shows that all before
+it was read. A routing id proves nothing, and libzmq lets a peer choose one: those it makes itself
+follow each other from a random first one, so one that does not is refused, and guessing is dear.
+"""
+
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import zmq
+
+from proto import frames
+from proto.wording import text
+from router.settings import BusSettings
+from router.shell.gate import EVENTS_UNREAD_MAX, Connection, Gate, socket_id
+
+MARK_BYTES: Final = 256 * 1024
+SUPPLY_BYTES: Final = 8 * 1024 * 1024  # of deliveries, before the first of them is read
+FRAME_OVERHEAD_BYTES: Final = 256  # what libzmq takes for a frame of its own
+ERRORS_REFILL_S: Final = 200  # so many seconds bring back all that a name may get wrong
+GUESS_COST: Final = 4  # guesses of a routing id that use all of it up
+BARRED_S: Final = (1.0, 60.0)  # for the first time, and at most: it doubles
+LAST_WORDS_S: Final = 0.2  # between what is said to a peer and the end of its connection
+IDS: Final = 2**32
+LATE: Final = 2 * EVENTS_UNREAD_MAX  # connections the gate may not have counted yet
+
+log = logging.getLogger("smpbus.peers")
+
+
+@dataclass(slots=True, eq=False)
+class Party:
+    """All connections of one key: what one of them gets wrong the others answer for."""
+
+    errors_left: float
+    refilled_at: float
+    peers: set["Peer"] = field(default_factory=set)
+    barred_until: float = 0.0
+    barred_s: float = BARRED_S[0]
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One routing id. `sent` and `read` are bytes, ever; `marks` are unanswered PINGs."""
+
+    id: bytes
+    key: bytes
+    party: Party
+    connection: Connection | None
+    sent: int = 0
+    read: int = 0
+    marked: int = 0
+    marks: deque[tuple[int, int, float]] = field(default_factory=deque)  # nonce, sent, when
+    dismissed: bool = False  # told to go: nothing it says counts
+
+    @property
+    def unread(self) -> int:
+        """Return about how many bytes wait for it, here and on its way."""
+        return self.sent - self.read
+
+
+class Peers:
+    """Every routing id that has spoken and whose connection may still be there."""
+
+    def __init__(self, settings: BusSettings, gate: Gate, first_id: bytes) -> None:
+        """`first_id` is one that libzmq made for this socket before all others."""
+        self.settings = settings
+        self.unread = 0
+        self.unread_max = max(settings.unread_bytes_max, 2 * settings.frame_bytes_max)
+        self.supply_bytes = min(SUPPLY_BYTES, self.unread_max // 4)
+        self.dismissed = 0  # ever: did not read, or was wrong too often
+        self.guessed = 0  # routing ids that libzmq cannot have made
+        self._gate = gate
+        self._first = int.from_bytes(first_id[1:], "big")
+        self._peers: dict[bytes, Peer] = {}
+        self._parties: dict[bytes, Party] = {}
+        self._leaving: deque[tuple[float, Peer]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    def get(self, id: bytes) -> Peer | None:
+        """Return a peer that has spoken before."""
+        return self._peers.get(id)
+
+    def meet(self, id: bytes, key: bytes, frame: Any) -> Peer:
+        """Take up a peer whose first frame this is."""
+        connection = self._gate.greet(socket_id(frame))
+        party = self._party(key or id)
+        peer = self._peers[id] = Peer(id, key, party, connection)
+        party.peers.add(peer)
+        return peer
+
+    def is_chosen(self, id: bytes) -> bool:
+        """Whether a routing id cannot be one of libzmq's own: whoever chose the same next would
+        get what is sent to it."""
+        if len(id) != 5 or id[0]:
+            return True
+        ordinal = (int.from_bytes(id[1:], "big") - self._first) % IDS
+        if ordinal <= self._gate.accepted + LATE:
+            return False
+        self.guessed += 1
+        return True
+
+    def barred_s(self, peer: Peer) -> float:
+        """Return for how long a peer's key is not listened to; 0: it is."""
+        return max(0.0, peer.party.barred_until - time.monotonic())
+
+    def blame(self, peer: Peer, errors: float) -> bool:
+        """Note errors of a peer; return whether they were too many."""
+        party, most, now = peer.party, self.settings.errors_max, time.monotonic()
+        refill = (now - party.refilled_at) * most / ERRORS_REFILL_S
+        party.refilled_at = now
+        party.errors_left = min(most, party.errors_left + refill) - errors
+        if party.errors_left >= 0:
+            return False
+        if now > party.barred_until + BARRED_S[1]:
+            party.barred_s = BARRED_S[0]
+        party.errors_left = 0.0
+        party.barred_until = now + party.barred_s
+        party.barred_s = min(BARRED_S[1], 2 * party.barred_s)
+        return True
+
+    def guess(self, peer: Peer) -> bool:
+        """Note a guessed routing id; return whether it was one too many."""
+        return self.blame(peer, self.settings.errors_max / GUESS_COST)
+
+    def has_room(self, peer: Peer, size: int) -> bool:
+        """Whether a peer may be sent so many bytes more."""
+        return peer.unread + size <= self.unread_max
+
+    def is_there(self, peer: Peer) -> bool:
+        """Whether a peer's connection is still its own: its id may be another's tomorrow."""
+        return peer.connection is not None and self._gate.is_open(peer.connection)
+
+    def note_sent(self, peer: Peer, size: int) -> bool:
+        """Count what was sent; return whether a mark is due."""
+        size += FRAME_OVERHEAD_BYTES
+        peer.sent += size
+        self.unread += size
+        return peer.sent - peer.marked >= MARK_BYTES
+
+    def mark(self, peer: Peer) -> list[bytes]:
+        """Return the PING that its PONG will answer when all before it has been read."""
+        nonce = secrets.randbits(62) | 1 << 61
+        peer.marked = peer.sent
+        peer.marks.append((nonce, peer.sent, time.monotonic()))
+        return [frames.PING, frames.encode(frames.Ping(nonce))]
+
+    def answered(self, peer: Peer, nonce: int) -> bool:
+        """Note that all before a mark was read; return whether it was a mark at all."""
+        if nonce not in (mark[0] for mark in peer.marks):
+            return False
+        while True:
+            number, sent, _ = peer.marks.popleft()
+            if number == nonce:
+                break
+        self.unread -= sent - peer.read
+        peer.read = sent
+        return True
+
+    def slowest(self) -> Peer | None:
+        """Return the peer whose oldest mark has waited longest, if all together have too much."""
+        if self.unread <= self.settings.unread_bytes_total:
+            return None
+        waiting = [peer for peer in self._peers.values() if peer.marks and not peer.dismissed]
+        return min(waiting, key=lambda peer: peer.marks[0][2], default=None)
+
+    def dismiss(self, peer: Peer, reason: str, name: str | None) -> None:
+        """Listen to a peer no more, and end its connection when it has heard why."""
+        peer.dismissed = True
+        self.dismissed += 1
+        self._leaving.append((time.monotonic() + LAST_WORDS_S, peer))
+        log.warning(text("router.dismissed", name=name or "?", reason=text(reason)))
+
+    def tidy(self, alive: Callable[[bytes], object]) -> None:
+        """End the connections of those dismissed, and forget those whose connection has ended and
+        who are not `alive` as a session any more."""
+        now = time.monotonic()
+        while self._leaving and self._leaving[0][0] <= now:
+            peer = self._leaving.popleft()[1]
+            if peer.connection is not None:
+                self._gate.shut(peer.connection)
+        gone = [
+            peer for peer in self._peers.values() if not self.is_there(peer) and not alive(peer.id)
+        ]
+        for peer in gone:
+            self._forget(peer)
+        for key, party in list(self._parties.items()):
+            if not party.peers and now > party.refilled_at + ERRORS_REFILL_S:
+                del self._parties[key]
+
+    def _forget(self, peer: Peer) -> None:
+        self.unread -= peer.unread
+        peer.party.peers.discard(peer)
+        del self._peers[peer.id]
+
+    def _party(self, key: bytes) -> Party:
+        party = self._parties.get(key)
+        if party is None:
+            most = float(self.settings.errors_max)
+            party = self._parties[key] = Party(most, time.monotonic())
+        return party
+
+
+def learn_first_id(socket: "zmq.Socket[bytes]") -> bytes:
+    """Return the first routing id of an unbound ROUTER, which an inner socket of ours got; all that
+    libzmq makes for it later follow by one."""
+    address = f"inproc://first-{secrets.token_hex(8)}"
+    socket.bind(address)
+    probe: zmq.Socket[bytes] = socket.context.socket(zmq.DEALER)
+    try:
+        probe.setsockopt(zmq.LINGER, 0)
+        probe.connect(address)
+        probe.send(b"")
+        return socket.recv_multipart()[0]
+    finally:
+        probe.close(0)
+        socket.unbind(address)
