@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import apsw
 
+from connectors.runtime.statefile import StateFile
 from proto.exits import StartError
 from proto.wording import text
 
@@ -77,21 +78,24 @@ class Document:
 
 
 class Archive:
-    """The file of one connector."""
+    """The file of one connector. Every method raises StateAway while it cannot be used: a document
+    that is not kept is not sent."""
 
     def __init__(self, file: Path) -> None:
         """Raises StartError when the file cannot be used."""
         try:
-            file.touch(mode=0o600, exist_ok=True)
-            self._db = apsw.Connection(str(file))
-            self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
-            self._db.execute(_SCHEMA)
+            self._db = StateFile(file, _SCHEMA)
         except (apsw.Error, OSError) as error:
             raise StartError(text("document.archive", file=file, reason=str(error))) from None
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    @property
+    def state(self) -> StateFile:
+        """The file itself, for operators."""
+        return self._db
 
     def of_card(self, card: str, card_version: int) -> Document | None:
         """Return the document of a version of a card."""

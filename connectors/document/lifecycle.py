@@ -17,11 +17,13 @@ from connectors.document.archive import RANK, Archive, Document, State
 from connectors.document.card import Organisation, build
 from connectors.document.plan import load_plan
 from connectors.document.signer import SignerSettings, load_signer
-from connectors.runtime.body import BadInput
+from connectors.runtime.body import BadInput, refuse
 from connectors.runtime.door import message_id
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.log import LOG
 from connectors.runtime.number import numbers
+from connectors.runtime.oddities import may_be_odd, oddities
+from connectors.runtime.statefile import StateAway
 from proto import clinical
 from proto.client import Reject
 from proto.message import Message, now_ms
@@ -62,6 +64,13 @@ class Lifecycle:
         """Close the archive."""
         self.archive.close()
 
+    def counts(self) -> dict[str, int]:
+        """Return how many documents are in which state; none while nobody can know."""
+        try:
+            return self.archive.counts()
+        except StateAway:
+            return {}
+
     async def make(self, card: clinical.CallCard, source: Message) -> Document | None:
         """Return the document of the card in `source`; None when a newer version of the card has
         one. Raises Reject for a card that no document can be made of."""
@@ -73,6 +82,8 @@ class Lifecycle:
             return None
         number, version = card.card_id, last + 1
         try:
+            if may_be_odd(source.body):
+                refuse(oddities(msgspec.json.decode(source.body)))
             file = build(
                 card, self.plan, self.settings.organisation, number=number, version=version
             )

@@ -16,6 +16,7 @@ from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.statefile import State
 from connectors.runtime.waiting import Waiting
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
@@ -70,6 +71,10 @@ class ExternalConnector(Connector):
         await super().close()
         await self._clients.close()
         self._memory.close()
+
+    def states(self) -> list[State]:
+        """Return the file of calls and events."""
+        return [self._memory.file]
 
     # -- to outside services --------------------------------------------------------------------
 

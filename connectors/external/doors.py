@@ -98,7 +98,8 @@ class Doors:
             )  # fmt: skip
             if verdict.status != 200:
                 raise Refusal.by(verdict)
-            self._memory.accept(ref)
+            if (taken := self._memory.call(ref)) is not None:
+                self._memory.accept(taken)
         view = _view(self._own(client, id), State())  # a repeat is answered as the first time
         return _response(201, view, {"location": f"{CALLS}/{id}"})
 
@@ -161,7 +162,7 @@ class Doors:
             )  # fmt: skip
             if verdict.status != 200:
                 raise Refusal.by(verdict)
-            self._memory.note_cancel(call.ref, now_s())
+            self._memory.note_cancel(call, now_s())
         return self._shown(202, self._own(client, call.id))
 
     def _cancelled(self, client: Client, ref: str, body: bytes) -> Message:

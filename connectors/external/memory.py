@@ -6,15 +6,16 @@ router knows a repeat. Events are synced to the disk before their delivery is se
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apsw
 import msgspec
 
 from connectors.external.contract import Event
+from connectors.runtime.repeats import digest_of
+from connectors.runtime.statefile import Spared, Statement
 from proto.exits import StartError
 from proto.schemas import StatusCode
 from proto.wording import text
@@ -73,115 +74,136 @@ class State:
 
 class Memory:
     """The file of one connector. Only `Memory` knows that it is SQL; everything here blocks for as
-    long as a disk takes."""
+    long as a disk takes. A call is taken even while the file cannot be written (see `Spared`): the
+    router has it. An event is kept for whoever asks, so it waits on the bus until it can be."""
 
     def __init__(self, file: Path) -> None:
         """Raises StartError when the file cannot be used."""
         try:
-            self._db = apsw.Connection(str(file))
-            self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
-            self._db.execute(_SCHEMA)
+            self.file = Spared(file, lambda: _SCHEMA)
         except apsw.Error as error:
             raise StartError(text("external.state_file", file=file, reason=str(error))) from None
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self.file.close()
 
     # -- calls ----------------------------------------------------------------------------------
 
     def call(self, ref: str) -> Call | None:
         """Return a call."""
-        row = self._one("select * from call where ref = ?", ref)
-        if row is None:
+        rows = self.file.rows("select * from call where ref = ?", ref)
+        if not rows:
             return None
-        ref, client, id, digest, number, at, accepted, cancelled = row
-        return Call(ref, client, id, digest, number, at, bool(accepted), cancelled)
+        ref, client, id, digest, number, at, _, _ = rows[-1]
+        cancelled = next((row[7] for row in rows if row[7] is not None), None)
+        return Call(ref, client, id, digest, number, at, any(row[6] for row in rows), cancelled)
 
     def begin(self, call: Call) -> None:
         """Keep a call that is about to be published; a repeat changes nothing but what is not known
         any more."""
-        with self._db:
-            self._db.execute(
-                "insert into call values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (ref) do update set"
-                " digest = excluded.digest, number = excluded.number where digest = x''",
-                (call.ref, call.client, call.id, call.digest, call.number, call.handed_in_at,
-                 int(call.accepted), call.cancel_asked_at),
-            )  # fmt: skip
-            self._prune(call.handed_in_at - KEPT_S)
+        self.file.write(self._begun(call), *self._pruned(call.handed_in_at - KEPT_S))
 
-    def accept(self, ref: str) -> None:
+    def _begun(self, call: Call) -> Statement:
+        return (
+            "insert into call values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (ref) do update set"
+            " digest = excluded.digest, number = excluded.number where digest = x''",
+            (call.ref, call.client, call.id, call.digest, call.number, call.handed_in_at,
+             int(call.accepted), call.cancel_asked_at),
+        )  # fmt: skip
+
+    def accept(self, call: Call) -> None:
         """The router has the call."""
-        self._db.execute("update call set accepted = 1 where ref = ?", (ref,))
+        accepted = ("update call set accepted = 1 where ref = ?", (call.ref,))
+        self.file.write(self._begun(call), accepted)
 
-    def note_cancel(self, ref: str, at: float) -> None:
+    def note_cancel(self, call: Call, at: float) -> None:
         """The router has the wish to cancel the call; the first one counts."""
-        self._db.execute(
+        asked = (
             "update call set cancel_asked_at = ? where ref = ? and cancel_asked_at is null",
-            (at, ref),
+            (at, call.ref),
         )
+        self.file.write(self._begun(call), asked)
 
     def day_wait_s(self, client: str, calls_max: int, now: float) -> float:
         """Return the seconds until `client` may hand in one more call, at most `calls_max` in any
         24 hours."""
-        row = self._one(
+        rows = self.file.rows(
             "select handed_in_at from call where client = ? and handed_in_at > ?"
-            " order by handed_in_at desc limit 1 offset ?",
-            client, now - DAY_S, calls_max - 1,
+            " order by handed_in_at desc limit ?",
+            client, now - DAY_S, calls_max,
         )  # fmt: skip
-        return 0.0 if row is None else max(0.0, float(row[0]) + DAY_S - now)
+        times = sorted({float(row[0]) for row in rows}, reverse=True)
+        return max(0.0, times[calls_max - 1] + DAY_S - now) if len(times) >= calls_max else 0.0
 
     # -- events ---------------------------------------------------------------------------------
 
     def note_event(self, ref: str, event: Event) -> Event:
-        """Keep an event under its number, and return it as it is kept: a repeat of its `event_id`
-        changes nothing."""
-        with self._db:
-            known = self._one(
-                "select body from event where ref = ? and event_id = ?", ref, event.event_id
-            )
-            if known is not None:
-                return msgspec.json.decode(known[0], type=Event)
-            last = self._one("select max(number) from event where ref = ?", ref)
-            number = 1 + int(last[0] or 0) if last else 1
-            event = msgspec.structs.replace(event, number=number)
-            self._db.execute(
+        """Keep an event under its number, and return it as it is kept: a repeat changes nothing,
+        and what says another thing under the `event_id` of one is an event of its own. Raises
+        StateAway."""
+        known = self._event(ref, event.event_id)
+        if known is not None and not _is_repeat(event, known):
+            event = msgspec.structs.replace(event, event_id=f"{event.event_id}~{_mark(event)}")
+            known = self._event(ref, event.event_id)
+        if known is not None:
+            return known
+        rows = self.file.rows("select max(number) from event where ref = ?", ref)
+        number = 1 + max(int(row[0] or 0) for row in rows) if rows else 1
+        event = msgspec.structs.replace(event, number=number)
+        self.file.keep(
+            (
                 "insert into event values (?, ?, ?, ?, ?, ?, ?)",
                 (ref, number, event.event_id, event.occurred_at.timestamp(), event.code,
                  event.call_id, msgspec.json.encode(event)),
-            )  # fmt: skip
-            self._db.execute("update call set accepted = 1 where ref = ? and accepted = 0", (ref,))
+            ),
+            ("update call set accepted = 1 where ref = ? and accepted = 0", (ref,)),
+        )  # fmt: skip
         return event
+
+    def _event(self, ref: str, event_id: str) -> Event | None:
+        rows = self.file.rows(
+            "select body from event where ref = ? and event_id = ?", ref, event_id
+        )
+        return msgspec.json.decode(rows[0][0], type=Event) if rows else None
 
     def events(self, ref: str, after: int, most: int) -> list[Event]:
         """Return at most `most` events of a call after number `after`."""
-        rows = self._db.execute(
+        rows = self.file.rows(
             "select body from event where ref = ? and number > ? order by number limit ?",
-            (ref, after, most),
-        )
+            ref, after, most,
+        )  # fmt: skip
         return [msgspec.json.decode(_bytes(body), type=Event) for (body,) in rows]
 
     def state(self, ref: str) -> State:
         """Return what the events of a call say; an event that another one supersedes counts until
         a newer one comes."""
-        row = self._one(
+        rows = self.file.rows(
             "select code, call_id, (select max(number) from event where ref = ?1) from event"
             " where ref = ?1 order by occurred_at desc, number desc limit 1",
             ref,
         )
-        return State() if row is None else State(*row)
+        return State(*rows[0]) if rows else State()
 
-    def _prune(self, before: float) -> None:
+    @staticmethod
+    def _pruned(before: float) -> tuple[Statement, Statement]:
         """Forget a few of the calls that are older than anybody asks for."""
-        rows = self._db.execute(
-            "select ref from call where handed_in_at < ? order by handed_in_at limit 10", (before,)
+        old = "(select ref from call where handed_in_at < ? order by handed_in_at limit 10)"
+        return (
+            (f"delete from event where ref in {old}", (before,)),
+            (f"delete from call where ref in {old}", (before,)),
         )
-        for (ref,) in rows.fetchall():
-            self._db.execute("delete from event where ref = ?", (ref,))
-            self._db.execute("delete from call where ref = ?", (ref,))
 
-    def _one(self, query: str, *values: Any) -> Sequence[Any] | None:
-        return self._db.execute(query, values).fetchone()
+
+def _is_repeat(event: Event, known: Event) -> bool:
+    """Whether an event says what a known one says; when it was written down does not count."""
+    return known == msgspec.structs.replace(
+        event, number=known.number, recorded_at=known.recorded_at
+    )
+
+
+def _mark(event: Event) -> str:
+    return digest_of(event, without=("number", "recorded_at"))[:8]
 
 
 def _bytes(value: object) -> bytes:

@@ -19,6 +19,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.statefile import State
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
@@ -63,7 +64,11 @@ class RemdConnector(Connector):
 
     def figures(self) -> dict[str, Any]:
         """Return how many documents are in which state."""
-        return {"documents": self.life.archive.counts()}
+        return {"documents": self.life.counts()}
+
+    def states(self) -> list[State]:
+        """Return the archive."""
+        return [self.life.archive.state]
 
     # -- to the register ------------------------------------------------------------------------
 
@@ -81,6 +86,8 @@ class RemdConnector(Connector):
             raise Reject(text("connector.note_bad_body")) from None
         except NotAccepted as error:
             raise Retry(error.code, float(error.retry_after_s)) from None
+        except BadInput as bad:  # what no document and no request can hold
+            raise Reject(bad.sentence) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 
     async def _card(self, card: clinical.CallCard, source: Message) -> str:

@@ -1,6 +1,7 @@
 """Changes that the hospitals' system tells, as messages of the bus.
 
-A change keeps its own id, so that it is one message however often and by whichever door it comes.
+A change keeps its own id, so that it is one message however often and by whichever door it comes;
+one that comes again and says something else is another message.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from connectors.rmis.contract import Change
 from connectors.rmis.memory import Memory
 from connectors.runtime.body import BadInput, convert
 from connectors.runtime.door import REJECTED_KEPT_MS, message_id
+from connectors.runtime.repeats import Repeats, digest_of
 from proto import catalogue, clinical, schemas
 from proto.message import Message, Priority, now_ms
 
@@ -25,6 +27,7 @@ class Reader:
     def __init__(self, source: str, memory: Memory) -> None:
         self._source = source
         self._memory = memory
+        self._repeats = Repeats()
 
     def message(self, change: Change) -> Message:
         """Return the message of one change. Raises BadInput."""
@@ -34,12 +37,14 @@ class Reader:
         typed: Any = convert(raw, catalogue.entry(change.type).schema)
         if isinstance(typed, clinical.TransferState):
             self._memory.note_transfers([(typed.call_id, typed.kind, typed.state)])
+        # A dialect that asks for states tells the hour of its asking.
+        digest = digest_of(raw, without=("at",))
         return Message.new(
             change.type,
             self._source,
             msgspec.json.encode(raw),
             subject=self._memory.subject_of(typed.call_id),
-            id=message_id(change.type, OUTSIDE, change.id),
+            id=self._repeats.id_of(digest, change.type, OUTSIDE, change.id),
             priority=Priority.URGENT if change.type.startswith("hospital.") else Priority.ROUTINE,
             correlation_id=getattr(typed, "number", None),
         )

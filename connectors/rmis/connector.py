@@ -31,6 +31,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.statefile import State
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
@@ -116,6 +117,10 @@ class RmisConnector(Connector):
         count, oldest_s = self.memory.unconfirmed()
         waiting = {"count": count, "oldest_s": round(oldest_s)}
         return {"lookup": self.lookup.figures(), "unconfirmed": waiting}
+
+    def states(self) -> list[State]:
+        """Return the file of numbers."""
+        return self.memory.states()
 
     # -- to the hospitals' system ---------------------------------------------------------------
 

@@ -9,9 +9,12 @@ from typing import Final
 
 import apsw
 
+from connectors.runtime.statefile import Spared, State, StateFile
 from proto.exits import StartError
 from proto.wording import text
 
+OWN_PRAGMAS: Final = "pragma journal_mode = wal; pragma synchronous = normal"
+OWN_BUSY_MS: Final = 100
 KEPT_S: Final = 90 * 24 * 3600.0  # a visit or a slip of a hospital is not later than that
 _SCHEMA: Final = """
 create table if not exists call (
@@ -30,65 +33,80 @@ create table if not exists cursor (
 
 class Memory:
     """The file of one connector. Lost, it is made anew: changes are read again, under the ids that
-    the bus knows already, and events of older calls get a subject of their own. `db` is its
-    connection: a dialect may have tables of its own there."""
+    the bus knows already, and events of older calls get a subject of their own. So nothing waits
+    for it while it cannot be written: see `Spared`."""
 
     def __init__(self, file: Path) -> None:
         """Raises StartError when the file cannot be used."""
+        # A power loss may take the last entries, never the file: that costs repeats only.
         try:
-            self.db = apsw.Connection(str(file))
-            # A power loss may take the last entries, never the file: that costs repeats only.
-            self.db.execute("pragma journal_mode = wal; pragma synchronous = normal")
-            self.db.execute(_SCHEMA)
+            self.state = Spared(file, lambda: _SCHEMA, pragmas="pragma journal_mode = wal")
         except apsw.Error as error:
             raise StartError(text("rmis.state_file", file=file, reason=str(error))) from None
+        self._file = file
+        self._own: StateFile | None = None
+
+    def tables(self, schema: str) -> StateFile:
+        """Return the same file for a dialect that has tables of its own there, and needs them.
+        Raises StartError."""
+        try:
+            self._own = StateFile(self._file, schema, pragmas=OWN_PRAGMAS, busy_ms=OWN_BUSY_MS)
+        except (apsw.Error, OSError) as error:
+            reason = str(error)
+            raise StartError(text("rmis.state_file", file=self._file, reason=reason)) from None
+        return self._own
+
+    def states(self) -> list[State]:
+        """Return what may be away."""
+        return [self.state] if self._own is None else [self.state, self._own]
 
     def close(self) -> None:
         """Close the file."""
-        self.db.close()
+        self.state.close()
+        if self._own is not None:
+            self._own.close()
 
     def note_call(self, call: str, subject: str) -> None:
         """Remember the subject of a call."""
         now = int(time.time())
-        with self.db:
-            self.db.execute("insert or replace into call values (?, ?, ?)", (call, subject, now))
-            self.db.execute(
+        self.state.write(
+            ("insert or replace into call values (?, ?, ?)", (call, subject, now)),
+            (
                 "delete from call where id in (select id from call where seen < ? limit 10)",
                 (now - KEPT_S,),
-            )
+            ),
+            synced=False,
+        )
 
     def subject_of(self, call: str) -> str:
         """Return the subject of a call; one of its own if we never saw it."""
-        row = self.db.execute("select subject from call where id = ?", (call,)).fetchone()
-        return str(row[0]) if row else f"call-{call}"
+        rows = self.state.rows("select subject from call where id = ?", call)
+        return str(rows[-1][0]) if rows else f"call-{call}"
 
     def note_transfers(self, states: Iterable[tuple[str, str, str]]) -> None:
         """Remember (call, kind, state); "accepted" never overwrites the partner's last word."""
         now = int(time.time())
-        with self.db:
-            for call, kind, state in states:
-                self.db.execute(
-                    "insert into transfer values (?1, ?2, ?3, ?4) on conflict do update"
-                    " set state = ?3, at = ?4 where ?3 <> 'accepted' or state = 'accepted'",
-                    (call, kind, state, now),
-                )
+        upsert = (
+            "insert into transfer values (?1, ?2, ?3, ?4) on conflict do update"
+            " set state = ?3, at = ?4 where ?3 <> 'accepted' or state = 'accepted'"
+        )
+        notes = [(upsert, (call, kind, state, now)) for call, kind, state in states]
+        self.state.write(*notes, synced=False)
 
     def unconfirmed(self) -> tuple[int, float]:
         """Return how many tickets and cards wait for their confirmation, and the seconds that the
         first of them has waited."""
-        row = self.db.execute(
-            "select count(*), min(at) from transfer where state = 'accepted'"
-        ).fetchone()
-        count, since = (row[0], row[1]) if row else (0, None)
-        waited_s = 0.0 if since is None else max(0.0, time.time() - float(str(since)))
-        return int(str(count)), waited_s
+        rows = self.state.rows("select count(*), min(at) from transfer where state = 'accepted'")
+        since = min((float(row[1]) for row in rows if row[1] is not None), default=None)
+        waited_s = 0.0 if since is None else max(0.0, time.time() - since)
+        return sum(int(row[0]) for row in rows), waited_s
 
     @property
     def cursor(self) -> str:
         """How far the changes were read."""
-        row = self.db.execute("select value from cursor").fetchone()
-        return str(row[0]) if row else ""
+        rows = self.state.rows("select value from cursor")
+        return str(rows[-1][0]) if rows else ""
 
     @cursor.setter
     def cursor(self, value: str) -> None:
-        self.db.execute("insert or replace into cursor values (1, ?)", (value,))
+        self.state.write(("insert or replace into cursor values (1, ?)", (value,)), synced=False)

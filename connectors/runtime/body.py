@@ -4,15 +4,23 @@ A refusal names the field's path and the rule. It never repeats the value: that 
 phone, an address.
 """
 
+import json
 import re
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
+from connectors.runtime.oddities import ODD, Odd, may_be_odd, mended, odd_times, oddities
+
 _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`$")
 _VALUE: Final = re.compile(r"^Invalid (enum )?value.*$")
+_BOM: Final = b"\xef\xbb\xbf"  # some write it before JSON, and it says nothing
+TOO_DEEP: Final = "is nested too deeply"
+# Unlike msgspec it takes controls within texts, and halves of characters.
+_lenient: Final = json.JSONDecoder(strict=False, parse_constant=int)  # int("NaN") is refused
 
 Shape = TypeVar("Shape")
 
@@ -21,6 +29,7 @@ class BadInput(Exception):
     """The partner's input breaks a rule of the contract; `path` is "" for the body as a whole."""
 
     def __init__(self, path: str, rule: str, status: int = 400) -> None:
+        path = ODD.sub("?", path)  # a name in it may be the partner's own
         super().__init__(f"{path}: {rule}")
         self.path = path
         self.rule = rule
@@ -44,10 +53,12 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
-def decode(body: bytes, shape: type[Shape]) -> Shape:
-    """Return `body` as `shape`. Raises BadInput."""
+def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
+    """Return `body` as `shape`. Raises BadInput; also for a character or a time that cannot be, but
+    not when the texts of `body` are looked at elsewhere (`whole` false)."""
+    body = body.removeprefix(_BOM)
     try:
-        return msgspec.json.decode(body, type=shape)
+        value = msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
     except msgspec.DecodeError:
@@ -55,15 +66,60 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
     except UnicodeDecodeError:
         raise BadInput("", "is not UTF-8") from None
     except RecursionError:
-        raise BadInput("", "is nested too deeply") from None
+        raise BadInput("", TOO_DEEP) from None
+    if whole:
+        if may_be_odd(body):
+            refuse(oddities(msgspec.json.decode(body)))
+        if isinstance(value, msgspec.Struct):
+            refuse(odd_times(value))
+    return value
+
+
+def decode_urgent(body: bytes) -> tuple[dict[str, Any], list[Odd]]:
+    """Return the JSON object of an emergency, and the fields that something was taken out of.
+    Raises BadInput."""
+    body = body.removeprefix(_BOM)
+    try:
+        raw: Any = decode(body, dict[str, Any], whole=False)
+        if not may_be_odd(body):
+            return raw, []
+    except BadInput as bad:
+        raw = _mend(body, bad)
+    try:
+        return mended(raw), list(oddities(raw))
+    except RecursionError:
+        raise BadInput("", TOO_DEEP) from None
+
+
+def _mend(body: bytes, bad: BadInput) -> Any:
+    """Return what JSON says but for one of its own rules: no controls, no halves of characters
+    within a text. Raises `bad` for anything else."""
+    try:
+        raw = _lenient.decode(body.decode())
+    except (ValueError, RecursionError):
+        raise bad from None
+    if not isinstance(raw, dict):
+        raise bad
+    return raw
 
 
 def convert(value: Any, shape: type[Shape]) -> Shape:
     """Return decoded JSON as `shape`. Raises BadInput."""
     try:
-        return msgspec.convert(value, shape)
+        typed = msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
+    refuse(odd_times(typed))
+    return typed
+
+
+def refuse(odd: Iterable[Odd]) -> None:
+    """Raise BadInput for the first of what is odd."""
+    try:
+        for path, rule in odd:
+            raise BadInput(path, rule)
+    except RecursionError:
+        raise BadInput("", TOO_DEEP) from None
 
 
 def bad_input(problem: str) -> BadInput:

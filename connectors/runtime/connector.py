@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.partner import Partner
 from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.statefile import State
 from proto.client import BusClient, Delivery
 
 
@@ -68,6 +69,11 @@ class Connector:
         is shown by `smpbus partners` and `smpbus status`, and is on the metrics page.
         """
         return {}
+
+    def states(self) -> list[State]:
+        """Return the files that this connector keeps, for operators: one that cannot be used is
+        reported."""
+        return []
 
     def partners(self) -> list[Partner]:
         """Return the systems that are asked, for operators: the first one is the partner."""

@@ -6,6 +6,7 @@ answer is 503 with Retry-After and a sentence: the partner keeps the data and re
 """
 
 import hashlib
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,13 +17,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from connectors.runtime.body import BadInput, read_body
+from connectors.runtime.counted import Counted
 from connectors.runtime.ingress import REJECTED, Ingress, NotAccepted
 from connectors.runtime.log import LOG
+from connectors.runtime.oddities import Odd, told
+from connectors.runtime.statefile import StateAway
 from proto import schemas
 from proto.message import Message, now_ms
 from proto.wording import text
 
 REJECTED_KEPT_MS: Final = 30 * 24 * 3600 * 1000  # then nobody will ask for it any more
+ACCEPTED: Final = "accepted"
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000112")
 
 Make = Callable[[str, bytes], list[Message]]
@@ -38,6 +43,15 @@ class Verdict(NamedTuple):
     sentence: str
     retry_after_s: int | None = None
     bad: BadInput | None = None
+
+
+class Mended(list[Message]):
+    """Messages of an emergency that is taken although something had to be left out of its fields
+    `odd`."""
+
+    def __init__(self, messages: list[Message], odd: list[Odd]) -> None:
+        super().__init__(messages)
+        self.odd = odd
 
 
 def message_id(*identity: str | None) -> str:
@@ -63,6 +77,7 @@ class Door:
         self._bytes_max = bytes_max
         self._answer = answer
         self._subject = subject
+        self._counted = Counted()
 
     def endpoint(self, operation: str, make: Make, about: str | None = None) -> Endpoint:
         """Return the endpoint of `operation`; `about` names the path parameter of its object.
@@ -99,13 +114,25 @@ class Door:
             messages = make()
         except BadInput as bad:
             return await self._refuse(operation, about, body, bad)
+        except StateAway as away:
+            return Verdict(503, "The service bus is busy; please repeat.", math.ceil(away.wait_s))
         if not messages:
             return Verdict(200, f"not passed on: {operation} is switched off here")
         try:
             await self._ingress.publish(messages)
         except NotAccepted as error:
             return self._not_accepted(error)
-        return Verdict(200, "accepted")
+        if isinstance(messages, Mended) and messages.odd:
+            return Verdict(200, self._mended(operation, messages.odd))
+        return Verdict(200, ACCEPTED)
+
+    def _mended(self, operation: str, odd: list[Odd]) -> str:
+        """Tell both sides that an emergency was taken, and which fields lost something."""
+        line = text(
+            "connector.mended_input", system=self._system, operation=operation, fields=told(odd)
+        )
+        self._counted.warning(f"{self._system}, {operation}, mended", line)
+        return f"{ACCEPTED}; characters that no text may have were left out: {told(odd)}"
 
     async def _refuse(self, operation: str, about: str, body: bytes, bad: BadInput) -> Verdict:
         digest = hashlib.sha256(body).hexdigest()
@@ -118,15 +145,14 @@ class Door:
             digest=digest[:16],
             recorded_at=datetime.now(UTC),
         )
-        LOG.warning(
-            text(
-                "connector.refused_input",
-                system=self._system,
-                operation=operation,
-                path=bad.path or "body",
-                rule=bad.rule,
-            )
+        line = text(
+            "connector.refused_input",
+            system=self._system,
+            operation=operation,
+            path=bad.path or "body",
+            rule=bad.rule,
         )
+        self._counted.warning(f"{self._system}, {operation}, refused", line)
         message = Message.new(
             REJECTED,
             self._ingress.name,

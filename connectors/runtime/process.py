@@ -22,6 +22,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.reporter import Reporter
 from connectors.runtime.serving import HttpServer, allow_only, bind
 from connectors.runtime.settings import Loaded, find_config, load
+from connectors.runtime.statefile import StateAway
 from proto.client import BusClient
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
@@ -152,6 +153,8 @@ async def _poll(connector: Connector) -> None:
             await connector.poll()
         except BusError:
             raise
+        except StateAway:
+            pass  # the file has told
         except Exception as error:
             LOG.error(text("connector.mistake", id="poll", kind=type(error).__name__))
         await asyncio.sleep(connector.poll_s)

@@ -48,6 +48,8 @@ class Reporter:
 
     def _tell(self, now: float) -> None:
         connector = self._connector
+        for state in connector.states():
+            state.look()
         if now >= self._own_after:
             self._gather(now)
         try:
@@ -79,6 +81,9 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
     What a connector tells of lookups in `own["lookup"]` (`Lookup.figures()`) becomes one shape for
     all; the rest goes along as it is.
     """
+    figures = {name: value for name, value in own.items() if name != "lookup"}
+    if away := {str(state.file): state.reason for state in connector.states() if state.reason}:
+        figures["state_files_away"] = away
     lookup = own.get("lookup") or {}
     memcached = lookup.get("memcached")
     return PeerReport(
@@ -87,7 +92,7 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
         cache=None if memcached is None else bool(memcached["answers"]),
         rejected=connector.ingress.rejected,
         waiting=connector.waiting(),
-        figures={name: value for name, value in own.items() if name != "lookup"},
+        figures=figures,
     )
 
 

@@ -6,6 +6,7 @@ the receiver; no Fault tells a value or a trace. The WSDL is the one of the pack
 is with the address that the caller used.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ from connectors.runtime.body import BadInput, read_body
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import EXPLAINED, Answer, BadReply, Partner
+from connectors.runtime.statefile import StateAway
 from proto.client import Reject, Retry
 from proto.wording import text
 
@@ -180,6 +182,9 @@ class SoapService:
             return _fault(soap, Fault("receiver", error.sentence, error.retry_after_s))
         except Fault as told:
             return _fault(soap, told)
+        except StateAway as away:
+            busy = "The service bus is busy; please repeat."
+            return _fault(soap, Fault("receiver", busy, math.ceil(away.wait_s)))
         except Exception as error:  # its text may hold personal data
             LOG.error(text("connector.mistake", id=self._path, kind=type(error).__name__))
             return _fault(soap, Fault("receiver", "The service bus made a mistake."))

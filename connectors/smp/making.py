@@ -9,6 +9,7 @@ import msgspec
 from connectors.runtime.body import BadInput, convert, decode
 from connectors.runtime.door import message_id
 from connectors.runtime.number import numbers
+from connectors.runtime.repeats import Repeats, digest_of
 from connectors.smp import contract
 from proto import catalogue, schemas
 from proto.message import Message, Priority
@@ -33,6 +34,7 @@ class Maker:
     def __init__(self, name: str, clinical: bool) -> None:
         self._name = name
         self._clinical_wanted = clinical
+        self._repeats = Repeats()
         self._own: Final[dict[str, Callable[[bytes], list[Message]]]] = {
             "call.status.v1": self._status,
             "incident.card_update.v1": self._card,
@@ -71,7 +73,7 @@ class Maker:
                 self._name,
                 body,
                 subject=subject,
-                id=message_id(type, name, version),
+                id=self._repeats.id_of(_digest(body), type, name, version),
                 priority=Priority.URGENT if urgent else Priority.ROUTINE,
                 correlation_id=numbers(call, name, *_patients(given)),
             )
@@ -85,15 +87,17 @@ class Maker:
         raw["source"] = report.source or self._name
         for name in ("id112", "external"):
             raw.pop(name, None)
+        # When it was written down is no fact of the call: who repeats may write it down anew.
+        digest = digest_of(raw, without=("recorded_at",))
         messages = []
         cards: Sequence[str | None] = _several(report.id112) or [None]
         for id112 in cards:
             body = encode(raw if id112 is None else raw | {"id112": id112})
-            id = message_id("call.status.v1", report.event_id, id112)
+            id = self._repeats.id_of(digest, "call.status.v1", report.event_id, id112)
             subject = f"112-{id112}" if id112 else f"call-{report.call_id}"
             messages.append(self._message("call.status.v1", id, subject, body, report.call_id))
         for ref in _several(report.external):
-            id = message_id("external.status.v1", report.event_id, ref)
+            id = self._repeats.id_of(digest, "external.status.v1", report.event_id, ref)
             body = encode(raw | {"external": ref})
             subject = f"ext-{ref}"
             messages.append(self._message("external.status.v1", id, subject, body, report.call_id))
@@ -102,15 +106,15 @@ class Maker:
     def _card(self, body: bytes) -> list[Message]:
         card = decode(body, schemas.CardUpdate)
         changed = card.changed_at.astimezone(UTC).isoformat()
-        id = message_id("incident.card_update.v1", card.id112, changed)
+        id = message_id("incident.card_update.v1", card.id112, changed, _digest(body))
         subject = f"112-{card.id112}"
         return [self._message("incident.card_update.v1", id, subject, body)]
 
     def _dial(self, body: bytes) -> list[Message]:
         order = decode(body, contract.DialOrder)
         subject = f"112-{order.id112}" if order.id112 else f"operator-{order.operator}"
-        id = message_id("telephony.dial.v1", order.request_id)
         raw = decode(body, dict[str, Any])
+        id = self._repeats.id_of(digest_of(raw), "telephony.dial.v1", order.request_id)
         del raw["request_id"]
         message = self._message("telephony.dial.v1", id, subject, encode(raw))
         late = message.time + DIAL_MS
@@ -137,6 +141,10 @@ def _patients(given: Any) -> list[str | None]:
         patient: schemas.Person | None = getattr(given, "patient", None)
         persons = [] if patient is None else [patient]
     return [one.id for one in persons if one.identified_by]
+
+
+def _digest(body: bytes) -> str:
+    return digest_of(decode(body, dict[str, Any], whole=False))
 
 
 def _several(given: str | list[str] | None) -> list[str]:

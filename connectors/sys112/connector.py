@@ -13,12 +13,14 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.runtime import soap
-from connectors.runtime.body import BadInput, convert, decode
+from connectors.runtime.body import BadInput, convert, decode_urgent
 from connectors.runtime.connector import Connector
-from connectors.runtime.door import Door, message_id
+from connectors.runtime.door import Door, Mended, message_id
 from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
+from connectors.runtime.repeats import digest_of
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.statefile import State
 from connectors.sys112 import contract, mapping, soapdoor
 from connectors.sys112.deadlines import Deadlines
 from connectors.sys112.memory import Memory
@@ -89,6 +91,10 @@ class Sys112Connector(Connector):
     def figures(self) -> dict[str, Any]:
         """Return how the cards were confirmed."""
         return {"confirmation": self._deadlines.figures()}
+
+    def states(self) -> list[State]:
+        """Return the file of cards."""
+        return [self._memory.state]
 
     # -- to System-112 --------------------------------------------------------------------------
 
@@ -180,9 +186,10 @@ class Sys112Connector(Connector):
         close = door.endpoint("CloseCard", partial(self._end, contract.CloseCard), "id112")
         return Starlette(
             routes=[
-                Route("/112/cards/{id112}", update, methods=["PUT"]),
-                Route("/112/cards/{id112}/cancel", cancel, methods=["POST"]),
-                Route("/112/cards/{id112}/close", close, methods=["POST"]),
+                # A card's number may have a "/" in it.
+                Route("/112/cards/{id112:path}/cancel", cancel, methods=["POST"]),
+                Route("/112/cards/{id112:path}/close", close, methods=["POST"]),
+                Route("/112/cards/{id112:path}", update, methods=["PUT"]),
                 soapdoor.service(
                     door,
                     {
@@ -196,11 +203,11 @@ class Sys112Connector(Connector):
         )
 
     def _update_card(self, id112: str, body: bytes) -> list[Message]:
-        raw = decode(body, dict[str, Any])
+        raw, odd = decode_urgent(body)
         update = convert(raw, contract.UpdateCard)
         if update.card.id112 != id112:
             raise BadInput("Card.Id112", "differs from the card in the address of the request")
-        return self._taken_card(update, raw, body)
+        return Mended(self._taken_card(update, raw, body), odd)
 
     def _taken_card(
         self, update: contract.UpdateCard, raw: dict[str, Any], _: bytes
@@ -208,25 +215,28 @@ class Sys112Connector(Connector):
         id112 = update.card.id112
         if not id112:
             raise BadInput("Card.Id112", "is required")
+        contract.check_id("Card.Id112", id112)
         contract.check_card(update)
         card = mapping.card_in(update, raw, self._words)
         at_work, over = self._words.is_at_work(card.state), self._words.is_over(card.state)
         if not self._memory.note_card(id112, card.changed_at, at_work=at_work, over=over):
             raise BadInput("Card.IncidentState", "takes a card back to work that is over", 403)
-        # A repeat of 112 has the same Changed and contact, and so the same id: accepted once.
+        # A repeat of 112 says the same, and so has the same id: accepted once. Whatever differs is
+        # no repeat, be its Changed and contact those of another one.
         contact = update.ier.id if update.ier else None
         changed = card.changed_at.astimezone(UTC).isoformat()
-        id = message_id("incident.card.v1", update.sys_code, id112, changed, contact)
-        return [self._message("incident.card.v1", id, id112, card)]
+        type = "incident.card.v1"
+        id = message_id(type, update.sys_code, id112, changed, contact, digest_of(card))
+        return [self._message(type, id, id112, card)]
 
     def _end(
         self, shape: type[contract.CancelCard] | type[contract.CloseCard], id112: str, body: bytes
     ) -> list[Message]:
-        raw = decode(body, dict[str, Any])
+        raw, odd = decode_urgent(body)
         request: contract.CancelCard | contract.CloseCard = convert(raw, shape)
         if request.id112 != id112:
             raise BadInput("Id112", "differs from the card in the address of the request")
-        return self._ended(request, raw, body)
+        return Mended(self._ended(request, raw, body), odd)
 
     def _ended(
         self,
@@ -235,6 +245,7 @@ class Sys112Connector(Connector):
         body: bytes,
     ) -> list[Message]:
         id112 = request.id112
+        contract.check_id("Id112", id112)
         young = self._memory.age_s < self.settings.unknown_after_h * 3600
         if not young and not self._memory.knows(id112):
             raise BadInput("Id112", "there is no such card", 404)

@@ -229,6 +229,13 @@ class Reply(msgspec.Struct, frozen=True):
     CodeDescr: str = ""
 
 
+def check_id(path: str, id112: str) -> None:
+    """Raise BadInput for a number of a card that could not stand in an address: what is told of it
+    would reach another one."""
+    if any(step in (".", "..") for step in id112.split("/")) or not id112.isprintable():
+        raise BadInput(path, "is no number of a card: it has a line end, or a step like ..")
+
+
 def check_card(update: UpdateCard) -> None:
     """Check the rules that kinds cannot tell (domain.md 4.4). Raises BadInput."""
     card = update.card

@@ -3,16 +3,16 @@ dispatcher has confirmed them, and what System-112 was told of a call. One SQLit
 data: numbers, times and brigades.
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 import msgspec
 
+from connectors.runtime.statefile import Spared, Statement
 from proto import schemas
 from proto.exits import StartError
 from proto.wording import text
@@ -34,7 +34,12 @@ create index if not exists told_seen on told (seen);
 create table if not exists origin (
     only_one integer primary key check (only_one = 1), made real not null
 );
+insert or ignore into origin values (1, {now});
 """
+_TOUCH: Final = (
+    "insert into card (id112, root, seen) values (?1, ?1, ?2)"
+    " on conflict do update set seen = ?2 where seen < ?2 - 86400"
+)
 
 
 class Watched(NamedTuple):
@@ -49,24 +54,27 @@ class Memory:
     runs.
 
     Which cards there are and which are over is synced: System-112 has our word for it. A loss of
-    power may take the last confirmations and reactions, which costs an alarm too many at worst.
+    power may take the last confirmations and reactions, which costs an alarm too many at worst. A
+    file that cannot be written stops nothing: see `Spared`.
     """
 
     def __init__(self, file: Path | None, clock: Callable[[], float] = time.time) -> None:
         """Raises StartError when the file cannot be used."""
         self._clock = clock
         try:
-            self._db = apsw.Connection(":memory:" if file is None else str(file))
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute(_SCHEMA)
-            self._db.execute("insert or ignore into origin values (1, ?)", (clock(),))
-            self.made_s = float(self._one("select made from origin")[0])
+            self.state = Spared(
+                file,
+                lambda: _SCHEMA.format(now=float(clock())),
+                pragmas="pragma journal_mode = wal",
+            )
         except apsw.Error as error:
             raise StartError(text("sys112.state_file", file=file, reason=str(error))) from None
+        origin = self.state.rows("select made from origin")
+        self.made_s = float(origin[0][0]) if origin else float(clock())
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self.state.close()
 
     @property
     def age_s(self) -> float:
@@ -80,72 +88,68 @@ class Memory:
         would take a card back to work that is over. A card older than the newest changes nothing.
         """
         at = changed.timestamp()
-        with self._noting(synced=True):
-            known = self._one("select changed, over from card where id112 = ?", id112)
-            if known and known[1] and at_work and at > known[0]:
-                return False
-            if not known or at >= known[0]:
-                self._touch(id112)
-                self._db.execute(
+        rows = self.state.rows("select changed, over from card where id112 = ?", id112)
+        newest = max((float(row[0]) for row in rows), default=at)
+        if at_work and at > newest and any(row[1] for row in rows):
+            return False
+        if at >= newest:
+            self.state.write(
+                *self._touched(id112),
+                (
                     "update card set changed = ?, over = max(over, ?) where id112 = ?",
                     (at, int(over), id112),
-                )
+                ),
+            )
         return True
 
     def knows(self, id112: str) -> bool:
         """Whether System-112 has sent this card."""
-        return self._one("select 1 from card where id112 = ?", id112) is not None
+        return bool(self.state.rows("select 1 from card where id112 = ?", id112))
 
     def end_card(self, id112: str) -> None:
         """Note that the work on a card is over."""
-        with self._noting(synced=True):
-            self._touch(id112)
-            self._db.execute("update card set over = 1 where id112 = ?", (id112,))
+        over = ("update card set over = 1 where id112 = ?", (id112,))
+        self.state.write(*self._touched(id112), over)
 
     # -- the confirmation of a card -------------------------------------------------------------
 
     def watches(self, id112: str) -> bool:
         """Whether the confirmation of a card is waited for, or was."""
-        row = self._one("select watched from card where id112 = ?", id112)
-        return bool(row and row[0])
+        rows = self.state.rows("select watched from card where id112 = ?", id112)
+        return any(row[0] for row in rows)
 
     def watch(self, id112: str, repeat_of: str | None) -> None:
         """Note that a card waits for its confirmation. `repeat_of` is the card of the same incident
         that came first."""
-        with self._noting():
-            self._touch(id112)
-            self._db.execute(
-                "update card set root = ?, watched = 1 where id112 = ?",
-                (repeat_of or id112, id112),
-            )
+        root = repeat_of or id112
+        watched = ("update card set root = ?, watched = 1 where id112 = ?", (root, id112))
+        self.state.write(*self._touched(id112), watched, synced=False)
 
     def excuse(self, id112: str) -> None:
         """Note that a card needs no confirmation any more."""
-        with self._noting():
-            self._touch(id112)
-            self._db.execute("update card set excused = 1 where id112 = ?", (id112,))
+        excused = ("update card set excused = 1 where id112 = ?", (id112,))
+        self.state.write(*self._touched(id112), excused, synced=False)
 
     def confirm(self, id112: str, at_s: float) -> None:
         """Note that a dispatcher had a card at `at_s` (Unix time); the earliest holds."""
-        with self._noting():
-            self._touch(id112)
-            self._db.execute(
-                "update card set confirmed = ?1"
-                " where id112 = ?2 and (confirmed is null or confirmed > ?1)",
-                (at_s, id112),
-            )
+        confirmed = (
+            "update card set confirmed = ?1"
+            " where id112 = ?2 and (confirmed is null or confirmed > ?1)",
+            (at_s, id112),
+        )
+        self.state.write(*self._touched(id112), confirmed, synced=False)
 
     def watched(self, id112: str) -> Watched:
         """Return how a card stands. One that repeats another is confirmed with that: the ambulance
         has both in one call, and tells of the second what happens from then on only."""
-        row = self._one(
+        rows = self.state.rows(
             "select min(kin.confirmed), max(kin.id112 = card.id112 and kin.excused)"
             " from card join card as kin on kin.root = card.root or kin.id112 = card.root"
             " where card.id112 = ?",
             id112,
         )
-        confirmed, excused = row or (None, 0)
-        return Watched(None if confirmed is None else float(confirmed), bool(excused))
+        confirmed = min((float(row[0]) for row in rows if row[0] is not None), default=None)
+        return Watched(confirmed, any(row[1] for row in rows))
 
     # -- what System-112 was told ---------------------------------------------------------------
 
@@ -161,48 +165,42 @@ class Memory:
         )
         occurred = status.occurred_at.timestamp()
         row = (status.call_id, status.event_id, occurred, msgspec.json.encode(kept), self._now())
-        with self._noting():
-            self._db.execute("insert or ignore into told values (?, ?, ?, ?, ?)", row)
-            self._forget("told")
+        # Another status under the same number is none of ours to judge: the later one holds.
+        told = (
+            "insert into told values (?, ?, ?, ?, ?) on conflict do update set"
+            " occurred = excluded.occurred, body = excluded.body"
+            " where excluded.occurred > told.occurred",
+            row,
+        )
+        self.state.write(told, self._forgotten("told"), synced=False)
 
     def last_told(self, call: str, until: datetime) -> schemas.StatusEvent | None:
         """Return the last status of a call by `until` that System-112 hears of."""
-        row = self._one(
-            "select body from told where call = ? and occurred <= ? order by occurred desc limit 1",
+        rows = self.state.rows(
+            "select occurred, body from told where call = ? and occurred <= ?"
+            " order by occurred desc limit 1",
             call,
             until.timestamp(),
         )
-        return msgspec.json.decode(row[0], type=schemas.StatusEvent) if row else None
+        if not rows:
+            return None
+        _, body = max(rows, key=lambda row: float(row[0]))
+        return msgspec.json.decode(body, type=schemas.StatusEvent)
 
     # -- within ---------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _noting(self, *, synced: bool = False) -> Iterator[None]:
-        """One note is one transaction, on the disk when it is over if it is to be `synced`."""
-        self._db.execute(f"pragma synchronous = {'full' if synced else 'normal'}")
-        with self._db:
-            yield
+    def _touched(self, id112: str) -> tuple[Statement, Statement]:
+        return (_TOUCH, (id112, self._now())), self._forgotten("card")
 
-    def _touch(self, id112: str) -> None:
-        self._db.execute(
-            "insert into card (id112, root, seen) values (?1, ?1, ?2)"
-            " on conflict do update set seen = ?2 where seen < ?2 - 86400",
-            (id112, self._now()),
-        )
-        self._forget("card")
-
-    def _forget(self, table: str) -> None:
+    def _forgotten(self, table: str) -> Statement:
         """Let go of a few rows that are too old, so that this never takes long."""
         key = "id112" if table == "card" else "(call, event)"
         columns = key.strip("()")
-        self._db.execute(
+        return (
             f"delete from {table} where {key} in"
             f" (select {columns} from {table} where seen < ? limit 10)",
             (self._now() - KEPT_S,),
         )
-
-    def _one(self, question: str, *values: Any) -> Any:
-        return self._db.execute(question, values).fetchone()
 
     def _now(self) -> int:
         return int(self._clock())

@@ -13,7 +13,9 @@ from lxml import etree
 from starlette.routing import Route
 
 from connectors.runtime import soap, xml
-from connectors.runtime.door import Door
+from connectors.runtime.body import refuse
+from connectors.runtime.door import ACCEPTED, Door, Mended
+from connectors.runtime.oddities import mended, odd_times, oddities
 from connectors.sys112 import contract
 from proto.message import Message
 
@@ -57,11 +59,15 @@ def _operation(door: Door, name: str, shape: type[contract.Part], make: Make) ->
 
         def messages() -> list[Message]:
             raw = xml.plain(call.body, shape)
-            return make(xml.typed(raw, shape), raw, call.raw)
+            odd = list(oddities(raw))
+            raw = mended(raw)
+            typed = xml.typed(raw, shape)
+            refuse(odd_times(typed))
+            return Mended(make(typed, raw, call.raw), odd)
 
         verdict = await door.take(name, about, call.raw, messages)
         code = verdict.status if verdict.status in PROTOCOL_CODES else 500
-        told = None if code == 200 else verdict.sentence
+        told = None if code == 200 and verdict.sentence == ACCEPTED else verdict.sentence
         return answer(name, about, code, told, etree.QName(call.body).namespace)
 
     return operation

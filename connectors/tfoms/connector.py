@@ -24,6 +24,7 @@ from connectors.runtime import checks
 from connectors.runtime.connector import Connector
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.statefile import State, StateAway
 from connectors.tfoms.canonical import Canonical
 from connectors.tfoms.dialect import Dialect
 from connectors.tfoms.draft import Draft, draft_of, question_about
@@ -183,8 +184,15 @@ class TfomsConnector(Connector):
     def figures(self) -> dict[str, Any]:
         """Return the counters of lookups, of cards that came to this process, and how many are
         kept, by why nobody pays for them."""
-        kept = {why or "payable": count for why, count in self.store.counts().items()}
+        try:
+            kept = {why or "payable": count for why, count in self.store.counts().items()}
+        except StateAway:
+            kept = {}
         return {"lookup": self.lookup.figures(), "cards": {"came": self._came, "kept": kept}}
+
+    def states(self) -> list[State]:
+        """Return the file of cards."""
+        return [self.store.state]
 
     def app(self) -> Starlette:
         """Return the page of figures, GET /figures."""

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import apsw
 import msgspec
 
+from connectors.runtime.statefile import StateFile
 from connectors.tfoms.draft import Draft
 from proto import schemas
 from proto.exits import StartError
@@ -68,27 +69,27 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """The file."""
+    """The file. Every method raises StateAway while it cannot be used."""
 
     def __init__(self, file: Path, *, make: bool = True) -> None:
         """Raises StartError when the file cannot be used, or is not there and we may not `make`
         it."""
         try:
-            if make:
-                file.touch(mode=0o600, exist_ok=True)
-            elif not file.is_file():
+            if not make and not file.is_file():
                 raise StartError(text("tfoms.no_store", file=file))
-            self._db = apsw.Connection(str(file))
-            self._db.set_busy_timeout(BUSY_MS)
             # What is settled on the bus is on this disk.
-            self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
-            self._db.execute(_SCHEMA)
+            self._db = StateFile(file, _SCHEMA, busy_ms=BUSY_MS)
         except (apsw.Error, OSError) as error:
             raise StartError(text("tfoms.store_file", file=file, reason=str(error))) from None
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    @property
+    def state(self) -> StateFile:
+        """The file itself, for operators."""
+        return self._db
 
     # -- cards ----------------------------------------------------------------------------------
 

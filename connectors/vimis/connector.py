@@ -17,6 +17,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.runtime.soapclient import SoapClient
+from connectors.runtime.statefile import State
 from connectors.vimis import contract
 from proto import clinical
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -57,7 +58,11 @@ class VimisConnector(Connector):
 
     def figures(self) -> dict[str, Any]:
         """Return how many documents are in which state."""
-        return {"documents": self.life.archive.counts()}
+        return {"documents": self.life.counts()}
+
+    def states(self) -> list[State]:
+        """Return the archive."""
+        return [self.life.archive.state]
 
     # -- to ВИМИС -------------------------------------------------------------------------------
 
@@ -75,6 +80,8 @@ class VimisConnector(Connector):
             raise Reject(text("connector.note_bad_body")) from None
         except NotAccepted as error:
             raise Retry(error.code, float(error.retry_after_s)) from None
+        except BadInput as bad:  # what no document and no request can hold
+            raise Reject(bad.sentence) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 
     async def _card(self, card: clinical.CallCard, source: Message) -> str:

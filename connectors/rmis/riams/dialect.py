@@ -60,7 +60,7 @@ class Riams:
         self._service = Service(partner)
         login = settings.login_file
         self._rish = None if login is None else Rish(partner, login)
-        self._numbers = Numbers(memory.db)
+        self._numbers = Numbers(memory)
         self._round = ""
         self._told: list[tuple[Watch, str]] = []
 

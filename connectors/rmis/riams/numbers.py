@@ -6,10 +6,9 @@ Numbers only, in the state file of the connector.
 import time
 from typing import Final, Literal
 
-import apsw
 import msgspec
 
-from connectors.rmis.memory import KEPT_S
+from connectors.rmis.memory import KEPT_S, Memory
 from connectors.rmis.riams.card import Key
 
 Kind = Literal["ticket", "card", "visit"]
@@ -44,11 +43,14 @@ class Watch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Numbers:
-    """Tables of the dialect's own in the connector's state file. Times are seconds of the epoch."""
+    """Tables of the dialect's own in the connector's state file. Times are seconds of the epoch.
 
-    def __init__(self, db: apsw.Connection) -> None:
-        self._db = db
-        db.execute(_SCHEMA)
+    РИАМС has no keys: what was asked for is known by this file alone. So every method raises
+    StateAway while it cannot be used, and nothing is asked for."""
+
+    def __init__(self, memory: Memory) -> None:
+        """Raises StartError."""
+        self._db = memory.tables(_SCHEMA)
 
     # -- calls ----------------------------------------------------------------------------------
 
