@@ -15,6 +15,8 @@
 # make simulate [SEEDS=2000]   the core in a seeded world with crashes, seed by seed
 # make canaries            bugs planted into the core, and the seed that finds each
 # make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
+# make siege [ARGS=--short] attacks of every kind for 10 minutes, a good peer beside them, a verdict
+# make fuzz [INPUTS=10000000]   mutated inputs for all that reads what others wrote
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make clean               remove what the others made
@@ -26,7 +28,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos calls faults clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -81,6 +83,13 @@ canaries: $(STAMP)
 KILLS ?= 200
 chaos: $(STAMP)
 	@exec $(BIN)/python -m tests.chaos --kills $(KILLS) $(ARGS)
+
+siege: $(STAMP)
+	@exec $(BIN)/python -m tests.siege $(ARGS)
+
+INPUTS ?= 10000000
+fuzz: $(STAMP)
+	@exec $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --jobs "$$(nproc)" $(ARGS)
 
 CALLS ?= 300
 calls: $(STAMP)

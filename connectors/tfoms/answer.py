@@ -84,6 +84,8 @@ def _elements(file: IO[bytes]) -> Elements:
         )  # fmt: skip
         root = None
         for event, element in reader:
+            if ":" in str(element.tag).rpartition("}")[2]:  # of no namespace that is declared
+                raise BadAnswer(text("tfoms.answer_not_xml", line=element.sourceline))
             if root is None:
                 root = element
                 if element.getroottree().docinfo.doctype:
