@@ -50,7 +50,9 @@ class KeyPair:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(self.secret + b"\n")
-        (folder / f"{name}.pub").write_bytes(self.public + b"\n")
+        public = folder / f"{name}.pub"
+        public.write_bytes(self.public + b"\n")
+        public.chmod(0o644)  # whatever the umask: the router reads it as another user
         return path
 
 

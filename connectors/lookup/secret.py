@@ -1,8 +1,10 @@
-"""The secret that makes cache keys unreadable and cached values unforgeable.
+"""The secret that makes cache keys and cached values unreadable, and the values unforgeable.
 
 A key is an HMAC of the question, so that memcached, its dump and its log hold no name, policy or
-number. A value carries an HMAC of itself and its key, since memcached asks nobody for a password:
-what somebody else wrote there, or wrote under another key, is not read.
+number. A value is encrypted (AES-256-GCM) and bound to its key, since memcached asks nobody for a
+password: any local user may read what is there, and what somebody else wrote, or wrote under
+another key, is not read. What was stored may be put back within its own time: an answer that was
+true a moment ago.
 """
 
 import base64
@@ -13,23 +15,27 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from connectors.runtime.secretfile import read_secret
 from proto.exits import StartError
 from proto.wording import text
 
 SECRET_BYTES_MIN: Final = 32
-TAG_BYTES: Final = 16
+# Random for each value: with 96 bits, 2**32 values of one secret are safe (NIST SP 800-38D, 8.3).
+NONCE_BYTES: Final = 12
 PREFIX: Final = "smpbus:"
 
 encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Secret:
-    """Makes keys and tags."""
+    """Makes keys, and seals and opens values."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        self._cipher = AESGCM(self._digest(b"encrypt", b""))
 
     @classmethod
     def load(cls, path: Path | None) -> "Secret":
@@ -50,16 +56,17 @@ class Secret:
         return PREFIX + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def seal(self, key: str, payload: bytes) -> bytes:
-        """Return `payload` behind its tag."""
-        return self._tag(key, payload) + payload
+        """Return `payload` encrypted for `key`, behind its nonce."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, payload, key.encode())
 
     def open(self, key: str, sealed: bytes) -> bytes | None:
-        """Return the payload, or None when the tag is not ours for this key."""
-        tag, payload = sealed[:TAG_BYTES], sealed[TAG_BYTES:]
-        return payload if hmac.compare_digest(tag, self._tag(key, payload)) else None
-
-    def _tag(self, key: str, payload: bytes) -> bytes:
-        return self._digest(b"tag", key.encode() + payload)[:TAG_BYTES]
+        """Return the payload, or None when these bytes were not sealed by us for this key."""
+        nonce, encrypted = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        try:
+            return self._cipher.decrypt(nonce, encrypted, key.encode())
+        except (InvalidTag, ValueError):  # ValueError: too short to be anything
+            return None
 
     def _digest(self, purpose: bytes, content: bytes) -> bytes:
         return hmac.digest(self._secret, purpose + content, hashlib.sha256)

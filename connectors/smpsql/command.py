@@ -29,14 +29,17 @@ def schema() -> None:
 @sql.command(help=text("smpsql.help_install"))
 @click.option("--url", required=True, help=text("smpsql.help_url"))
 @click.option("--credentials-file", type=FILE, help=text("smpsql.help_credentials"))
+@click.option("--ca-file", type=FILE, help=text("smpsql.help_ca_file"))
 @click.option("--vendor", multiple=True, help=text("smpsql.help_vendor"))
 @click.option("--bus", multiple=True, help=text("smpsql.help_bus"))
 def install(
-    url: str, credentials_file: Path | None, vendor: tuple[str, ...], bus: tuple[str, ...]
-) -> None:
+    url: str, credentials_file: Path | None, ca_file: Path | None, vendor: tuple[str, ...],
+    bus: tuple[str, ...],
+) -> None:  # fmt: skip
     """Install the schema, or a newer version of it, and give roles their rights."""
     try:
-        asyncio.run(_install(url, credentials_file, vendor, bus))
+        address = Address(url, credentials_file, connect_s=5, ca_file=ca_file)
+        asyncio.run(_install(url, address, vendor, bus))
     except StartError as error:
         click.echo(text("log.error", sentence=error.sentence), err=True)
         raise SystemExit(error.exit_code) from None
@@ -44,9 +47,9 @@ def install(
 
 
 async def _install(
-    url: str, credentials_file: Path | None, vendor: tuple[str, ...], bus: tuple[str, ...]
+    url: str, address: Address, vendor: tuple[str, ...], bus: tuple[str, ...]
 ) -> None:
-    database = Database(Address(url, credentials_file, connect_s=5), TIMEOUT_S)
+    database = Database(address, TIMEOUT_S)
     try:
         await database.fetch(SCHEMA.read_text(encoding="utf-8"))
         for role in vendor:

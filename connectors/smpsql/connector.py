@@ -15,7 +15,7 @@ from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
-from connectors.smpsql.database import Address, BadData, Database, DatabaseAway
+from connectors.smpsql.database import Address, BadData, Database, DatabaseAway, place
 from connectors.smpsql.delivering import Deliverer
 from connectors.smpsql.probing import probe
 from connectors.smpsql.publishing import Publisher
@@ -31,7 +31,8 @@ URL: Final = r"^postgres(ql)?://[^/@][^@]*$"  # no user and no password in it
 
 class PostgresSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
     """[connectors.smpsql.partner]: the database, perhaps behind PgBouncer; `credentials_file` holds
-    the connector's user:password there. `listen_url` leads to the database itself."""
+    the connector's user:password there. `listen_url` leads to the database itself. On another
+    machine it has to show a certificate (`ca_file`) unless the URL ends in ?sslmode=..."""
 
     url: Annotated[str, msgspec.Meta(pattern=URL)]
     listen_url: Annotated[str, msgspec.Meta(pattern=f"^$|{URL}")] = ""
@@ -207,4 +208,14 @@ class SmpSqlConnector(Connector):
 
 
 def _address(partner: PostgresSettings, url: str) -> Address:
-    return Address(url, partner.credentials_file, connect_s=partner.connect_timeout_s)
+    address = Address(
+        url,
+        partner.credentials_file,
+        connect_s=partner.connect_timeout_s,
+        ca_file=partner.ca_file,
+        certificate=partner.client_certificate_file,
+        key=partner.client_key_file,
+    )
+    if mode := address.unverified:
+        LOG.warning(text("smpsql.unverified", place=place(url), mode=mode))
+    return address

@@ -12,12 +12,13 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from connectors.runtime.partner import credentials
 from proto.exits import StartError
@@ -25,6 +26,7 @@ from proto.wording import text
 
 ALIVE_S: Final = 15.0
 GREET_S: Final = 60.0
+VERIFIED: Final = "verify-full"
 # Found at the first statement: the network, or what stands between, has dropped the connection.
 KEEPALIVE: Final = {
     "keepalives_idle": 10,
@@ -63,12 +65,28 @@ class BadData(Exception):
 
 
 class Address:
-    """Where a database is and who we are there, as libpq wants it."""
+    """Where a database is and who we are there, as libpq wants it.
 
-    def __init__(self, url: str, credentials_file: Path | None, *, connect_s: float) -> None:
-        """Raises StartError."""
+    To another machine nothing is said, no password and no row, before it has shown a certificate
+    for its name: sslmode=verify-full, unless the URL itself asks for another. `unverified` is that
+    other mode, None when there is nothing to warn of.
+    """
+
+    def __init__(
+        self, url: str, credentials_file: Path | None, *, connect_s: float,
+        ca_file: Path | None = None, certificate: Path | None = None, key: Path | None = None,
+    ) -> None:  # fmt: skip
+        """`ca_file` holds the only authorities that are trusted, else those of this machine.
+        Raises StartError."""
+        _forget_environment()
         user, password = credentials(credentials_file)
         try:
+            asked = conninfo_to_dict(url)
+            local = all(map(_is_local, str(asked.get("host") or "").split(",")))
+            mode = str(asked.get("sslmode") or ("prefer" if local and not ca_file else VERIFIED))
+            authorities = {"sslrootcert": str(ca_file or "system")} if mode == VERIFIED else {}
+            pair = {"sslcert": certificate, "sslkey": key}
+            self.unverified = None if local or mode == VERIFIED else mode
             self.conninfo = make_conninfo(
                 url,
                 user=user,
@@ -76,10 +94,30 @@ class Address:
                 client_encoding="UTF8",
                 application_name="smpbus",
                 connect_timeout=max(2, round(connect_s)),
+                sslmode=mode,
+                **{name: str(path) for name, path in pair.items() if path is not None},
+                **authorities,
                 **KEEPALIVE,
             )
         except psycopg.ProgrammingError:
             raise StartError(text("smpsql.bad_url", url=place(url))) from None
+
+
+def _is_local(host: str) -> bool:
+    """Whether what is said to a host never leaves this machine: a socket, or the loopback."""
+    if host == "localhost" or host[:1] in ("", "/", "@"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _forget_environment() -> None:
+    """What libpq reads by itself ($PGSSLMODE, $PGHOSTADDR, ...) would change whom we speak to; a
+    file of passwords ($PGPASSFILE) does not."""
+    for name in [name for name in os.environ if name.startswith("PG") and name != "PGPASSFILE"]:
+        del os.environ[name]
 
 
 def place(url: str) -> str:
@@ -105,7 +143,11 @@ class Connection:
         except psycopg.Error as error:
             # No SQLSTATE comes of a connection that failed; whether it came to a password does.
             asked = error.pgconn is not None and error.pgconn.used_password
-            raise DatabaseAway(text("smpsql.no_login") if asked else "") from None
+            if asked:
+                raise DatabaseAway(text("smpsql.no_login")) from None
+            # Nor is there a code for this: libpq says it in English words only.
+            untrusted = "SSL" in str(error) or "certificate" in str(error)
+            raise DatabaseAway(text("smpsql.untrusted") if untrusted else "") from None
 
     @property
     def closed(self) -> bool:

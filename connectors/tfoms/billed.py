@@ -56,6 +56,8 @@ class Billed:
     """The ledger in one file."""
 
     def __init__(self, file: Path) -> None:
+        """Open it, or make it for its owner alone."""
+        file.touch(mode=0o600, exist_ok=True)
         self._db = apsw.Connection(str(file))
         self._db.set_busy_timeout(BUSY_MS)
         self._db.execute("pragma journal_mode = wal; pragma synchronous = full")

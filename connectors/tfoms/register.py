@@ -6,6 +6,8 @@ are checked, then all are written.
 """
 
 import os
+import shutil
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +28,7 @@ ENCODING: Final = "windows-1251"
 AMBULANCE: Final = 4  # USL_OK, V006
 SEXES: Final = {"male": "1", "female": "2"}
 STEP: Final = 1_000
+PARTS: Final = ".parts"  # ending of the folder in which a register is made
 
 
 class _Writer(Protocol):
@@ -128,19 +131,22 @@ class Register:
     def write(self, folder: Path, survey: Survey) -> Path:
         """Write the zip, whole or not at all, and note its cards. Raises OSError."""
         target = folder / f"{self.name}.ZIP"
-        parts = [folder / f".{self.name}.part{number}" for number in range(3)]
-        try:
+        mark = f".{self.name}-"
+        _clear(folder, mark)
+        # A name that nobody can foresee, and a folder of ours: no link laid there is followed.
+        with tempfile.TemporaryDirectory(suffix=PARTS, prefix=mark, dir=folder) as made:
+            parts = [Path(made, name) for name in (f"{self.name}.XML", f"L{self.order.stem}.XML")]
             with parts[0].open("wb") as cases, parts[1].open("wb") as persons:
                 cards = list(self._write_cases(cases, persons, survey))
-            with zipfile.ZipFile(parts[2], "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.write(parts[0], f"{self.name}.XML")
-                archive.write(parts[1], f"L{self.order.stem}.XML")
-            with parts[2].open("rb") as whole:
+            packed = Path(made, target.name)
+            with packed.open("wb") as whole:
+                os.fchmod(whole.fileno(), 0o600)
+                with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for part in parts:
+                        archive.write(part, part.name)
+                whole.flush()
                 os.fsync(whole.fileno())
-            parts[2].replace(target)
-        finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
+            packed.replace(target)
         self._billed.note(self.name, cards)
         return target
 
@@ -230,6 +236,13 @@ class Register:
         if value in (None, "") and key in self.profile.same:
             value = fields.get(self.profile.same[key])
         return self.profile.constants.get(key) if value in (None, "") else value
+
+
+def _clear(folder: Path, mark: str) -> None:
+    """Remove what a register of the same name left when it was killed: patients' data, unpacked."""
+    for left in folder.glob(f"{mark}*{PARTS}"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
 
 
 def _sl(case: Case, profile: Profile) -> Fields:

@@ -42,6 +42,8 @@ COMMANDS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    # Whatever a command writes (journals, state, registers) may hold patients' data.
+    os.umask(0o077)
     arguments = list(sys.argv[1:] if argv is None else argv)
     _choose_language(arguments)
     click.Context.formatter_class = HelpFormatter

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import unquote
 
 from tests.ports import free_port
 
@@ -43,7 +44,7 @@ class Memcache:
             return wire.recv(65536)
 
     def keys(self) -> list[str]:
-        """Return every key it holds."""
+        """Return every key it holds, as the dump has it: URL-encoded."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as wire:
             wire.sendall(b"lru_crawler metadump all\r\n")
             told = b""
@@ -51,6 +52,15 @@ class Memcache:
                 told += wire.recv(65536)
         lines = told.decode().splitlines()
         return [line.split()[0].removeprefix("key=") for line in lines if line.startswith("key=")]
+
+    def values(self) -> list[bytes]:
+        """Return what lies under its keys, as any local user would read it."""
+        found = []
+        for key in self.keys():
+            answer = self.say(b"get " + unquote(key).encode() + b"\r\n")
+            head, _, rest = answer.partition(b"\r\n")
+            found.append(rest[: int(head.split()[3])])
+        return found
 
     def signal(self, number: int) -> None:
         """SIGSTOP, SIGCONT ..."""

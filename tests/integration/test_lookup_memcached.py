@@ -180,6 +180,24 @@ def test_keys_and_what_memcached_tells_hold_nothing_of_the_question(
     assert not [key for key in keys if "0017" in key or "enp" in key or "patient" in key]
 
 
+@pytest.mark.fault("S16")
+def test_values_are_unreadable_to_whoever_asks_memcached(cache: Memcache, secret: Path) -> None:
+    """Any local user may dump what is there: no name, no number, not even the name of a
+    field, and never the same bytes for the same answer."""
+
+    async def act(lookup: Lookup, register: Register) -> None:
+        await ask(lookup, register)
+        await ask(lookup, register, ("snils", "00000000017"))
+        await lookup.drain()
+
+    play(cache.server, secret, act)
+    first, second = cache.values()
+    for told in (first, second):
+        for part in ("Вымышленная", "Анна", "00000000017", "family", "snils"):
+            assert part.encode() not in told
+    assert first != second
+
+
 def test_a_long_code_list_goes_through(cache: Memcache, secret: Path) -> None:
     rows = {str(n): {"Id": str(n), "Name": f"Диагноз {n}"} for n in range(15_000)}
     whole = CodeList(oid="1.2", version="2", name="МКБ", key="Id", title="Name", rows=rows)

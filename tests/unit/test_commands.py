@@ -1,6 +1,7 @@
 """The command line without a router: help, exit statuses, keys, schema, tables, drafts."""
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -176,6 +177,16 @@ def test_new_key_is_written_and_its_secret_is_not_shown(capsys, tmp_path: Path):
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert out.strip() == KeyPair.load(key).public.decode()
     assert key.read_text().strip() not in out + err
+
+
+@pytest.mark.fault("S14")
+def test_what_a_command_writes_is_its_owners_alone_but_public_keys_are_public(tmp_path: Path):
+    """Journals, state files and registers hold patients' data, whatever umask the shell has."""
+    os.umask(0o000)
+    assert main(["keys", "new", "smp"]) == 0
+    assert stat.S_IMODE((tmp_path / "keys/smp.pub").stat().st_mode) == 0o644
+    (tmp_path / "written").write_text("by the same process")
+    assert stat.S_IMODE((tmp_path / "written").stat().st_mode) == 0o600
 
 
 def test_a_key_in_force_is_not_replaced(capsys, tmp_path: Path):

@@ -116,6 +116,8 @@ def test_what_is_not_this_entry_is_not_read() -> None:
     assert unseal(bomb, PATIENT, "k", SECRET, 1001.0) is None
     assert unseal(SECRET.seal("k", b"?"), PATIENT, "k", SECRET, 1001.0) is None
     assert unseal(SECRET.seal("k", b""), PATIENT, "k", SECRET, 1001.0) is None
+    assert unseal(good[:11], PATIENT, "k", SECRET, 1001.0) is None  # less than a nonce
+    assert unseal(b"", PATIENT, "k", SECRET, 1001.0) is None
 
 
 @given(st.data())

@@ -1,6 +1,8 @@
 """Registers: what is in them, what never gets in, and what the fund answers."""
 
 import io
+import os
+import stat
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -70,6 +72,32 @@ def test_a_register_holds_every_case_once_and_every_person_once(here: Path) -> N
     assert set(ids) == {one.text for one in register.iterfind("ZAP/PACIENT/ID_PAC")}
     assert persons.findtext("ZGLV/FILENAME1") == f"H{STEM}"
     assert persons.findtext("PERS/FAM") in {one["patient"]["family"] for one in cases(COUNT)}
+
+
+@pytest.mark.fault("S14")
+def test_a_register_is_its_owners_alone_and_follows_no_link(here: Path) -> None:
+    """A folder that others may write: what they laid under a foreseeable name is left alone."""
+    victim = here / "victim"
+    victim.write_text("another's")
+    for number in range(3):
+        (here / f".H{STEM}.part{number}").symlink_to(victim)
+    left = here / f".H{STEM}-killed.parts"
+    left.mkdir()
+    (left / f"H{STEM}.XML").write_text("<FAM>")
+    outside = here / "outside"
+    outside.mkdir()
+    (here / f".H{STEM}-link.parts").symlink_to(outside)
+    old = os.umask(0o000)
+    try:
+        assert build(write_cases(here / "cases", COUNT)).exit_code == 0
+    finally:
+        os.umask(old)
+    assert victim.read_text() == "another's"
+    assert stat.S_IMODE((here / f"H{STEM}.ZIP").stat().st_mode) == 0o600
+    for file in here.glob("billed.db*"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not left.exists()  # of a build that was killed
+    assert outside.is_dir()
 
 
 def test_a_wrong_case_is_named_without_its_values_and_nothing_is_written(here: Path) -> None:
