@@ -5,9 +5,10 @@ from typing import Final
 from proto import frames
 from proto.errors import Code
 from proto.message import UNREADABLE, decode_message
+from router.core.clock import Now
 from router.core.questions import Question
 from router.core.session import Session
-from router.core.state import CoreState, Now
+from router.core.state import CoreState
 
 QUESTIONS_MAX: Final = 1024  # open ones of one session
 

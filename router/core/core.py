@@ -25,17 +25,19 @@ from proto.frames import FrameError
 from proto.message import decode_message
 from router.core import supply
 from router.core.asking import Asking
+from router.core.clock import Now
 from router.core.delivering import DELIVER_LENGTH_MAX
 from router.core.delivery import DELAYED, EXPIRED, IN_FLIGHT, READY, RETRYING, Delivery
 from router.core.operating import Operating
-from router.core.output import BacklogRow, Batch, Filed, OpenDelivery
+from router.core.output import BacklogRow, Batch, Filed, Load, OpenDelivery
 from router.core.permission import Rights
+from router.core.policy import longest_pause_ms
 from router.core.publishing import Publishing
 from router.core.questions import Question
 from router.core.queue import Queue
 from router.core.routing import Routes
 from router.core.session import Session
-from router.core.state import Now
+from router.core.sleepers import ASLEEP
 from router.core.timers import Kind
 from router.settings import Permission, Settings
 
@@ -103,29 +105,34 @@ class Core(Publishing, Operating, Asking):
                 self.add_queue(name, destination)
 
     def restore(self, filed: Iterable[Filed], recent: list[OpenDelivery], next_n: int,
-                next_delivery: int, now: Now) -> None:  # fmt: skip
+                next_delivery: int, now: Now, newest_ms: int = 0) -> None:  # fmt: skip
         """Take up what the store holds as open: what is filed stays on the disk until its turn
-        comes, the `recent` rest is brought into memory, by its numbers."""
+        comes, the `recent` rest is brought into memory, by its numbers. `newest_ms` (UTC) is when
+        the newest message was accepted, 0 if there is none: what the clock is held against."""
+        self._clock.begin(newest_ms, now)
         self._next_n = max(self._next_n, next_n)
         self._next_delivery = max(self._next_delivery, next_delivery)
         deliveries = [
-            supply.delivery_of(row, self.queue_of(row.destination))
+            supply.delivery_of(row, self.queue_of(row.destination), now.mono_ms)
             for row in sorted(recent, key=lambda row: row.delivery)
         ]
         for run in filed:
             queue = self.queue_of(run.destination)
             queue.open += len(run.deliveries)
-            queue.spill.find_on_disk(run.lane, run.deliveries, run.hashes)
+            if run.lane >= ASLEEP:
+                queue.sleepers.find_on_disk(run.lane - ASLEEP, run.deliveries, run.hashes)
+            else:
+                queue.spill.find_on_disk(run.lane, run.deliveries, run.hashes)
         for delivery in deliveries:
             queue = delivery.queue
             queue.open += 1
-            if supply.is_behind(delivery):
+            if supply.is_behind(delivery) and not self._sleeps_until(delivery, now):
                 self.out.batch.filed.append(supply.put_out(delivery))
             else:
                 queue.resident_bytes[delivery.lane] += delivery.size
                 self._enqueue(delivery, now)
         for queue in self.queues.values():
-            self.out.batch.loads += supply.wanted(queue)
+            self._dispatch(queue, now)
 
     # -- what peers say ---------------------------------------------------------------------------
 
@@ -314,9 +321,7 @@ class Core(Publishing, Operating, Asking):
             self._note_spilled(batch.spilled, duplicates, touched)
         for load, rows in zip(batch.loads, loaded or (), strict=False):
             queue = touched[load.destination] = self.queues[load.destination]
-            ready, loads = supply.take_up(queue, load, rows)
-            self.out.batch.loads += loads
-            for delivery in ready:
+            for delivery in self._take_up(queue, load, rows, now):
                 self._enqueue(delivery, now)
         self._send_accepted(batch.accepts)
         if self.observed:
@@ -327,14 +332,30 @@ class Core(Publishing, Operating, Asking):
     def _note_spilled(
         self, rows: list[BacklogRow], duplicates: dict[int, int], touched: dict[str, Queue]
     ) -> None:
-        for name, lane, id, n, _ in rows:
+        for name, lane, id, n, until in rows:
             queue = touched[name] = self.queues[name]
-            if duplicates and n in duplicates:
+            is_repeat = bool(duplicates) and n in duplicates
+            if is_repeat:
                 queue.open -= 1
-                queue.spill.read(lane, id)
             else:
                 queue.totals["accepted"] += 1
+            if lane >= ASLEEP:
+                if not is_repeat:
+                    queue.sleepers.add(lane - ASLEEP, id, until)
+            elif is_repeat:
+                queue.spill.read(lane, id)
+            else:
                 queue.spill.synced[lane] = id
+
+    def _take_up(
+        self, queue: Queue, load: Load, rows: list[OpenDelivery], now: Now
+    ) -> list[Delivery]:
+        """Bring what was read into memory; return what can be queued now, in order."""
+        if load.wakes:
+            return supply.wake(queue, load, rows, now.mono_ms, self._clock.sure_ms(now))
+        ready, loads = supply.take_up(queue, load, rows, now.mono_ms)
+        self.out.batch.loads += loads
+        return ready
 
     def _send_accepted(self, accepts: list[tuple[bytes, int]]) -> None:
         by_peer: dict[bytes, list[int]] = {}
@@ -352,22 +373,33 @@ class Core(Publishing, Operating, Asking):
                 self._observe("accepted", event)
 
     def _enqueue(self, delivery: Delivery, now: Now) -> None:
+        if until := self._sleeps_until(delivery, now):
+            supply.put_to_sleep(delivery, until, self.out.batch)
+            return
         (self.backlog if delivery.filed else self.open)[delivery.id] = delivery
-        if delivery.expires is not None:
-            if delivery.expires <= now.wall_ms:  # on its way to the disk, or while it was there
-                self._end(delivery, EXPIRED, None, now)
-                return
-            self._set_expiry(delivery, now)
-        if delivery.due is not None and delivery.due > now.wall_ms:
-            if delivery.attempts:  # a retry: it is its subject's head already
-                delivery.queue.add(delivery)
-                if delivery.state is READY:
-                    self._retry_at(delivery, delivery.due - now.wall_ms, now)
-            else:
-                delivery.state = DELAYED
-                self._set_timer(delivery.due - now.wall_ms, "due", delivery.id, now)
+        if self._is_over(delivery, now):  # on its way to the disk, or while it was there
+            self._end(delivery, EXPIRED, None, now)
+            return
+        self._set_expiry(delivery, now)
+        if delivery.due is None:
+            delivery.queue.add(delivery)
+        elif delivery.attempts:  # a retry: it is its subject's head already
+            delivery.queue.add(delivery)
+            if delivery.state is READY:
+                # The clock may have been another when it was put off.
+                longest_ms = longest_pause_ms(delivery.queue.settings.backoff)
+                self._retry_at(delivery, min(delivery.due - now.wall_ms, longest_ms), now)
+        elif (wait_ms := delivery.due - self._clock.sure_ms(now)) > 0:
+            delivery.state = DELAYED
+            self._set_timer(wait_ms, "due", delivery.id, now)
         else:
             delivery.queue.add(delivery)
+
+    def _sleeps_until(self, delivery: Delivery, now: Now) -> int | None:
+        """Return until when (ms UTC) a new one is left to the disk, None when it is not."""
+        if delivery.due is None or delivery.attempts or self._is_over(delivery, now):
+            return None
+        return supply.wakes_at(delivery.due, delivery.expires, self._clock.sure_ms(now))
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -377,11 +409,18 @@ class Core(Publishing, Operating, Asking):
 
     def tick(self, now: Now) -> None:
         """Fire what is due, and look after sessions that have fallen silent."""
+        if self._clock.look(now):
+            self._set_anew(now)
         touched: dict[str, Queue] = {}
-        for kind, id in self._timers.take_due(now.mono_ms):
+        for at_ms, kind, id in self._timers.take_due(now.mono_ms):
             if kind == "answer":
                 if question := self._questions.close(id):
                     self._answer(question, Code.TIMEOUT, "no answer in time")
+            elif kind == "wake":
+                for queue in self.queues.values():
+                    if queue.wake_ms == at_ms:
+                        queue.wake_ms = None
+                        touched[queue.name] = queue
             elif delivery := self.find(id):
                 touched[delivery.queue.name] = delivery.queue
                 self._fire(delivery, kind, now)
@@ -391,17 +430,34 @@ class Core(Publishing, Operating, Asking):
     def _fire(self, delivery: Delivery, kind: Kind, now: Now) -> None:
         if kind == "expire":
             delivery.timed = False
+            if not self._is_over(delivery, now):
+                self._set_expiry(delivery, now)
             # In a consumer's hands it may have had its effect: the settlement decides.
-            if delivery.state is not IN_FLIGHT:
+            elif delivery.state is not IN_FLIGHT:
                 self._end(delivery, EXPIRED, None, now)
         elif delivery.state is DELAYED:
             delivery.queue.add(delivery)
-        elif delivery.state is RETRYING:
+        elif delivery.state is RETRYING and delivery.wake_ms <= now.mono_ms:
             delivery.queue.retrying -= 1
             delivery.queue.again(delivery)
 
+    def _set_anew(self, now: Now) -> None:
+        """The clock has stepped: set those timers anew that stand for a time of the day. What waits
+        for a retry or is due in seconds is waited for by the clock that does not step."""
+        self._timers.keep(lambda _, kind, __: kind in ("due", "answer"))
+        for delivery in (*self.open.values(), *self.backlog.values()):
+            if delivery.timed:
+                delivery.timed = False
+                self._set_expiry(delivery, now)
+        for queue in self.queues.values():
+            if queue.sleepers.total:
+                queue.wake_ms = now.mono_ms
+                self._set_timer(0, "wake", queue.number, now)
+
     def beat(self, now: Now) -> None:
-        """Ping silent sessions and end those that stay silent; once a second is enough."""
+        """Ping silent sessions and end those that stay silent, and see whether the clock has
+        stepped; once a second is enough."""
+        self.tick(now)
         silent = []
         for session in self.sessions.values():
             silent_ms = now.mono_ms - session.heard_ms

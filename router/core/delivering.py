@@ -7,10 +7,11 @@ import msgspec
 from proto import frames
 from proto.errors import Code
 from router.core import supply
+from router.core.clock import Now
 from router.core.delivery import Delivery
 from router.core.queue import Holding, Queue
 from router.core.session import Session
-from router.core.state import CoreState, Now
+from router.core.state import CoreState
 
 DELIVER_LENGTH_MAX: Final = 512
 DELIVER_BYTES_MAX: Final = 1024 * 1024
@@ -39,8 +40,9 @@ class Delivering(CoreState):
         for holding, deliveries in queue.take():
             self.counters["delivered"] += len(deliveries)
             self._send_deliveries(holding, deliveries, now.wall_ms)
-        if queue.spill.total:
-            self.out.batch.loads += supply.wanted(queue)
+        if queue.spill.total or queue.sleepers.total:
+            self.out.batch.loads += supply.wanted(queue, self._clock.sure_ms(now))
+            self._arm(queue, now)
 
     def _send_deliveries(self, holding: Holding, deliveries: list[Delivery], wall_ms: int) -> None:
         group: list[frames.DeliveredRaw] = []

@@ -37,6 +37,7 @@ class Delivery:
     __slots__ = (
         "accepted_at",
         "attempts",
+        "born_ms",
         "delivered_at",
         "due",
         "expires",
@@ -45,12 +46,14 @@ class Delivery:
         "id",
         "lane",
         "n",
+        "place",
         "priority",
         "queue",
         "raw",
         "state",
         "subject",
         "timed",
+        "wake_ms",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +65,7 @@ class Delivery:
         priority: int,
         raw: bytes,
         accepted_at: int,
+        born_ms: int,
         due: int | None = None,
         expires: int | None = None,
         attempts: int = 0,
@@ -72,8 +76,10 @@ class Delivery:
         self.subject = subject
         self.priority = priority  # its own, or that of what waits behind it
         self.lane = priority  # its own
+        self.place = priority  # the lane of the backlog under which it is filed, if it is
         self.raw = raw
         self.accepted_at = accepted_at  # ms UTC
+        self.born_ms = born_ms  # monotonic: when this router got it, and its age begins
         self.due = due  # ms UTC; None is now
         self.expires = expires  # ms UTC
         self.attempts = attempts
@@ -81,7 +87,8 @@ class Delivery:
         self.holder: Holding | None = None
         self.delivered_at: int | None = None  # ms UTC, of the latest attempt
         self.timed = False  # a timer waits for its expires
-        self.filed = False  # in the store's backlog, under its lane
+        self.filed = False  # in the store's backlog
+        self.wake_ms = 0  # monotonic: when it may go again after a retry
 
     @property
     def size(self) -> int:

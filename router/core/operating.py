@@ -1,9 +1,9 @@
 """What an operator may do: open dead letters again, give them up, hold a destination back."""
 
 from router.core import supply
+from router.core.clock import Now
 from router.core.output import OpenDelivery
 from router.core.settling import Settling
-from router.core.state import Now
 
 
 class Operating(Settling):
@@ -18,7 +18,7 @@ class Operating(Settling):
             queue = self.queues.get(row.destination)
             if queue is None or row.delivery in self._recalled or self.find(row.delivery):
                 continue
-            delivery = supply.delivery_of(row, queue)
+            delivery = supply.delivery_of(row, queue, now.mono_ms)
             delivery.filed = True
             queue.spill.pass_by(delivery.lane, delivery.id)
             queue.resident_bytes[delivery.lane] += delivery.size

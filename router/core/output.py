@@ -38,13 +38,18 @@ class Filed(NamedTuple):
 class Load:
     """What is to be read back of the backlog of a destination: the rows of `lane` that come after
     a delivery, as many as fit the store's limits, or those at `places` (delivery, lane) and no
-    others, for which `subject` waits."""
+    others: all of them when `subject` waits for them, else the first ones that fit the limits."""
 
     destination: str
     lane: int = 0
     after: int = 0
     places: tuple[tuple[int, int], ...] = ()
     subject: str = ""
+
+    @property
+    def wakes(self) -> bool:
+        """Whether it reads what slept until its time came."""
+        return bool(self.places) and not self.subject
 
 
 @dataclass(slots=True, eq=False)

@@ -1,11 +1,13 @@
 """When a failed delivery comes again, and when it is given up."""
 
 from random import Random
+from typing import Final
 
 from proto.wording import text
 from router.settings import Backoff
 
-JITTER = 0.2
+JITTER: Final = 0.2
+QUICK_MAX: Final = 3  # so many attempts a consumer may have at its own pace, also at once
 
 
 def next_delay_ms(backoff: Backoff, attempts: int, random: Random) -> int:
@@ -13,8 +15,29 @@ def next_delay_ms(backoff: Backoff, attempts: int, random: Random) -> int:
 
     The spread keeps a queue that failed together from coming back together.
     """
-    pause = min(backoff.longest_ms, backoff.first_ms * backoff.factor ** min(attempts - 1, 60))
+    pause = _pause(backoff, attempts)
     return max(1, int(pause * random.uniform(1 - JITTER, 1 + JITTER)))
+
+
+def pause_ms(backoff: Backoff, attempts: int, asked: int | None, random: Random) -> int:
+    """Return the pause after this many attempts when the consumer `asked` for one, or for none.
+
+    Its wish is kept within the policy: never longer than the longest, and after `QUICK_MAX`
+    attempts not shorter than what the policy began with.
+    """
+    if asked is None:
+        return next_delay_ms(backoff, attempts, random)
+    least = _pause(backoff, attempts - QUICK_MAX) if attempts > QUICK_MAX else 0
+    return int(min(max(asked, least), longest_pause_ms(backoff)))
+
+
+def longest_pause_ms(backoff: Backoff) -> int:
+    """Return the longest pause that a policy gives, with its spread."""
+    return int(backoff.longest_ms * (1 + JITTER))
+
+
+def _pause(backoff: Backoff, attempts: int) -> float:
+    return min(backoff.longest_ms, backoff.first_ms * backoff.factor ** min(attempts - 1, 60))
 
 
 def given_up(backoff: Backoff, attempts: int, age_ms: int) -> str | None:

@@ -9,13 +9,17 @@ from proto import frames
 from proto.errors import TEMPORARY, Code
 from proto.message import TYPE_GRAMMAR, Message, decode_message
 from router.core import supply
+from router.core.clock import Now
 from router.core.delivery import OVERHEAD_BYTES, Delivery
 from router.core.output import Batch
 from router.core.session import Session, Target
-from router.core.state import CoreState, Now, Refusal
+from router.core.sleepers import ASLEEP
+from router.core.state import CoreState, Refusal
 
 TEMPORARY_RETRY_MS: Final = 1_000
 ROUTED_MAX: Final = 10_000
+TIME_MS_MAX: Final = 253_402_300_799_999  # the last one that calendars know
+NOT_BEFORE_MS_MAX: Final = 10 * 366 * 24 * 3600 * 1000
 Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
 
 
@@ -77,12 +81,17 @@ class Publishing(CoreState):
         self._next_delivery = id + len(target.queues)
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.size += len(data)
+        until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
         batch.messages.append(
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
         )  # fmt: skip
         for queue in target.queues:
             queue.open += 1
+            if until:
+                batch.spilled.append((queue.name, priority + ASLEEP, id, n, until))
+                id += 1
+                continue
             crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
             if crowded or queue.spill.total or queue.aside:
                 row = (queue.name, priority, id, n, supply.hash_of(message.subject))
@@ -93,7 +102,16 @@ class Publishing(CoreState):
             queue.resident_bytes[priority] += len(data) + OVERHEAD_BYTES
             batch.fresh.append(
                 Delivery(
-                    id, n, queue, message.subject, priority, data, wall_ms, due, message.expires
+                    id,
+                    n,
+                    queue,
+                    message.subject,
+                    priority,
+                    data,
+                    wall_ms,
+                    now.mono_ms,
+                    due,
+                    message.expires,
                 )
             )
             id += 1
@@ -121,7 +139,13 @@ class Publishing(CoreState):
     def _check_limits(self, message: Message, target: Target, now: Now) -> Refusal | None:
         if len(message.body) > target.body_bytes_max:
             return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
-        if message.expires is not None and message.expires <= now.wall_ms:
+        if message.time > TIME_MS_MAX:
+            return Code.BAD_MESSAGE, "time is beyond the year 9999"
+        if message.not_before is not None and (
+            message.not_before > max(message.time, now.wall_ms) + NOT_BEFORE_MS_MAX
+        ):
+            return Code.BAD_MESSAGE, "not_before is more than ten years ahead"
+        if message.expires is not None and message.expires <= self._clock.sure_ms(now):
             return Code.EXPIRED, "its time was over when it came"
         if self.store_full:
             return Code.STORE_FULL, "the router's disk is almost full"

@@ -10,7 +10,7 @@ Invariants:
 4. Routine and bulk leave an eighth of each window free for what is urgent.
 
 `open` counts every delivery that is not final, including those not yet on disk and those that are
-on the disk only (`spill`).
+on the disk only, because they found no room (`spill`) or are not due (`sleepers`).
 """
 
 from collections import deque
@@ -19,6 +19,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from router.core.delivery import IN_FLIGHT, OVERHEAD_BYTES, READY, WAITING, Delivery
+from router.core.sleepers import Sleepers
 from router.core.spill import Spill
 from router.settings import Destination
 
@@ -57,12 +58,15 @@ class Holding:
 class Queue:
     """The open deliveries of one destination."""
 
-    def __init__(self, name: str, settings: Destination) -> None:
+    def __init__(self, name: str, settings: Destination, number: int = 0) -> None:
         self.name = name
+        self.number = number  # of all queues
         self.configure(settings)
         self.open = 0
         self.resident_bytes = [0] * PRIORITIES
         self.spill = Spill()
+        self.sleepers = Sleepers()
+        self.wake_ms: int | None = None  # monotonic: when those are looked at
         self.aside: dict[str, list[Delivery]] = {}  # read, but what comes before is not yet
         self.in_flight = 0
         self.retrying = 0

@@ -6,6 +6,7 @@ from proto import frames
 from proto.errors import Code
 from proto.wording import text
 from router.core import supply
+from router.core.clock import Now
 from router.core.delivering import Delivering
 from router.core.delivery import (
     DEAD,
@@ -17,10 +18,9 @@ from router.core.delivery import (
     Delivery,
     State,
 )
-from router.core.policy import given_up, next_delay_ms
+from router.core.policy import given_up, pause_ms
 from router.core.queue import Holding, Queue
 from router.core.session import Session
-from router.core.state import Now
 
 _WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
@@ -95,14 +95,14 @@ class Settling(Delivering):
     def _retry(self, delivery: Delivery, after_ms: int | None, note: str | None, now: Now) -> None:
         queue = delivery.queue
         backoff = queue.settings.backoff
-        reason = given_up(backoff, delivery.attempts, now.wall_ms - delivery.accepted_at)
-        if delivery.expires is not None and delivery.expires <= now.wall_ms:
+        # By the clock that does not step: no wrong date makes anything old.
+        reason = given_up(backoff, delivery.attempts, now.mono_ms - delivery.born_ms)
+        if self._is_over(delivery, now):
             self._end(delivery, EXPIRED, note, now)
         elif reason is not None:
             self._end(delivery, DEAD, f"{reason}: {note}" if note else reason, now)
         else:
-            if after_ms is None:
-                after_ms = next_delay_ms(backoff, delivery.attempts, self._random)
+            after_ms = pause_ms(backoff, delivery.attempts, after_ms, self._random)
             if delivery.state is IN_FLIGHT:
                 queue.release(delivery)
             self.counters["retried"] += 1
@@ -121,13 +121,14 @@ class Settling(Delivering):
             return
         delivery.state = RETRYING
         delivery.queue.retrying += 1
+        delivery.wake_ms = now.mono_ms + after_ms
         self._set_timer(after_ms, "due", delivery.id, now)
 
     def _vanished(self, delivery: Delivery, now: Now) -> None:
         """Its consumer is gone: it may or may not have reached the partner, so it goes again."""
         delivery.queue.release(delivery)
         backoff = delivery.queue.settings.backoff
-        if delivery.expires is not None and delivery.expires <= now.wall_ms:
+        if self._is_over(delivery, now):
             return self._end(delivery, EXPIRED, None, now)  # its timer has fired in vain
         if delivery.attempts >= backoff.attempts_max:
             return self._end(delivery, DEAD, text("router.dead_vanished"), now)

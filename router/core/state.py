@@ -1,9 +1,10 @@
 """What the parts of the core share: its state, the way out, and its timers."""
 
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from proto import frames
+from router.core.clock import Clock, Now
 from router.core.delivery import Delivery
 from router.core.generations import Generations
 from router.core.output import Batch, Output
@@ -18,13 +19,6 @@ from router.settings import Destination, Settings
 STALE_TIMERS_MIN: Final = 4096
 FRONTIER_LAG_MAX: Final = 50_000
 Refusal = tuple[str, str]  # code and sentence
-
-
-class Now(NamedTuple):
-    """The time: `wall_ms` since 1970 UTC for what is stored, `mono_ms` for what is waited for."""
-
-    wall_ms: int
-    mono_ms: int
 
 
 class CoreState:
@@ -58,6 +52,7 @@ class CoreState:
         )  # fmt: skip
         self._writing: list[Batch] = []  # taken, and not yet known to be on disk
         self._recalled: set[int] = set()  # dead letters replayed or dropped, not yet on disk
+        self._clock = Clock()
         self._random = random
         self._next_n = 1
         self._next_delivery = 1
@@ -66,7 +61,7 @@ class CoreState:
 
     def add_queue(self, name: str, destination: Destination) -> Queue:
         """Make a destination known."""
-        queue = self.queues[name] = Queue(name, destination)
+        queue = self.queues[name] = Queue(name, destination, len(self.queues))
         return queue
 
     def queue_of(self, name: str) -> Queue:
@@ -83,7 +78,11 @@ class CoreState:
         """See to it that a delivery with an end to its time has a timer, and one only."""
         if delivery.expires is not None and not delivery.timed:
             delivery.timed = True
-            self._set_timer(delivery.expires - now.wall_ms, "expire", delivery.id, now)
+            self._set_timer(delivery.expires - self._clock.sure_ms(now), "expire", delivery.id, now)
+
+    def _is_over(self, delivery: Delivery, now: Now) -> bool:
+        """Whether its time has surely run out."""
+        return delivery.expires is not None and delivery.expires <= self._clock.sure_ms(now)
 
     def _set_timer(self, after_ms: int, kind: Kind, id: int, now: Now) -> None:
         self._timers.set(now.mono_ms + after_ms, kind, id)
@@ -91,8 +90,22 @@ class CoreState:
         if len(self._timers) > 4 * live + STALE_TIMERS_MIN:
             self._timers.keep(self._is_live)
 
-    def _is_live(self, kind: Kind, id: int) -> bool:
-        return id in self._questions if kind == "answer" else self.find(id) is not None
+    def _is_live(self, at_ms: int, kind: Kind, id: int) -> bool:
+        if kind == "answer":
+            return id in self._questions
+        if kind == "wake":
+            return any(queue.wake_ms == at_ms for queue in self.queues.values())
+        return self.find(id) is not None
+
+    def _arm(self, queue: Queue, now: Now) -> None:
+        """See to it that what sleeps is looked at when the first of it is due."""
+        sure_ms = self._clock.sure_ms(now)
+        due = queue.sleepers.next_after(sure_ms)
+        if due is not None:
+            wake_ms = now.mono_ms + due - sure_ms
+            if queue.wake_ms is None or wake_ms < queue.wake_ms:
+                queue.wake_ms = wake_ms
+                self._set_timer(due - sure_ms, "wake", queue.number, now)
 
     # -- output -----------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from zlib import crc32
 
 from proto.message import decode_message
 from router.core.delivery import Delivery
-from router.core.output import BacklogRow, Load, OpenDelivery
+from router.core.output import BacklogRow, Batch, Load, OpenDelivery
 from router.core.queue import PRIORITIES, Queue
+from router.core.sleepers import ASLEEP, SOON_MS
 
 SUPPLY_MIN: Final = 1_024  # ready deliveries of a lane: below this it reads on, if it has room,
 HUNGER: Final = 64  # and below this, if anybody consumes, beyond its room: what it holds cannot go,
@@ -26,19 +27,38 @@ def hash_of(subject: str) -> int:
 def backlog_row(delivery: Delivery) -> BacklogRow:
     """Return the row under which the store's backlog has a delivery."""
     name, subject_hash = delivery.queue.name, hash_of(delivery.subject)
-    return name, delivery.lane, delivery.id, delivery.n, subject_hash
+    return name, delivery.place, delivery.id, delivery.n, subject_hash
 
 
-def delivery_of(row: OpenDelivery, queue: Queue) -> Delivery:
-    """Return a stored delivery as the core holds it."""
+def delivery_of(row: OpenDelivery, queue: Queue, mono_ms: int) -> Delivery:
+    """Return a stored delivery as the core holds it from now on."""
     message = decode_message(row.raw)
     due = row.due if row.attempts else message.not_before
     delivery = Delivery(
         row.delivery, row.n, queue, message.subject, message.priority, row.raw,
-        row.accepted_at, due, message.expires, row.attempts,
+        row.accepted_at, mono_ms, due, message.expires, row.attempts,
     )  # fmt: skip
-    delivery.filed = row.filed is not None
+    if row.filed is not None:
+        delivery.filed, delivery.place = True, row.filed
     return delivery
+
+
+def wakes_at(due: int | None, expires: int | None, sure_ms: int) -> int | None:
+    """Return until when a new delivery sleeps on the disk (ms UTC), None when it does not."""
+    if due is None or due <= sure_ms + SOON_MS:
+        return None
+    return due if expires is None else min(due, expires)
+
+
+def put_to_sleep(delivery: Delivery, until: int, batch: Batch) -> None:
+    """Leave to the disk what came into memory before its time."""
+    queue = delivery.queue
+    if delivery.place < ASLEEP:  # else it has its row there: the clock went back while it woke
+        if delivery.filed:
+            batch.unfiled.append(backlog_row(delivery))
+        batch.filed.append((queue.name, delivery.lane + ASLEEP, delivery.id, delivery.n, until))
+    queue.resident_bytes[delivery.lane] -= delivery.size
+    queue.sleepers.add(delivery.lane, delivery.id, until)
 
 
 def spill(queue: Queue, subject: str, row: BacklogRow) -> bool:
@@ -72,10 +92,11 @@ def put_out(delivery: Delivery) -> BacklogRow:
     return row
 
 
-def wanted(queue: Queue) -> list[Load]:
-    """Return what is to be read now, for each lane that runs short of what it can hand out."""
+def wanted(queue: Queue, sure_ms: int) -> list[Load]:
+    """Return what is to be read now: for each lane that runs short of what it can hand out, and
+    whose time has come."""
     there = queue.spill
-    loads: list[Load] = []
+    loads = _woken(queue, sure_ms) if queue.sleepers.total else []
     for lane in range(PRIORITIES) if there.total else ():
         if (
             there.unread[lane]
@@ -88,22 +109,54 @@ def wanted(queue: Queue) -> list[Load]:
     return loads
 
 
+def _woken(queue: Queue, sure_ms: int) -> list[Load]:
+    sleepers = queue.sleepers
+    loads: list[Load] = []
+    for lane in range(PRIORITIES):
+        if not sleepers.waking[lane] and sleepers.is_due(lane, sure_ms) and _has_room(queue, lane):
+            sleepers.waking[lane] = True
+            loads.append(Load(queue.name, lane, places=tuple(sleepers.take_due(lane, sure_ms))))
+    return loads
+
+
+def _has_room(queue: Queue, lane: int) -> bool:
+    return queue.resident_bytes[lane] < _limit(queue, lane)
+
+
+def _limit(queue: Queue, lane: int) -> int:
+    """Return how many bytes of a lane may be in memory before it reads on."""
+    hungry = queue.supply(lane) < HUNGER and queue.holdings  # with nobody to feed, its room will do
+    return (HUNGER_SHARE if hungry else 1) * queue.lane_bytes_max
+
+
 def _is_short(queue: Queue, lane: int) -> bool:
     """Whether a lane has little to hand out, and room for more."""
-    supply = queue.supply(lane)
-    hungry = supply < HUNGER and queue.holdings  # with nobody to feed, its room will do
-    share = HUNGER_SHARE if hungry else 1
-    return supply < SUPPLY_MIN and queue.resident_bytes[lane] < share * queue.lane_bytes_max
+    return queue.supply(lane) < SUPPLY_MIN and _has_room(queue, lane)
+
+
+def wake(
+    queue: Queue, load: Load, rows: list[OpenDelivery], mono_ms: int, sure_ms: int
+) -> list[Delivery]:
+    """Bring those that slept into memory; what was too much for one read is read next."""
+    queue.sleepers.waking[load.lane] = False
+    came = {row.delivery for row in rows}
+    for delivery, _ in load.places if came else ():
+        if delivery not in came:
+            queue.sleepers.add(load.lane, delivery, sure_ms)
+    woken = [delivery_of(row, queue, mono_ms) for row in rows]
+    for one in woken:
+        queue.resident_bytes[one.lane] += one.size
+    return woken
 
 
 def take_up(
-    queue: Queue, load: Load, rows: list[OpenDelivery]
+    queue: Queue, load: Load, rows: list[OpenDelivery], mono_ms: int
 ) -> tuple[list[Delivery], list[Load]]:
     """Bring what was read into memory, unless it is there already.
 
     Returns what can be queued now, in order, and what is to be read first for the rest.
     """
-    came = [delivery_of(row, queue) for row in _unread(queue, load, rows)]
+    came = [delivery_of(row, queue, mono_ms) for row in _unread(queue, load, rows)]
     for delivery in came:
         queue.resident_bytes[delivery.lane] += delivery.size
     came += queue.aside.pop(load.subject, ())

@@ -1,10 +1,10 @@
-"""What is to happen at a time: a heap of timers, each for one delivery or one question."""
+"""What is to happen at a time: a heap of timers, each for a delivery, a question or a queue."""
 
 import heapq
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-Kind = Literal["due", "expire", "answer"]
+Kind = Literal["due", "expire", "answer", "wake"]
 
 
 class Timers:
@@ -26,13 +26,13 @@ class Timers:
         """Return the monotonic time of the earliest."""
         return self._heap[0][0] if self._heap else None
 
-    def take_due(self, mono_ms: int) -> Iterator[tuple[Kind, int]]:
-        """Yield the kind and id of each whose time has come, also of those set meanwhile."""
+    def take_due(self, mono_ms: int) -> Iterator[tuple[int, Kind, int]]:
+        """Yield the time, kind and id of each whose time has come, also of those set meanwhile."""
         while self._heap and self._heap[0][0] <= mono_ms:
-            _, _, kind, id = heapq.heappop(self._heap)
-            yield kind, id
+            at_ms, _, kind, id = heapq.heappop(self._heap)
+            yield at_ms, kind, id
 
-    def keep(self, is_live: Callable[[Kind, int], bool]) -> None:
+    def keep(self, is_live: Callable[[int, Kind, int], bool]) -> None:
         """Forget what is not live any more: a deadline may be years away."""
-        self._heap = [timer for timer in self._heap if is_live(timer[2], timer[3])]
+        self._heap = [timer for timer in self._heap if is_live(timer[0], timer[2], timer[3])]
         heapq.heapify(self._heap)

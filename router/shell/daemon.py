@@ -75,6 +75,7 @@ LINGER_S: Final = 0.02
 GC_THRESHOLD: Final = 200_000
 SWITCH_S: Final = 0.0002
 TIDY_LAG_MAX: Final = 200_000
+TIMER_S_MAX: Final = 3600.0
 TRACE_LIMIT: Final = 1000
 FOUND_LIMIT: Final = 10  # subjects of one number
 BALLAST_SHARE: Final = 2  # of free_bytes_min
@@ -194,7 +195,12 @@ class Daemon:
         try:
             await self.writer.query(
                 lambda s: core.restore(
-                    s.filed(), list(s.recent()), opened.next_n, opened.next_delivery, now
+                    s.filed(),
+                    list(s.recent()),
+                    opened.next_n,
+                    opened.next_delivery,
+                    now,
+                    opened.newest_ms,
                 )
             )
         except StoreError as error:
@@ -431,7 +437,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_ms = due
-        delay = max(0.0, due / 1000 - time.monotonic())
+        delay = min(max(0.0, due / 1000 - time.monotonic()), TIMER_S_MAX)  # a peer chose it
         self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
 
     def _fire(self) -> None:
@@ -596,6 +602,8 @@ class Daemon:
                 continue
             held = self.core.find(delivery["delivery"])
             delivery["state"] = _OPEN_WORDS[held.state] if held else "pending"
+            if held is None and (message.not_before or 0) > now_ms():
+                delivery["state"], delivery["due"] = "delayed", message.not_before
             if held:
                 delivery["due"] = held.due
                 delivery["attempts"] = held.attempts

@@ -47,6 +47,7 @@ def _queue_row(queue: Queue) -> dict[str, Any]:
         "in_flight": queue.in_flight,
         "retrying": queue.retrying,
         "on_disk_only": queue.spill.total,
+        "not_due": queue.sleepers.total,
         "accepted": queue.totals["accepted"],
         "settled": queue.totals["settled"],
         "dead": queue.totals["dead"],

@@ -20,6 +20,7 @@ class Opened(NamedTuple):
     totals: dict[str, dict[str, int]]  # destination -> accepted/settled/dead/... -> count
     holds: dict[str, str]  # destination -> why it is held back
     generations: tuple[tuple[int, str], ...]  # first delivery number, word; in order
+    newest_ms: int  # when the newest message was accepted (UTC), 0 if there is none
 
 
 class Which(NamedTuple):

@@ -76,11 +76,15 @@ class Reader(History):
         """See Store.load."""
         if not load.places:
             return self._load(load.destination, load.lane, "delivery > ?", load.after)
-        return [
-            row
-            for delivery, lane in load.places
-            for row in self._load(load.destination, lane, "delivery = ?", delivery)
-        ]
+        found: list[OpenDelivery] = []
+        size = 0
+        for delivery, lane in load.places:
+            rows = self._load(load.destination, lane, "delivery = ?", delivery)
+            found += rows
+            size += sum(len(row.raw) for row in rows)
+            if load.wakes and size >= LOAD_BYTES_MAX:
+                break
+        return found
 
     def _load(self, destination: str, lane: int, which: str, value: int) -> list[OpenDelivery]:
         rows = self._rows(

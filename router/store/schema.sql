@@ -42,7 +42,8 @@ create table hold (destination text primary key, reason text not null) without r
 
 -- Deliveries that have been open for long, or that found no room in memory. No message below
 -- meta.frontier has another open one, so a start needs to look through the messages from there only.
--- `lane` is the message's priority; `subject_hash` its CRC-32, 0 when it has none.
+-- `lane` is the message's priority; `subject_hash` its CRC-32, 0 when it has none. What is not due
+-- yet has a lane of its own, 4 above the priority, and when it is due in place of the hash.
 create table backlog (
     destination text not null,
     lane integer not null,

@@ -160,9 +160,11 @@ class SqliteStore(Reader):
         self._frontier = int(meta["frontier"])
         generations = tuple(self._rows("select first_delivery, word from generation order by 1"))
         holds = dict(self._rows("select destination, reason from hold"))
+        newest = "select coalesce((select accepted_at from message order by n desc limit 1), 0)"
         return Opened(
-            meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals, holds, generations
-        )
+            meta["bus"], int(meta["epoch"]), next_n, next_delivery, totals, holds, generations,
+            self._one(newest),
+        )  # fmt: skip
 
     def _begin_life(self, version: int, epoch_min: int, word: str) -> tuple[int, int]:
         """Make the journal one of this version, with a new epoch and a new generation. Return the

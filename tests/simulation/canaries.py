@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from router.core import supply
+from router.core import core as heart
+from router.core import settling, supply
+from router.core.clock import Clock
 from router.core.core import Core
 from router.core.delivery import IN_FLIGHT, READY, SETTLED
 from router.core.operating import Operating
 from router.core.publishing import Publishing
 from router.core.queue import PRIORITIES, Holding, Queue
 from router.core.settling import Settling
+from router.core.sleepers import Sleepers
 from router.core.spill import Spill
 from router.core.state import CoreState
 from tests.simulation.life import End, live
@@ -229,6 +232,84 @@ def expiry_fires_once(real: Broken, core: Core, delivery: Any, now: Any) -> None
     """What ran out in a consumer's hands may go to another."""
     if not delivery.attempts:
         real(core, delivery, now)
+
+
+# -- a clock that is wrong ------------------------------------------------------------------------
+
+
+@plant(Settling, "_retry")
+def age_by_the_wall_clock(
+    real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
+) -> None:
+    """A clock that is days ahead makes everything too old to be tried again."""
+    delivery.born_ms = now.mono_ms - (now.wall_ms - delivery.accepted_at)
+    real(core, delivery, after_ms, note, now)
+
+
+@plant(Clock, "sure_ms")
+def clock_believed_blindly(real: Broken, clock: Clock, now: Any) -> int:
+    """Whatever the wall clock shows is the time."""
+    return int(now.wall_ms)
+
+
+@plant(Clock, "_is_believed")
+def clock_never_believed_again(real: Broken, clock: Clock, now: Any) -> bool:
+    """A clock that has stepped is not believed, however long it keeps its new course."""
+    kept, clock._since = clock._since, now.mono_ms
+    believed = bool(real(clock, now))
+    clock._since = kept
+    return believed
+
+
+@plant(Core, "_set_anew")
+def timers_keep_the_old_clock(real: Broken, core: Core, now: Any) -> None:
+    """Timers that stand for a time of the day are not set anew when the clock steps."""
+
+
+@plant(heart, "longest_pause_ms")
+def restart_waits_for_the_old_clock(real: Broken, backoff: Any) -> int:
+    """A retry put off while the clock was days ahead waits for days after a restart."""
+    return 10**12
+
+
+@plant(settling, "pause_ms")
+def retry_as_asked(
+    real: Broken, backoff: Any, attempts: int, asked: int | None, random: Any
+) -> int:
+    """A consumer that asks for a retry in a century, or at once for ever, gets it."""
+    pause: int = real(backoff, attempts, None, random) if asked is None else asked
+    return pause
+
+
+# -- what is not due ------------------------------------------------------------------------------
+
+
+@plant(supply, "wakes_at")
+def sleepers_take_places(real: Broken, due: Any, expires: Any, sure_ms: int) -> int | None:
+    """What is not due for days waits in memory, in the place of what can go."""
+    return None
+
+
+@plant(Sleepers, "find_on_disk")
+def sleepers_forgotten(real: Broken, sleepers: Sleepers, *run: Any) -> None:
+    """What slept when the router stopped is not woken by the next one."""
+
+
+@plant(supply, "wake")
+def woken_lost(
+    real: Broken, queue: Queue, load: Any, rows: list[Any], mono_ms: int, sure_ms: int
+) -> list[Any]:
+    """Of many that are due in the same moment, those that did not fit one read never come."""
+    places = tuple(place for place in load.places if place[0] in {row.delivery for row in rows})
+    woken: list[Any] = real(queue, replace(load, places=places), rows, mono_ms, sure_ms)
+    return woken
+
+
+@plant(Sleepers, "take_due")
+def woken_early(real: Broken, sleepers: Sleepers, lane: int, sure_ms: int) -> list[Any]:
+    """What sleeps is woken together with the first that is due."""
+    due: list[Any] = real(sleepers, lane, sure_ms + 10**12)
+    return due
 
 
 # -- sessions and operators -----------------------------------------------------------------------

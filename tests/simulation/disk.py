@@ -121,12 +121,18 @@ class Disk:
 
     def _file(self, batch: Batch, duplicates: dict[int, int]) -> None:
         kept = [row for row in batch.spilled if row[3] not in duplicates]
+        filed = {row[:3] for row in self.backlog.values()}
         for row in (*batch.filed, *kept):
             self.open.pop(row[2], None)
+            if row[:3] in filed:
+                broken("backlog", f"delivery {row[2]} is filed twice as {row}")
+            filed.add(row[:3])
             self.backlog[row[2]] = row
         for row in batch.unfiled:
-            if self.backlog.pop(row[2], None) != row:
+            if row[:3] not in filed:
                 broken("backlog", f"delivery {row[2]} was not filed as {row}")
+            if self.backlog[row[2]][:3] == row[:3]:  # else it moved to another lane
+                del self.backlog[row[2]]
         for id in (*(row[0] for row in batch.outcomes), *(row[2] for row in batch.filed)):
             if id in self.backlog and id in self.ended:
                 broken("backlog", f"delivery {id} has ended and is still filed as open")
@@ -164,6 +170,8 @@ class Disk:
         if load.places:
             rows = [self.backlog.get(delivery) for delivery, _ in load.places]
             found = [row for row in rows if row is not None and (row[2], row[1]) in load.places]
+            if load.wakes:
+                found = found[:LOAD_LENGTH_MAX]
         else:
             found = sorted(
                 row
@@ -185,6 +193,10 @@ class Disk:
         at, raw = self.messages[n]
         number, due = self.attempts.get(delivery, (0, None))
         return OpenDelivery(delivery, n, name, at, raw, number, due, filed)
+
+    def newest_ms(self) -> int:
+        """Return when the newest message was accepted, as a start finds it."""
+        return self.messages[next(reversed(self.messages))][0] if self.messages else 0
 
     def next_numbers(self) -> tuple[int, int]:
         """Return the numbers of the next message and delivery, as a start finds them."""

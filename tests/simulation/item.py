@@ -12,10 +12,9 @@ class Item:
     """A delivery that has not ended."""
 
     __slots__ = (
-        "accepted_at",
+        "asleep",
         "attempts",
-        "blind",
-        "expiries",
+        "born_ms",
         "hand",
         "id",
         "lane",
@@ -25,16 +24,16 @@ class Item:
         "raw",
         "replayed",
         "retrying",
+        "since_ms",
         "size",
         "state",
         "subject",
-        "timed",
         "unread",
         "urgency",
         "wait_until",
     )  # fmt: skip
 
-    def __init__(self, id: int, n: int, queue: str, message: Message, raw: bytes, at: int) -> None:
+    def __init__(self, id: int, n: int, queue: str, message: Message, raw: bytes) -> None:
         self.id = id
         self.n = n
         self.queue = queue
@@ -44,28 +43,13 @@ class Item:
         self.lane: int = message.priority
         self.unread = False  # on the disk only
         self.subject = message.subject
-        self.accepted_at = at  # ms UTC
+        self.born_ms = 0  # by the true time: when its age began
+        self.since_ms = 0  # monotonic: since when this life of the router has it in memory
+        self.asleep: int | None = None  # on the disk only, until this time of the day
         self.attempts = 0
         self.state = UNWRITTEN
         self.hand: bytes | None = None  # the peer that holds it
         self.retrying = False
         self.wait_until = 0  # monotonic ms
         self.urgency: int = message.priority
-        self.expiries: list[int] = []  # monotonic ms
-        self.timed = False  # the latest of them is to come
-        self.blind = False  # its time ran out in a hand, or before it was queued
         self.replayed = False
-
-    def overdue(self, wall_ms: int, mono_ms: int) -> bool:
-        """Whether its `expires` has come, by one of the clocks."""
-        expires = self.message.expires
-        if expires is None:
-            return False
-        return expires <= wall_ms or self.blind or any(at <= mono_ms for at in self.expiries)
-
-    def overdue_by_both(self, wall_ms: int, mono_ms: int) -> bool:
-        """Whether its `expires` has come by the wall clock and by the one that never jumps."""
-        expires = self.message.expires
-        if expires is None or expires > wall_ms:
-            return False
-        return self.blind or any(at <= mono_ms for at in self.expiries)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from router.core import clock, delivering, sleepers, spill, state, supply
 from router.core import core as heart
-from router.core import delivering, spill, state, supply
 from router.core import queue as lanes
-from tests.simulation import lines, scene
+from tests.simulation import belief, lines, scene
 from tests.simulation.plan import Plan
 from tests.simulation.promise import Violation
 from tests.simulation.world import World
@@ -37,6 +37,10 @@ def small_world() -> Iterator[None]:
         (lanes, "MIB", scene.MIB),
         (supply, "SUPPLY_MIN", 3),
         (supply, "HUNGER", 1),
+        (supply, "SOON_MS", scene.SOON_MS),
+        (sleepers, "WAKE_LENGTH_MAX", 4),
+        (clock, "TRUST_MS", belief.TRUST_MS),
+        (clock, "DOWNTIME_MS", belief.DOWNTIME_MS),
         (spill, "AHEAD_MIN", 2),
         (spill, "RUN_LENGTH", 4),
     )

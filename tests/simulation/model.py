@@ -15,6 +15,7 @@ from router.core.delivery import State
 from router.core.output import BacklogRow, Batch, Load, OpenDelivery
 from router.settings import Backoff, Destination
 from tests.simulation import scene
+from tests.simulation.belief import Belief
 from tests.simulation.disk import TOTALS, WORDS, Disk
 from tests.simulation.item import AWAY, DELAYED, LINED, UNWRITTEN, Item
 from tests.simulation.lines import LANES, Lines
@@ -22,6 +23,7 @@ from tests.simulation.promise import broken
 
 Due = dict[int, list[frozenset[str]]]
 JITTER: Final = 0.2
+QUICK: Final = 3  # attempts after which a consumer may ask for any short pause
 VANISHED: Final = frozenset(("vanished",))
 RETRIED: Final = frozenset(("retry",))
 REPLAYED: Final = frozenset(("replayed",))
@@ -37,6 +39,8 @@ class Model:
         self.disk = disk
         self.messages = messages  # (source, id) -> the message, which never changes
         self.accepted: set[tuple[str, str]] = set()
+        self.true_ms = 0  # the time of the day, whatever the router's clock shows
+        self.born: dict[int, int] = {}  # delivery -> true time when its age began
         self.seen: dict[tuple[str, str, str], int] = {}  # queue, source, id -> delivery
         self.effects: dict[tuple[str, str], int] = {}  # queue, subject -> n of the latest first one
         self.effective: set[int] = set()  # deliveries that had their first effect
@@ -49,7 +53,7 @@ class Model:
         self.variant, self.open_max = variant, open_max
         self.items: dict[int, Item] = {}
         self.timed: dict[int, Item] = {}
-        self.stale: dict[int, list[int]] = {}  # expiry timers of what was dead since
+        self.belief = Belief(self.disk.newest_ms(), now)
         self.queues: dict[str, Lines] = {}
         self.destinations: dict[str, Destination] = {}
         self.totals: dict[str, dict[str, int]] = {}
@@ -61,7 +65,7 @@ class Model:
         self.acknowledging: dict[bytes, list[int]] = {}
         self.pledged: dict[tuple[bytes, int], list[tuple[str, str]]] = {}
         self.read_attempts = self.read_outcomes = self.read_messages = 0
-        self.read_reopened = self.read_dropped = self.read_spilled = 0
+        self.read_reopened = self.read_dropped = self.read_spilled = self.read_loads = 0
         self.spilling: dict[int, BacklogRow] = {}
         self.dues: dict[int, int | None] = {}  # of what was read: when its next attempt is
         self._resident: dict[str, list[int]] = {}
@@ -77,12 +81,16 @@ class Model:
 
     def _take_up(self, delivery: int, away: bool, now: Now) -> None:
         n, name = self.disk.deliveries[delivery]
-        at, raw = self.disk.messages[n]
-        item = Item(delivery, n, name, self._message_of(n), raw, at)
+        _, raw = self.disk.messages[n]
+        item = Item(delivery, n, name, self._message_of(n), raw)
+        item.born_ms, item.since_ms = self.born[delivery], now.mono_ms
         item.attempts, due = self.disk.attempts.get(delivery, (0, None))
         self._know(name).open += 1
         self.items[delivery] = item
-        if away:
+        row = self.disk.backlog.get(delivery)
+        if row is not None and row[1] >= LANES:
+            item.state, item.asleep = AWAY, row[4]
+        elif away:
             item.state = AWAY
             self.queues[name].put_away(item)
         else:
@@ -173,15 +181,23 @@ class Model:
         if (source, id, subject, at, destinations, data) != expected:
             broken("nothing is lost", f"{message.id} is written as {row[:7]}")
         for delivery, name in enumerate(names, int(str(first))):
-            item = Item(delivery, int(str(n)), name, message, raw, now.wall_ms)
+            item = Item(delivery, int(str(n)), name, message, raw)
+            item.born_ms, item.since_ms = self.true_ms, now.mono_ms
+            self.born[delivery] = self.true_ms
             self.gathered.append(item)
             self.items[delivery] = item
             self.queues[name].unwritten += 1
-            self._expect_spilled(item)
+            self._expect_spilled(item, now)
 
-    def _expect_spilled(self, item: Item) -> None:
-        """It is held in memory if there is room, and nothing before it is on the disk only."""
+    def _expect_spilled(self, item: Item, now: Now) -> None:
+        """It is held in memory if it is due, there is room, and nothing before it is on the disk
+        only."""
         lines, row = self.queues[item.queue], self.spilling.pop(item.id, None)
+        item.asleep = self._sleeps_until(item, item.message.not_before, now)
+        if item.asleep is not None:
+            if row != (item.queue, item.lane + LANES, item.id, item.n, item.asleep):
+                broken("what is not due takes no place", f"{item.queue}: {item.id} is {row}")
+            return
         crowded = self.resident_bytes(item.queue)[item.lane] > self._lane_bytes_max(item.queue)
         behind = lines.unread[item.lane] or (item.subject and item.subject in lines.away)
         if (row is not None) != bool(crowded or behind):
@@ -223,7 +239,7 @@ class Model:
             reasons.add("no_route")
         if len(message.body) > scene.BODY_BYTES_MAX:
             reasons.add("body_too_large")
-        if message.expires is not None and message.expires <= now.wall_ms:
+        if message.expires is not None and message.expires <= self.belief.sure(now):
             reasons.add("expired")
         if full:
             reasons.add("store_full")
@@ -242,7 +258,7 @@ class Model:
             self.pledged.setdefault((peer, number), []).extend(ids)
         self.gathered, self.accepts = [], []
         self.read_attempts = self.read_outcomes = self.read_messages = 0
-        self.read_reopened = self.read_dropped = self.read_spilled = 0
+        self.read_reopened = self.read_dropped = self.read_spilled = self.read_loads = 0
 
     def told(
         self, duplicates: dict[int, int], loaded: list[tuple[Load, list[OpenDelivery]]], now: Now
@@ -259,7 +275,7 @@ class Model:
                     continue
                 queue.open += 1
                 self.totals[item.queue]["accepted"] += 1
-            if item.unread:
+            if item.unread or item.asleep is not None:
                 item.state = AWAY
             else:
                 self._enqueue(item, None, now)
@@ -272,14 +288,21 @@ class Model:
         del self.items[item.id]
         if item.unread:
             self.queues[item.queue].take_back(item)
-        else:
+        elif item.asleep is None:
             self._resident[item.queue][item.lane] -= item.size
 
     def _read_back(self, load: Load, rows: list[OpenDelivery], now: Now) -> None:
         due = {row.delivery: row.due for row in rows}
         items = [self.items[row.delivery] for row in rows if row.delivery in self.items]
+        if load.wakes:
+            for item in items:
+                item.asleep, item.since_ms = None, now.mono_ms
+                self._resident[item.queue][item.lane] += item.size
+                self._enqueue(item, due[item.id], now)
+            return
         for item in items:
             if item.unread:
+                item.since_ms = now.mono_ms
                 self._resident[item.queue][item.lane] += item.size
         subject = load.subject if load.places else None
         for item in self.queues[load.destination].bring(items, subject):
@@ -307,34 +330,42 @@ class Model:
 
     def _enqueue(self, item: Item, due: int | None, now: Now) -> None:
         queue = self.queues[item.queue]
-        message = item.message
-        if message.expires is not None:
-            item.expiries = [*self.stale.pop(item.id, ())]
-            if message.expires <= now.wall_ms:
-                item.state = DELAYED  # it never gets into line
-                self.due.setdefault(item.id, []).append(EXPIRED)
-                return
-            self.timed[item.id] = item
-            self._arm(item, now)
-        if not item.attempts and not item.replayed:
-            due = message.not_before
-        if due is None or due <= now.wall_ms:
-            queue.arrive(item)
+        message, sure = item.message, self.belief.sure(now)
+        is_new = not item.attempts and not item.replayed
+        if self._is_over(item, now):
+            item.state = DELAYED  # it never gets into line
+            self.due.setdefault(item.id, []).append(EXPIRED)
             return
-        item.wait_until = now.mono_ms + due - now.wall_ms
-        if not item.attempts:
+        if is_new:
+            due = message.not_before
+            if (until := self._sleeps_until(item, due, now)) is not None:
+                item.state, item.asleep = AWAY, until
+                self._resident[item.queue][item.lane] -= item.size
+                return
+        if message.expires is not None:
+            self.timed[item.id] = item
+        if due is None or (is_new and due <= sure):
+            queue.arrive(item)
+        elif is_new:
+            item.wait_until = now.mono_ms + due - sure
             item.state = DELAYED
             self.timed[item.id] = item
         elif queue.arrive(item):
-            self._wait(item)
+            longest = int(self.destinations[item.queue].backoff.longest_ms * (1 + JITTER))
+            item.wait_until = now.mono_ms + min(due - now.wall_ms, longest)
+            if item.wait_until > now.mono_ms:
+                self._wait(item)
 
-    @staticmethod
-    def _arm(item: Item, now: Now) -> None:
-        """Its time runs out by the clock that never jumps, unless it does already."""
+    def _is_over(self, item: Item, now: Now) -> bool:
+        """Whether its `expires` has surely come."""
         expires = item.message.expires
-        if expires is not None and not item.timed:
-            item.timed = True
-            item.expiries.append(now.mono_ms + expires - now.wall_ms)
+        return expires is not None and expires <= self.belief.sure(now)
+
+    def _sleeps_until(self, item: Item, due: int | None, now: Now) -> int | None:
+        if due is None or due <= self.belief.sure(now) + scene.SOON_MS:
+            return None
+        expires = item.message.expires
+        return due if expires is None else min(due, expires)
 
     def _wait(self, item: Item) -> None:
         self.queues[item.queue].withhold(item)
@@ -348,6 +379,9 @@ class Model:
         and what one held may have been in another's hands before both were gone."""
         if len(batch.messages) != self.read_messages:
             broken("refused is not accepted", "a message row out of nowhere")
+        for load in batch.loads[self.read_loads :]:
+            self._check_woken(load, now)
+        self.read_loads = len(batch.loads)
         for name, row in [("reopened", row) for row in batch.reopened[self.read_reopened :]]:
             self._take_word(row[0], name)
         for gone in batch.dropped[self.read_dropped :]:
@@ -362,6 +396,12 @@ class Model:
         if self.due:
             id, words = next(iter(self.due.items()))
             broken("a settlement is kept", f"delivery {id} is not written as {sorted(words[0])}")
+
+    def _check_woken(self, load: Load, now: Now) -> None:
+        for id, _ in load.places if load.wakes else ():
+            until = self.items[id].asleep
+            if until is None or until > self.belief.sure(now):
+                broken("not before its time", f"delivery {id} is woken and sleeps until {until}")
 
     def _take_word(self, id: int, word: str) -> bool:
         words = self.due.get(id)
@@ -389,7 +429,6 @@ class Model:
             broken("attempts are counted", f"delivery {id}: {number} at {at}, not {item.attempts}")
         if word == "replayed":
             return
-        self._arm(item, now)
         if word == "vanished":
             if due is not None:
                 broken("a settlement is kept", f"delivery {id} vanished and has a due time")
@@ -417,7 +456,7 @@ class Model:
             broken("numbers", f"delivery {id} ended as message {n} at {name}")
         if not self._take_word(item.id, word):
             unasked_death = loose and word == "dead"
-            overdue = word == "expired" and item.overdue(*now) and item.hand is None
+            overdue = word == "expired" and self._is_over(item, now) and item.hand is None
             if not unasked_death and not overdue:
                 broken("ends once", f"delivery {id} became {word} unasked")
         elif attempts != item.attempts and not loose:
@@ -430,8 +469,6 @@ class Model:
             self.queues[item.queue].held[item.hand] -= 1
         del self.items[item.id]
         self.timed.pop(item.id, None)
-        if item.expiries:
-            self.stale[item.id] = item.expiries
         self.totals[item.queue][word] += 1
         self._resident[item.queue][item.lane] -= item.size
         self.queues[item.queue].end(item)
@@ -487,7 +524,7 @@ class Model:
             head = queue.head(item)
             promise = "order" if head.hand is None else "one of a subject at a time"
             broken(promise, f"{queue.name} {item.subject}: {item.id} before {head.id}")
-        if item.overdue_by_both(*now):
+        if self._is_over(item, now):
             broken("expired is not delivered", f"delivery {item.id} of {queue.name}")
 
     def _note_effect(self, item: Item) -> None:
@@ -538,20 +575,18 @@ class Model:
             backoff = self.destinations[item.queue].backoff
             self.due[item.id] = [self._retry_words(item, backoff, now)]
             after = one.after_ms
-            pause = _pause(backoff, item.attempts) if after is None else (after, after)
-            self.pauses[item.id] = pause
+            self.pauses[item.id] = _pause(backoff, item.attempts, after)
 
     def _retry_words(self, item: Item, backoff: Backoff, now: Now) -> frozenset[str]:
-        expires = item.message.expires
-        if expires is not None and expires <= now.wall_ms:
+        if self._is_over(item, now):
             return EXPIRED
-        words = RETRIED
-        aged = now.wall_ms - item.accepted_at >= backoff.age_max_ms
-        if item.attempts >= backoff.attempts_max or aged:
-            words = DEAD
-            if item.id in self.disk.replayed and item.attempts < backoff.attempts_max:
-                words = RETRIED | DEAD  # its age: since it was replayed, or first accepted
-        return words | EXPIRED if item.overdue(*now) else words
+        if item.attempts >= backoff.attempts_max:
+            return DEAD
+        if now.mono_ms - item.since_ms < backoff.age_max_ms:
+            return RETRIED
+        if self.true_ms - item.born_ms < backoff.age_max_ms:
+            broken("old enough to die", f"delivery {item.id} is {self.true_ms - item.born_ms} ms")
+        return DEAD
 
     def _let_go(self, item: Item) -> None:
         if item.hand is not None:
@@ -585,22 +620,19 @@ class Model:
         item.hand = None
         backoff = self.destinations[item.queue].backoff
         words = DEAD if item.attempts >= backoff.attempts_max else VANISHED
-        self.due[item.id] = [words | EXPIRED if item.overdue(*now) else words]
+        self.due[item.id] = [EXPIRED if self._is_over(item, now) else words]
 
     def tick(self, now: Now) -> None:
         """Foresee what the time brings."""
+        self.belief.look(now)
         came = []
         for item in list(self.timed.values()):
             waits = item.state == DELAYED or item.retrying
             came_up = waits and item.wait_until <= now.mono_ms
-            first = min(item.expiries, default=None)
-            if first is not None and first <= now.mono_ms:
-                item.expiries = [at for at in item.expiries if at > now.mono_ms]
-                item.blind = True
-                item.timed = False
-                if item.hand is None:
-                    self.due[item.id] = [EXPIRED]
-                    came_up = came_up and item.wait_until < first
+            if self._is_over(item, now) and item.hand is None and item.state != AWAY:
+                self.due[item.id] = [EXPIRED]
+                over_ms = self.belief.sure(now) - (item.message.expires or 0)
+                came_up = came_up and item.wait_until < now.mono_ms - over_ms
             if came_up:
                 came.append(item)
         for item in sorted(came, key=lambda one: one.wait_until):
@@ -635,8 +667,9 @@ class Model:
     def replay(self, rows: list[OpenDelivery], now: Now) -> None:
         """An operator opens dead letters again."""
         for row in rows:
-            item = Item(row.delivery, row.n, row.destination, self._message_of(row.n), row.raw,
-                        now.wall_ms)  # fmt: skip
+            item = Item(row.delivery, row.n, row.destination, self._message_of(row.n), row.raw)
+            item.born_ms, item.since_ms = self.true_ms, now.mono_ms
+            self.born[item.id] = self.true_ms
             item.replayed = True
             self.items[item.id] = item
             self.gathered.append(item)
@@ -653,7 +686,14 @@ class Model:
             self.totals[name]["dropped"] += 1
 
 
-def _pause(backoff: Backoff, attempts: int) -> tuple[int, int]:
-    """Return the least and the longest pause after so many attempts."""
+def _pause(backoff: Backoff, attempts: int, asked: int | None) -> tuple[int, int]:
+    """Return the least and the longest pause after so many attempts, which the consumer may have
+    asked for."""
     pause = min(backoff.longest_ms, backoff.first_ms * backoff.factor ** (attempts - 1))
-    return max(1, int(pause * (1 - JITTER))), max(1, int(pause * (1 + JITTER)))
+    if asked is None:
+        return max(1, int(pause * (1 - JITTER))), max(1, int(pause * (1 + JITTER)))
+    if attempts > QUICK:
+        begun = min(backoff.longest_ms, backoff.first_ms * backoff.factor ** (attempts - QUICK - 1))
+        asked = max(asked, int(begun))
+    asked = min(asked, int(backoff.longest_ms * (1 + JITTER)))
+    return asked, asked

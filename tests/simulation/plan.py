@@ -16,8 +16,10 @@ Draw = Callable[[Random], tuple[int, ...]]
 MESSAGE_NUMBERS: Final = 4  # subject, priority, kind, timing
 
 WAITS_MS: Final = (1, 20, 200, 600, 1_500)
-JUMPS_MS: Final = (0, 3_000, -3_000, 30_000, -30_000)
-AFTERS_MS: Final = (None, 0, 100, 1_500)
+JUMPS_MS: Final = (3_000, -3_000, 30_000, -30_000, 3_600_000, -10_800_000)
+JUMP_MS_MAX: Final = 10 * 24 * 3_600_000
+SET_RIGHT: Final = 1  # in place of a jump: the wall clock shows the true time again
+AFTERS_MS: Final = (None, 0, 100, 1_500, 10**12)
 TIMEOUTS_MS: Final = (50, 400, 3_000)
 WINDOWS: Final = (0, 1, 2, 3, 4, 6, 10, 16)
 OUTCOMES: Final = ("ack", "retry", "reject")
@@ -67,6 +69,7 @@ PROFILES: Final[tuple[tuple[str, dict[str, float]], ...]] = (
     ("failing partner", {"settle": 1.5, "late": 3, "replay": 3, "drop": 2, "time": 1.5}),
     ("busy operator", {"reload": 6, "keys": 5, "full": 4, "hold": 5, "replay": 4, "drop": 4}),
     ("flood", {"publish": 2.5, "settle": 2, "credit": 0.6, "time": 0.5, "crash": 0.4}),
+    ("wrong clocks", {"time": 1.5, "crash": 2, "stop": 3, "replay": 2}),
     ("repeating sender", {"repeat": 6, "again": 5, "resend": 5, "crash": 2, "fail": 3}),
 )
 
@@ -103,9 +106,25 @@ def _settle(random: Random) -> tuple[int, ...]:
     return consumer, mask, outcome, int(random.random() * len(AFTERS_MS))
 
 
+def _jump(random: Random, chance: float) -> int:
+    """Return how far the wall clock jumps, in ms: mostly not at all."""
+    if random.random() >= chance:
+        return 0
+    kind = random.random()
+    if kind < 0.3:
+        return SET_RIGHT
+    if kind < 0.7:
+        return JUMPS_MS[int(random.random() * len(JUMPS_MS))]
+    return int((2 * random.random() - 1) * JUMP_MS_MAX)
+
+
 def _time(random: Random) -> tuple[int, ...]:
-    jump = int(random.random() * len(JUMPS_MS)) if random.random() < 0.06 else 0
-    return int(random.random() * len(WAITS_MS)), jump
+    return int(random.random() * len(WAITS_MS)), _jump(random, 0.06)
+
+
+def _crash(random: Random) -> tuple[int, ...]:
+    kept, stage, sent = (int(random.random() * bound) for bound in (3, 4, 4))
+    return kept, stage, sent, _jump(random, 0.3)
 
 
 def _keys(random: Random) -> tuple[int, ...]:
@@ -138,7 +157,7 @@ DRAWS: Final[dict[str, Draw]] = {
     "replay": _pick(len(QUEUES), 4), "drop": _pick(len(QUEUES), 3),
     "ask": _ask, "answer": _pick(len(CONSUMERS), 4, 3),
     "garbage": _pick(len(PEERS), len(GARBAGE)),
-    "stop": _pick(), "fail": _pick(2), "crash": _pick(3, 4, 4),
+    "stop": _pick(), "fail": _pick(2), "crash": _crash,
 }  # fmt: skip
 
 
@@ -211,11 +230,11 @@ _SAY: Final[dict[str, tuple[object, ...]]] = {
     "settle": (_C, (), OUTCOMES, [f"after {ms}" for ms in AFTERS_MS]),
     "late": (_C, (), OUTCOMES),
     "vanish": (_A,), "bye": (_A,), "greet": (_A,), "clog": (_A,),
-    "time": ([f"+{ms} ms" for ms in WAITS_MS], [f"jump {ms}" if ms else "" for ms in JUMPS_MS]),
+    "time": ([f"+{ms} ms" for ms in WAITS_MS], ()),
     "full": (_SWITCH,), "hold": (QUEUES, _SWITCH), "replay": (QUEUES, ()), "drop": (QUEUES, ()),
     "ask": (_P, QUEUES, TIMEOUTS_MS, ASKED), "answer": (_C, (), ("honest", "forged", "twice")),
     "garbage": (_A, GARBAGE), "fail": (("lost", "kept"),),
     "crash": ([f"keeps {n} batches" for n in range(3)],
               ("between steps", "after take", "after write", "after tell"),
-              [f"{n} sends out" for n in range(4)]),
+              [f"{n} sends out" for n in range(4)], ()),
 }  # fmt: skip

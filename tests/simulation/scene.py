@@ -24,12 +24,13 @@ SESSION_TIMEOUT_MS: Final = 4_000
 OPEN_MAX: Final = (1_000, 12, 4)
 LAGS: Final = (30, 12, 4)
 VARIANTS: Final = 4
+SOON_MS: Final = 500  # what is due later than that sleeps on the disk
 MIB: Final = 4_096  # what a mebibyte shrinks to: five deliveries of a lane
 
 BUS: Final = BusSettings(
     body_bytes_max=BODY_BYTES_MAX, session_timeout_ms=SESSION_TIMEOUT_MS, sessions_max=8
 )
-BRISK: Final = Backoff(attempts_max=4, first_ms=50, longest_ms=400, age_max_ms=40_000)
+BRISK: Final = Backoff(attempts_max=4, first_ms=50, longest_ms=400, age_max_ms=6_000)
 PATIENT: Final = Backoff(attempts_max=8, first_ms=200, longest_ms=2_000)
 NORTH: Final = Permission(publish=["test.*", "solo.*", "alarm.*", "lost.*"], ask=["*"])
 SOUTH: Final = Permission(publish=["test.*", "alarm.*"], ask=["first"])

@@ -17,6 +17,7 @@ from router.settings import Destination
 from tests.simulation import plan, scene
 from tests.simulation.disk import Disk, DiskError
 from tests.simulation.item import Item
+from tests.simulation.lines import LANES
 from tests.simulation.model import Model
 from tests.simulation.plan import Action, Setup
 from tests.simulation.promise import broken
@@ -41,6 +42,7 @@ class World:
         self.messages: dict[tuple[str, str], Message] = {}
         self.model = Model(self.disk, self.messages)
         self.wall_ms, self.mono_ms = WALL_MS, 1_000
+        self.true_ms = WALL_MS  # what the wall clock should show
         self.variant = 0
         self.names = {key: name for name, key in scene.KEYS.items()}
         self.full = False
@@ -87,8 +89,10 @@ class World:
             self._queue(name).totals.update(totals)
         for name, reason in disk.holds.items():
             self._queue(name).hold = reason
-        core.restore(disk.filed(), list(disk.recent()), *disk.next_numbers(), self.now)
-        put_out = {row[2] for row in core.out.batch.filed}
+        core.restore(disk.filed(), list(disk.recent()), *disk.next_numbers(), self.now,
+                     disk.newest_ms())  # fmt: skip
+        put_out = {row[2] for row in core.out.batch.filed if row[1] < LANES}
+        self.model.true_ms = self.true_ms
         self.model.start(self.variant, self.setup.open_max, put_out, self.now)
         self._check_taken_up()
         self._tick()  # the daemon's timer fires before it hears anybody
@@ -101,7 +105,8 @@ class World:
 
     def _check_taken_up(self) -> None:
         found = {*self.core.open, *self.core.backlog}
-        expected = {id for id, item in self.model.items.items() if not item.unread}
+        items = self.model.items.items()
+        expected = {id for id, item in items if not item.unread and item.asleep is None}
         expected -= self.model.due.keys()  # what ran out meanwhile
         lost = expected - found
         if lost:
@@ -110,12 +115,14 @@ class World:
             extra = found - expected
             broken("ends once", f"a start finds delivery {min(extra)}, which has ended")
 
-    def _crash(self, kept: int) -> None:
-        """kill -9: batches that were being written are on the disk or not, in order."""
+    def _crash(self, kept: int, jump: int = 0) -> None:
+        """kill -9: batches that were being written are on the disk or not, in order. The clock may
+        be another when the router starts again."""
         for batch in self.writing[len(self.written) :][:kept]:
             self.disk.write(batch)
         self.crashes += 1
         self.mono_ms = 1_000
+        self._jump(jump)
         self._start()
 
     # -- the core's output ------------------------------------------------------------------------
@@ -250,6 +257,7 @@ class World:
     def _do_beat(self, mask: int) -> None:
         least = scene.SESSION_TIMEOUT_MS
         silent = [peer for peer, at in self.heard.items() if self.mono_ms - at >= least]
+        self.model.tick(self.now)
         for peer in silent:
             self._over(peer)
         self.replies = []
@@ -328,6 +336,7 @@ class World:
             return None
         self.sequence += 1
         name, wall = scene.NAMES[peer], self.wall_ms
+        wall = self.true_ms if timing % 2 else wall  # senders may have a clock that is right
         not_before, expires = {
             "now": (None, None), "after 300": (wall + 300, None), "after 2000": (wall + 2000, None),
             "until 400": (None, wall + 400), "until 2500": (None, wall + 2500),
@@ -443,7 +452,7 @@ class World:
             except DiskError:  # the daemon's writer ends the process
                 self._crash(0)
 
-    def _do_crash(self, kept: int, stage: int, sent: int) -> None:
+    def _do_crash(self, kept: int, stage: int, sent: int, jump: int = 0) -> None:
         if stage >= 1:
             self._do_take()
         if stage >= 2:
@@ -453,7 +462,7 @@ class World:
             self._persist()
             del self.core.out.sends[sent:]
             self._carry_out(whole=False)
-        self._crash(kept)
+        self._crash(kept, jump)
 
     def _do_stop(self) -> None:
         while self.writing or self.core.out.batch:
@@ -540,10 +549,18 @@ class World:
     # -- time and operators -----------------------------------------------------------------------
 
     def _do_time(self, wait: int, jump: int) -> None:
-        passed = plan.WAITS_MS[wait]
+        self._pass(plan.WAITS_MS[wait], jump)
+
+    def _pass(self, passed: int, jump: int) -> None:
         self.mono_ms += passed
-        self.wall_ms += passed + plan.JUMPS_MS[jump]
+        self.wall_ms += passed
+        self.true_ms += passed
+        self.model.true_ms = self.true_ms
+        self._jump(jump)
         self._tick()
+
+    def _jump(self, jump: int) -> None:
+        self.wall_ms = self.true_ms if jump == plan.SET_RIGHT else self.wall_ms + jump
 
     def _tick(self) -> None:
         self.model.tick(self.now)
@@ -627,6 +644,8 @@ class World:
                 self._do_credit(consumer, number, len(plan.WINDOWS) - 1)
         for number in range(len(scene.PRODUCERS)):
             self._do_repeat(number)
+        self._do_flush()
+        self._outwait_all()
         for _ in range(FINISH_ROUNDS):
             self._do_flush()
             for number in range(len(scene.PRODUCERS)):
@@ -640,6 +659,11 @@ class World:
         else:
             broken("everything drains", f"{len(self.model.items)} deliveries never ended")
         self._check_end()
+
+    def _outwait_all(self) -> None:
+        """The clock is right, and the time of everything comes, also of what a wrong one set."""
+        last = max((one.not_before or 0 for one in self.messages.values()), default=0)
+        self._pass(max(0, last - self.true_ms), plan.SET_RIGHT)
 
     def _drained(self) -> bool:
         waiting = any((*self.unaccepted.values(), *self.refused.values()))
