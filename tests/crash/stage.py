@@ -14,7 +14,16 @@ from router.core.output import Batch, Load
 from router.store.contract import StoreError
 from router.store.sqlite import SqliteStore
 from tests.crash.disk import Disk
-from tests.crash.ledger import Holding, Ledger, ask, letters, matches, open_deliveries, traced
+from tests.crash.ledger import (
+    BYTES_MAX,
+    Holding,
+    Ledger,
+    ask,
+    letters,
+    matches,
+    open_deliveries,
+    traced,
+)
 from tests.crash.wreck import Platter, fates
 
 StoreFactory = Callable[[Any], SqliteStore]
@@ -199,6 +208,8 @@ class Stage:
             store._db.release_memory()
             for destination in (None, "smp"):
                 letters(store, destination)
+            store._db.release_memory()
+            store.letters([*self.ledger.ends], BYTES_MAX)
             store._db.release_memory()
             if wrong := store.verify():  # a read that fails is among what it finds
                 failed = bool(self.disk.failures)
