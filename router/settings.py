@@ -13,13 +13,17 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a retried delivery comes again, and when it is given up (a dead letter)."""
+    """When a retried delivery comes again, and when it is given up (a dead letter).
+
+    `deaths_max` is how often its consumer may die with it alone in hand, and with nothing else.
+    """
 
     attempts_max: Annotated[int, msgspec.Meta(ge=1)] = 50
     first_ms: Annotated[int, msgspec.Meta(ge=1)] = 1_000
     factor: Annotated[float, msgspec.Meta(ge=1, le=10)] = 2.0
     longest_ms: Annotated[int, msgspec.Meta(ge=1)] = 300_000
     age_max_ms: Annotated[int, msgspec.Meta(ge=1)] = 72 * 3600 * 1000
+    deaths_max: Positive = 3
 
 
 class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,9 +15,11 @@ Invariants:
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from random import Random
 from typing import Final
+
+import msgspec
 
 from proto import frames
 from proto.errors import Code
@@ -47,6 +49,7 @@ HEARTBEAT_MS: Final = 1_000
 NAME_SHARE: Final = 4  # of all sessions one name may have a quarter: a crowd shuts nobody out
 FILE_STEP: Final = 2_000
 NO_RIGHTS: Final = Rights(Permission())
+_read_deliver = msgspec.msgpack.Decoder(frames.DeliverRaw).decode
 
 
 class Core(Publishing, Operating, Asking):
@@ -73,7 +76,7 @@ class Core(Publishing, Operating, Asking):
             else:
                 sentence = "this name has no permissions any more"
                 self._error(session.peer, Code.UNKNOWN_NAME, sentence)
-                self.gone(session.peer, now, "no permissions any more")
+                self.gone(session.peer, now, "no permissions any more", died=False)
 
     @staticmethod
     def _close(session: Session) -> None:
@@ -154,7 +157,7 @@ class Core(Publishing, Operating, Asking):
             return
         if session.key != key or (key and self.names.get(key) != session.name):
             self._error(peer, Code.REVOKED, "this key is not valid any more")
-            self.gone(peer, now, "key revoked")
+            self.gone(peer, now, "key revoked", died=False)
             return
         session.heard_ms = now.mono_ms
         self._handle(session, parts[0], payload, now)
@@ -176,7 +179,7 @@ class Core(Publishing, Operating, Asking):
             case frames.Ping() if verb == frames.PING:
                 self._send(session.peer, frames.PONG, payload)
             case frames.Bye(reason):
-                self.gone(session.peer, now, reason or "bye")
+                self.gone(session.peer, now, reason or "bye", died=False)
 
     def _hello(self, peer: bytes, key: bytes, hello: frames.Hello, now: Now) -> None:
         if frames.PROTOCOL_VERSION not in hello.versions:
@@ -191,7 +194,7 @@ class Core(Publishing, Operating, Asking):
         if rights is None:
             return self._error(peer, Code.UNKNOWN_NAME, "this name has no permissions", "HELLO")
         if peer in self.sessions:
-            self.gone(peer, now, "greeted again")
+            self.gone(peer, now, "greeted again", died=False)
         if len(self.sessions) >= self.settings.bus.sessions_max:
             return self._error(peer, Code.TOO_MANY_SESSIONS, "no more sessions now", "HELLO")
         own = sum(1 for session in self.sessions.values() if session.name == name)
@@ -210,14 +213,19 @@ class Core(Publishing, Operating, Asking):
         self._send(peer, frames.WELCOME, welcome)
         return None
 
-    def gone(self, peer: bytes, now: Now, reason: str) -> None:
-        """End a session: its deliveries return to the front of their lanes, in order."""
+    def gone(
+        self, peer: bytes, now: Now, reason: str, *, died: bool = True,
+        spared: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        """End a session: its deliveries return to the front of their lanes, in order. If it `died`,
+        it may have died of any that it had just got, except the `spared` that never reached it."""
         session = self.sessions.pop(peer, None)
         if session is None:
             return
         self.left[session.name] = now.wall_ms
+        accused = self._accused(session, spared) if died else ()
         for holding in session.holdings.values():
-            self._let_go(holding, now)
+            self._let_go(holding, now, accused)
         for holding in session.holdings.values():
             self._dispatch(holding.queue, now)
         for question in self._questions.close_all_of(peer):
@@ -234,12 +242,15 @@ class Core(Publishing, Operating, Asking):
         """End the session of a peer that takes no frames. The questions among them were heard by
         nobody: asking another cannot have two effects."""
         asked: list[tuple[Question, frames.RequestRaw]] = []
+        spared: set[int] = set()
         for verb, payload in lost:
             if verb == frames.REQUEST:
                 request = frames.ROUTER_READS[verb].decode(payload)
                 if question := self._questions.close(request.request):
                     asked.append((question, request))
-        self.gone(peer, now, "unreachable")
+            elif verb == frames.DELIVER:
+                spared.update(one.delivery for one in _read_deliver(payload).deliveries)
+        self.gone(peer, now, "unreachable", spared=spared)
         for question, request in asked:
             if asker := self.sessions.get(question.asker):
                 left_ms = max(1, question.deadline_ms - now.mono_ms)
@@ -465,15 +476,19 @@ class Core(Publishing, Operating, Asking):
                 silent.append(session)
             elif silent_ms >= HEARTBEAT_MS:
                 self._send(session.peer, frames.PING, frames.Ping())
-        self._end_together(silent, "silent", now)
+        self._end_together(silent, "silent", now, died=True)
+        for queue in self.queues.values():
+            if queue.on_trial:
+                queue.acquit(now.mono_ms - self._trial_ms())
+                self._dispatch(queue, now)
 
-    def _end_together(self, sessions: list[Session], reason: str, now: Now) -> None:
+    def _end_together(self, sessions: list[Session], reason: str, now: Now, *, died: bool) -> None:
         """End sessions in the same moment: what one held does not go to the next."""
         for session in sessions:
             session.rights = NO_RIGHTS
             self._close(session)
         for session in sessions:
-            self.gone(session.peer, now, reason)
+            self.gone(session.peer, now, reason, died=died)
 
     def farewell(self) -> None:
         """Say BYE to everyone; the shell stops reading before it calls this."""
@@ -490,4 +505,4 @@ class Core(Publishing, Operating, Asking):
         ]
         for session in revoked:
             self._error(session.peer, Code.REVOKED, "this key is not valid any more")
-        self._end_together(revoked, "key revoked", now)
+        self._end_together(revoked, "key revoked", now, died=False)

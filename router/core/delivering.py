@@ -15,6 +15,7 @@ from router.core.state import CoreState
 
 DELIVER_LENGTH_MAX: Final = 512
 DELIVER_BYTES_MAX: Final = 1024 * 1024
+TRIAL_FACTOR: Final = 2  # times the session timeout: who lives so long with it does not die of it
 
 
 class Delivering(CoreState):
@@ -36,8 +37,12 @@ class Delivering(CoreState):
         self._dispatch(queue, now)
         return None
 
+    def _trial_ms(self) -> int:
+        """Return after what time a consumer that still lives has outlived what it got."""
+        return TRIAL_FACTOR * self.settings.bus.session_timeout_ms
+
     def _dispatch(self, queue: Queue, now: Now) -> None:
-        for holding, deliveries in queue.take():
+        for holding, deliveries in queue.take(now.mono_ms, self._trial_ms()):
             self.counters["delivered"] += len(deliveries)
             self._send_deliveries(holding, deliveries, now.wall_ms)
         if queue.spill.total or queue.sleepers.total:

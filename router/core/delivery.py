@@ -45,14 +45,18 @@ class Delivery:
         "holder",
         "id",
         "lane",
+        "lonely",
         "n",
         "place",
         "priority",
+        "proof",
         "queue",
         "raw",
         "state",
         "subject",
+        "suspect",
         "timed",
+        "vanished",
         "wake_ms",
     )  # fmt: skip
 
@@ -88,7 +92,16 @@ class Delivery:
         self.delivered_at: int | None = None  # ms UTC, of the latest attempt
         self.timed = False  # a timer waits for its expires
         self.filed = False  # in the store's backlog
-        self.wake_ms = 0  # monotonic: when it may go again after a retry
+        self.wake_ms = 0  # monotonic: when it was handed out, or may go again
+        self.vanished = 0  # so often in a row did its consumer die soon after it got it,
+        self.lonely = 0  # and so often of these had it nothing else, and was well otherwise
+        self.proof = 0  # what the queue's consumers had settled when that was last counted
+        self.suspect = False  # it may be what its consumers die of: it goes alone
+
+    def acquit(self) -> None:
+        """Its consumer has outlived it: it is no suspect."""
+        self.vanished = self.lonely = 0
+        self.suspect = False
 
     @property
     def size(self) -> int:

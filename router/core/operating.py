@@ -20,6 +20,7 @@ class Operating(Settling):
                 continue
             delivery = supply.delivery_of(row, queue, now.mono_ms)
             delivery.filed = True
+            delivery.acquit()
             queue.spill.pass_by(delivery.lane, delivery.id)
             queue.resident_bytes[delivery.lane] += delivery.size
             delivery.attempts, delivery.accepted_at = 0, now.wall_ms  # both begin anew

@@ -112,7 +112,8 @@ class OpenDelivery(msgspec.Struct, frozen=True, gc=False):
     """A delivery that the store holds as open, read at the start.
 
     `due` is when its next attempt is, if it was retried (ms UTC); `filed` is the lane under which
-    it is in the backlog, if it is.
+    it is in the backlog, if it is. Since it was last retried or replayed its consumers `vanished`
+    so often with it in hand, and so often of these it was the only one (`lonely`).
     """
 
     delivery: int
@@ -123,5 +124,7 @@ class OpenDelivery(msgspec.Struct, frozen=True, gc=False):
     attempts: int = 0
     due: int | None = None
     filed: int | None = None
+    vanished: int = 0
+    lonely: int = 0
     ended_at: int | None = None  # of a dead letter
     note: str | None = None  # of a dead letter: why

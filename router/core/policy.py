@@ -7,6 +7,8 @@ from proto.wording import text
 from router.settings import Backoff
 
 JITTER: Final = 0.2
+VANISHED_QUICK_MAX: Final = 2  # so often it goes again at once when its consumer has died,
+SUSPECT_MIN: Final = 2  # and then alone: it may be the cause
 QUICK_MAX: Final = 3  # so many attempts a consumer may have at its own pace, also at once
 
 

@@ -8,6 +8,8 @@ Invariants:
    `PASSED_OVER_MAX` times in a row goes once, so that nothing starves (`EMERGENCIES_MAX` times by
    emergencies: a lone one is always next).
 4. Routine and bulk leave an eighth of each window free for what is urgent.
+5. A suspect (its consumers have died soon after they got it) goes to a consumer that has got
+   nothing else for a while; until that one has shown that it lives it gets only emergencies.
 
 `open` counts every delivery that is not final, including those not yet on disk and those that are
 on the disk only, because they found no room (`spill`) or are not due (`sleepers`).
@@ -36,23 +38,30 @@ URGENT_SHARE: Final = 8
 class Holding:
     """What one session holds of one queue, and how much it is ready to hold."""
 
-    __slots__ = ("held", "queue", "session", "window")
+    __slots__ = ("held", "queue", "session", "suspect", "window")
 
     def __init__(self, session: "Session", queue: "Queue") -> None:
         self.session = session
         self.queue = queue
         self.window = 0
         self.held: dict[int, Delivery] = {}
+        self.suspect: Delivery | None = None  # one of them, on trial
 
     def room(self, priority: int) -> int:
         """Return how many more deliveries of this priority fit into the credit; none, if what it
         was sent is unread."""
-        if self.session.supply_bytes <= 0:
+        if self.session.supply_bytes <= 0 or (self.suspect is not None and priority):
             return 0
         window = self.window
         if priority >= 2 and window >= URGENT_SHARE // 2:
             window -= max(1, window // URGENT_SHARE)
         return window - len(self.held)
+
+    def is_quiet(self, since_ms: int) -> bool:
+        """Whether it has room, and has got nothing since a monotonic time."""
+        if self.room(0) <= 0 or self.suspect is not None:
+            return False
+        return not self.held or next(reversed(self.held.values())).wake_ms <= since_ms
 
 
 class Queue:
@@ -79,6 +88,9 @@ class Queue:
             [] for _ in range(PRIORITIES)
         )
         self._passed_over = [0] * PRIORITIES
+        self._suspects: tuple[deque[Delivery], ...] = tuple(deque() for _ in range(PRIORITIES))
+        self._suspects_passed = 0
+        self.proofs = 0  # so often has a consumer settled something
         self._heads: dict[str, Delivery] = {}
         self._waiting: dict[str, deque[Delivery]] = {}
 
@@ -105,12 +117,15 @@ class Queue:
                 return
             self._heads[subject] = delivery
         delivery.state = READY
-        self._lanes[delivery.priority].append(delivery)
+        self._lane_of(delivery).append(delivery)
+
+    def _lane_of(self, delivery: Delivery) -> deque[Delivery]:
+        return (self._suspects if delivery.suspect else self._lanes)[delivery.priority]
 
     def again(self, delivery: Delivery) -> None:
         """Put a subject's head back at the front of its lane."""
         delivery.state = READY
-        self._lanes[delivery.priority].appendleft(delivery)
+        self._lane_of(delivery).appendleft(delivery)
 
     def finish(self, delivery: Delivery) -> None:
         """Let the next message of the subject go. The delivery is final."""
@@ -128,17 +143,31 @@ class Queue:
             if follower.state is WAITING:  # else it expired in the line
                 self._heads[subject] = follower
                 follower.state = READY
+                if follower.suspect:
+                    self._lane_of(follower).append(follower)
+                    return
                 heappush(self._followers[follower.priority], (follower.n, follower.id, follower))
                 self._trim(follower.priority)
                 return
         del self._heads[subject]
 
-    def take(self) -> Iterator[tuple[Holding, list[Delivery]]]:
-        """Hand ready deliveries to consumers with credit, and yield what each one gets."""
+    def take(self, mono_ms: int = 0, trial_ms: int = 0) -> Iterator[tuple[Holding, list[Delivery]]]:
+        """Hand ready deliveries to consumers with credit, and yield what each one gets. A consumer
+        that has lived for `trial_ms` with what it holds does not die of it."""
         if not self.holdings or self.hold is not None:
             return
         given: dict[Holding, list[Delivery]] = {}
-        while (first := self._first_lane()) is not None:
+        while True:
+            first = self._first_lane()
+            if self._is_suspects_turn(first):
+                quiet = self._quiet(mono_ms - trial_ms)
+                if quiet is not None:
+                    given.setdefault(quiet, []).append(self._try(quiet, mono_ms))
+                    continue
+                if first != 0:
+                    break  # what is out is to be settled first
+            if first is None:
+                break
             # The credit is that of the most urgent: what was passed over for long may use the part
             # that is kept for the urgent, else they would starve it by filling the rest.
             holding = self._roomiest(first)
@@ -146,9 +175,56 @@ class Queue:
                 break
             lane = self._aged_lane(first)
             count = self._run_length(lane, holding) if lane == first else 1
-            given.setdefault(holding, []).extend(self._pick(lane, holding, count))
+            given.setdefault(holding, []).extend(self._pick(lane, holding, count, mono_ms))
             self._age(lane)
+            self._suspects_passed += any(self._suspects)
         yield from given.items()
+
+    def _is_suspects_turn(self, first: int | None) -> bool:
+        """Whether a suspect is the next one: as urgent as the others, or passed over for long."""
+        for number, line in enumerate(self._suspects):
+            while line and (line[0].state is not READY or line[0].priority != number):
+                line.popleft()
+            if line:
+                if first is None or number <= first:
+                    return True
+                return self._suspects_passed >= PASSED_OVER_MAX
+        return False
+
+    def _quiet(self, since_ms: int) -> Holding | None:
+        return next((one for one in self.holdings if one.is_quiet(since_ms)), None)
+
+    def _try(self, holding: Holding, mono_ms: int) -> Delivery:
+        """Give the first suspect to a consumer, alone."""
+        line = next(line for line in self._suspects if line)
+        self._suspects_passed = 0
+        delivery = line.popleft()
+        holding.suspect = delivery
+        holding.session.supply_bytes -= len(delivery.raw)
+        self._give(delivery, holding, mono_ms)
+        return delivery
+
+    def _give(self, delivery: Delivery, holding: Holding, mono_ms: int) -> None:
+        delivery.state = IN_FLIGHT
+        delivery.holder = holding
+        delivery.wake_ms = mono_ms
+        delivery.attempts += 1
+        holding.held[delivery.id] = delivery
+        self.in_flight += 1
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a suspect waits, or is with a consumer."""
+        return any(self._suspects) or any(one.suspect is not None for one in self.holdings)
+
+    def acquit(self, before_ms: int) -> None:
+        """Those whose consumers still live, who got them before a monotonic time, are no suspects
+        any more."""
+        for holding in self.holdings:
+            suspect = holding.suspect
+            if suspect is not None and suspect.wake_ms <= before_ms:
+                holding.suspect = None
+                suspect.acquit()
 
     def _run_length(self, lane: int, holding: Holding) -> int:
         """Return how many may go from one lane to one consumer before choosing anew.
@@ -159,8 +235,10 @@ class Queue:
             return 1
         return holding.room(lane)
 
-    def _pick(self, number: int, holding: Holding, count: int) -> Iterator[Delivery]:
-        lane, held, followers = self._lanes[number], holding.held, self._followers[number]
+    def _pick(
+        self, number: int, holding: Holding, count: int, mono_ms: int
+    ) -> Iterator[Delivery]:
+        lane, followers = self._lanes[number], self._followers[number]
         supply_bytes = holding.session.supply_bytes
         while count and supply_bytes > 0:
             if followers:
@@ -168,14 +246,10 @@ class Queue:
             if not lane:
                 break
             delivery = lane.popleft()
-            if delivery.state is not READY or delivery.priority != number:
+            if delivery.state is not READY or delivery.priority != number or delivery.suspect:
                 continue
             count -= 1
-            delivery.state = IN_FLIGHT
-            delivery.holder = holding
-            delivery.attempts += 1
-            held[delivery.id] = delivery
-            self.in_flight += 1
+            self._give(delivery, holding, mono_ms)
             supply_bytes -= len(delivery.raw)
             yield delivery
         holding.session.supply_bytes = supply_bytes
@@ -187,12 +261,14 @@ class Queue:
         holder = delivery.holder
         if holder is not None:
             del holder.held[delivery.id]
+            if holder.suspect is delivery:
+                holder.suspect = None
             delivery.holder = None
             self.in_flight -= 1
 
     def oldest(self) -> int | None:
         """Return when the oldest ready delivery was accepted (ms UTC), None when nothing is."""
-        times = [lane[0].accepted_at for lane in self._lanes if lane]
+        times = [lane[0].accepted_at for lane in (*self._lanes, *self._suspects) if lane]
         return min(times, default=None)
 
     def _promote(self, head: Delivery, priority: int) -> None:
@@ -204,7 +280,7 @@ class Queue:
         if head.priority > priority:
             head.priority = priority
             if head.state is READY:
-                self._lanes[priority].append(head)
+                self._lane_of(head).append(head)
 
     def _promote_waiting(self, waiting: deque[Delivery], priority: int) -> None:
         """Those between the head and an urgent one must not hold it up in their turn."""
@@ -220,13 +296,15 @@ class Queue:
         self._drop_stale(lane, number)
         while followers and (not lane or followers[0][0] < lane[0].n):
             follower = heappop(followers)[2]
-            if follower.state is READY and follower.priority == number:
+            if follower.state is READY and follower.priority == number and not follower.suspect:
                 lane.appendleft(follower)
         return lane
 
     @staticmethod
     def _drop_stale(lane: deque[Delivery], number: int) -> None:
-        while lane and (lane[0].state is not READY or lane[0].priority != number):
+        while lane and (
+            lane[0].state is not READY or lane[0].priority != number or lane[0].suspect
+        ):
             lane.popleft()
 
     def _first_lane(self) -> int | None:

@@ -1,5 +1,6 @@
 """Settling: how a delivery ends, and when it comes again."""
 
+from collections.abc import Collection
 from typing import Final
 
 from proto import frames
@@ -18,10 +19,13 @@ from router.core.delivery import (
     Delivery,
     State,
 )
-from router.core.policy import given_up, pause_ms
+from router.core.policy import SUSPECT_MIN, VANISHED_QUICK_MAX, given_up, next_delay_ms, pause_ms
 from router.core.queue import Holding, Queue
 from router.core.session import Session
 
+RETURNED: Final = "returned"
+VANISHED: Final = "vanished"
+ALONE: Final = "vanished_alone"
 _WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
 
@@ -43,6 +47,7 @@ class Settling(Delivering):
             if holder is None and not self._may_settle_late(session, delivery, settlement):
                 continue
             touched[queue.name] = queue
+            queue.proofs += 1
             if settlement.outcome == frames.ACK:
                 session.acked += 1
                 self._end(delivery, SETTLED, settlement.note, now)
@@ -102,6 +107,7 @@ class Settling(Delivering):
         elif reason is not None:
             self._end(delivery, DEAD, f"{reason}: {note}" if note else reason, now)
         else:
+            delivery.acquit()  # its consumer lives, and speaks of it
             after_ms = pause_ms(backoff, delivery.attempts, after_ms, self._random)
             if delivery.state is IN_FLIGHT:
                 queue.release(delivery)
@@ -124,21 +130,48 @@ class Settling(Delivering):
         delivery.wake_ms = now.mono_ms + after_ms
         self._set_timer(after_ms, "due", delivery.id, now)
 
-    def _vanished(self, delivery: Delivery, now: Now) -> None:
-        """Its consumer is gone: it may or may not have reached the partner, so it goes again."""
-        delivery.queue.release(delivery)
-        backoff = delivery.queue.settings.backoff
+    def _returned(self, delivery: Delivery, word: str, now: Now) -> None:
+        """Its consumer is gone: it may or may not have reached the partner, so it goes again.
+        `word` says how: `returned` (on purpose, or after long), `vanished` or `vanished_alone`."""
+        queue = delivery.queue
+        queue.release(delivery)
+        backoff = queue.settings.backoff
         if self._is_over(delivery, now):
             return self._end(delivery, EXPIRED, None, now)  # its timer has fired in vain
         if delivery.attempts >= backoff.attempts_max:
             return self._end(delivery, DEAD, text("router.dead_vanished"), now)
+        if word == ALONE and queue.proofs == delivery.proof:
+            word = VANISHED  # a consumer that dies at each start, whatever it gets, proves nothing
+        after_ms = 0
+        if word != RETURNED:
+            delivery.vanished += 1
+            delivery.suspect = delivery.vanished >= SUSPECT_MIN
+            if word == ALONE:
+                delivery.lonely, delivery.proof = delivery.lonely + 1, queue.proofs
+            if delivery.lonely >= backoff.deaths_max:
+                note = text("router.dead_poison", count=delivery.lonely)
+                return self._end(delivery, DEAD, note, now)
+            if delivery.vanished > VANISHED_QUICK_MAX:
+                tries = delivery.vanished - VANISHED_QUICK_MAX
+                after_ms = next_delay_ms(backoff, tries, self._random)
+        due = delivery.due = now.wall_ms + after_ms if after_ms else None
         self.out.batch.attempts.append(
-            (delivery.id, delivery.attempts, now.wall_ms, "vanished", None, None)
+            (delivery.id, delivery.attempts, now.wall_ms, word, None, due)
         )
         self._set_expiry(delivery, now)
-        return delivery.queue.again(delivery)
+        return self._retry_at(delivery, after_ms, now)
 
-    def _let_go(self, holding: Holding, now: Now) -> None:
+    def _let_go(self, holding: Holding, now: Now, accused: Collection[int] = ()) -> None:
+        """Take back what a session holds of a queue; of the `accused` it may have died."""
         holding.queue.holdings.remove(holding)
+        word = ALONE if len(accused) == 1 else VANISHED
         for delivery in reversed(list(holding.held.values())):
-            self._vanished(delivery, now)
+            self._returned(delivery, word if delivery.id in accused else RETURNED, now)
+
+    def _accused(self, session: Session, spared: Collection[int]) -> set[int]:
+        """Return what a session may have died of: what it had not got long before it was heard for
+        the last time, without the `spared` that never reached it."""
+        before_ms = session.heard_ms - self._trial_ms()
+        holdings = session.holdings.values()
+        held = (one for holding in holdings for one in holding.held.values())
+        return {one.id for one in held if one.wake_ms > before_ms and one.id not in spared}

@@ -11,6 +11,7 @@ from zlib import crc32
 from proto.message import decode_message
 from router.core.delivery import Delivery
 from router.core.output import BacklogRow, Batch, Load, OpenDelivery
+from router.core.policy import SUSPECT_MIN
 from router.core.queue import PRIORITIES, Queue
 from router.core.sleepers import ASLEEP, SOON_MS
 
@@ -40,6 +41,9 @@ def delivery_of(row: OpenDelivery, queue: Queue, mono_ms: int) -> Delivery:
     )  # fmt: skip
     if row.filed is not None:
         delivery.filed, delivery.place = True, row.filed
+    if row.vanished:
+        delivery.vanished, delivery.lonely = row.vanished, row.lonely
+        delivery.suspect = row.vanished >= SUSPECT_MIN
     return delivery
 
 

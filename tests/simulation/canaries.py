@@ -147,8 +147,8 @@ def retry_settles(
         real(core, delivery, after_ms, note, now)
 
 
-@plant(Settling, "_vanished")
-def vanished_forgotten(real: Broken, core: Core, delivery: Any, now: Any) -> None:
+@plant(Settling, "_returned")
+def vanished_forgotten(real: Broken, core: Core, delivery: Any, word: str, now: Any) -> None:
     """What a lost session held stays in hands that are gone."""
 
 
@@ -310,6 +310,54 @@ def woken_early(real: Broken, sleepers: Sleepers, lane: int, sure_ms: int) -> li
     """What sleeps is woken together with the first that is due."""
     due: list[Any] = real(sleepers, lane, sure_ms + 10**12)
     return due
+
+
+# -- what kills its consumer ----------------------------------------------------------------------
+
+
+@plant(Holding, "is_quiet")
+def suspects_in_company(real: Broken, holding: Holding, since_ms: int) -> bool:
+    """What consumers may die of is given together with others."""
+    return holding.window > len(holding.held)
+
+
+@plant(Settling, "_returned")
+def innocents_accused(real: Broken, core: Core, delivery: Any, word: str, now: Any) -> None:
+    """All that a consumer held when it died is counted as what it died of."""
+    real(core, delivery, settling.ALONE if word == settling.VANISHED else word, now)
+
+
+@plant(Settling, "_returned")
+def dying_consumer_kills_all(real: Broken, core: Core, delivery: Any, word: str, now: Any) -> None:
+    """A consumer that dies at each start, whatever it gets, makes dead letters of it."""
+    delivery.proof = -1
+    real(core, delivery, word, now)
+
+
+@plant(Settling, "_accused")
+def goodbye_is_a_death(real: Broken, core: Core, session: Any, spared: Any) -> set[int]:
+    """What never reached a consumer that was gone is counted as what it died of."""
+    accused: set[int] = real(core, session, ())
+    return accused
+
+
+@plant(supply, "delivery_of")
+def suspicion_forgotten(real: Broken, row: Any, queue: Queue, mono_ms: int) -> Any:
+    """After a restart what kills its consumers is given like any other."""
+    delivery = real(row, queue, mono_ms)
+    delivery.acquit()
+    return delivery
+
+
+@plant(Settling, "_retry_at")
+def killer_without_pause(real: Broken, core: Core, delivery: Any, after_ms: int, now: Any) -> None:
+    """What kills its consumer comes again at once, each time."""
+    real(core, delivery, 0 if delivery.vanished else after_ms, now)
+
+
+@plant(Queue, "acquit")
+def never_acquitted(real: Broken, queue: Queue, before_ms: int) -> None:
+    """A consumer that lives on with a suspect in hand gets nothing else."""
 
 
 # -- sessions and operators -----------------------------------------------------------------------

@@ -40,6 +40,7 @@ class Disk:
         self.backlog: dict[int, BacklogRow] = {}  # delivery -> its row
         self.ended: dict[int, tuple[State, int]] = {}  # delivery -> how, after which attempt
         self.attempts: dict[int, tuple[int, int | None]] = {}  # delivery -> latest number, due
+        self.deaths: dict[int, tuple[int, int]] = {}  # delivery -> of its consumers; alone with it
         self.replayed: set[int] = set()
         self.holds: dict[str, str] = {}
         self.totals: dict[str, dict[str, int]] = {}
@@ -58,8 +59,13 @@ class Disk:
 
     def _write(self, batch: Batch) -> dict[int, int]:
         duplicates = self._insert(batch)
-        for delivery, number, _, _, _, due in batch.attempts:
+        for delivery, number, _, word, _, due in batch.attempts:
             self.attempts[delivery] = number, due
+            deaths, alone = self.deaths.get(delivery, (0, 0))
+            if word in ("retry", "replayed"):
+                self.deaths[delivery] = 0, 0
+            elif word != "returned":
+                self.deaths[delivery] = deaths + 1, alone + (word == "vanished_alone")
         for row in batch.outcomes:
             self._end(row[0], row[1], row[2], State(row[3]), row[4])
         for delivery, name in batch.reopened:
@@ -192,7 +198,8 @@ class Disk:
         n, name = self.deliveries[delivery]
         at, raw = self.messages[n]
         number, due = self.attempts.get(delivery, (0, None))
-        return OpenDelivery(delivery, n, name, at, raw, number, due, filed)
+        deaths = self.deaths.get(delivery, (0, 0))
+        return OpenDelivery(delivery, n, name, at, raw, number, due, filed, *deaths)
 
     def newest_ms(self) -> int:
         """Return when the newest message was accepted, as a start finds it."""

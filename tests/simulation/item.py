@@ -6,6 +6,7 @@ from router.core.delivery import OVERHEAD_BYTES
 # Not known to be on disk; before its time; in its line; on the disk and not in memory, or there
 # and waiting for what is.
 UNWRITTEN, DELAYED, LINED, AWAY = range(4)
+SUSPECT_MIN = 2
 
 
 class Item:
@@ -15,11 +16,14 @@ class Item:
         "asleep",
         "attempts",
         "born_ms",
+        "given_ms",
         "hand",
         "id",
         "lane",
+        "lonely",
         "message",
         "n",
+        "proof",
         "queue",
         "raw",
         "replayed",
@@ -30,6 +34,7 @@ class Item:
         "subject",
         "unread",
         "urgency",
+        "vanished",
         "wait_until",
     )  # fmt: skip
 
@@ -53,3 +58,16 @@ class Item:
         self.wait_until = 0  # monotonic ms
         self.urgency: int = message.priority
         self.replayed = False
+        self.given_ms = 0  # monotonic: when it came into the hand
+        self.vanished = 0  # so often in a row did a consumer die of it or of something beside it,
+        self.lonely = 0  # and so often of nothing else, though well otherwise
+        self.proof = 0  # what had been settled in its queue when that was counted last
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its consumers may die of it."""
+        return self.vanished >= SUSPECT_MIN
+
+    def acquit(self) -> None:
+        """A consumer has outlived it."""
+        self.vanished = self.lonely = 0

@@ -32,6 +32,7 @@ def small_world() -> Iterator[None]:
         (lanes, "PASSED_OVER_MAX", lines.PASSED_OVER_MAX),
         (lanes, "EMERGENCIES_MAX", lines.EMERGENCIES_MAX),
         (delivering, "DELIVER_LENGTH_MAX", 3),
+        (delivering, "TRIAL_FACTOR", 1),
         (heart, "FILE_STEP", 5),
         (state, "STALE_TIMERS_MIN", 8),
         (lanes, "MIB", scene.MIB),

@@ -23,6 +23,11 @@ class Lines:
         self.held_back = False
         self.windows: dict[bytes, int] = {}
         self.held: dict[bytes, int] = {}
+        self.proofs = 0  # settlements of its consumers
+        self.suspects: dict[int, Item] = {}  # ready ones
+        self.tried: set[int] = set()  # suspects that went in this step
+        self.trials: dict[bytes, Item] = {}  # suspects that peers have in hand
+        self._suspects_passed = 0  # at most so often were they passed over
         self.ready: tuple[dict[int, Item], ...] = tuple({} for _ in range(LANES))
         self._lines: dict[str, dict[int, Item]] = {}
         self.unread = [0] * LANES
@@ -65,11 +70,15 @@ class Lines:
         return next(iter(self._lines[item.subject].values()))
 
     def _offer(self, item: Item) -> None:
-        self.ready[item.urgency][item.id] = item
+        if item.suspect:
+            self.suspects[item.id] = item
+        else:
+            self.ready[item.urgency][item.id] = item
 
     def withhold(self, item: Item) -> None:
         """Nothing can take it now: it waits for its time, or is in a hand."""
         self.ready[item.urgency].pop(item.id, None)
+        self.suspects.pop(item.id, None)
 
     def release(self, item: Item) -> None:
         """It may go again."""
@@ -135,6 +144,8 @@ class Lines:
     def room(self, peer: bytes, urgency: int) -> int:
         """Return how many more of this urgency fit into a peer's credit."""
         window = self.windows[peer]
+        if urgency and peer in self.trials:
+            return 0
         if urgency >= 2 and window >= 4:
             window -= max(1, window // 8)
         return window - self.held.get(peer, 0)
@@ -146,9 +157,22 @@ class Lines:
         for urgency, ready in enumerate(self.ready):
             if ready:
                 for peer in self.windows:
-                    if self.room(peer, urgency) > 0:
+                    if self.room(peer, urgency) > 0 and not self._is_barred(urgency):
                         id = next(iter(ready))
                         broken("no idling", f"{self.name}: {id} is ready, {peer!r} has credit")
+
+        urgent = next((urgency for urgency, ready in enumerate(self.ready) if ready), LANES)
+        for item in self.suspects.values():
+            for peer, window in self.windows.items():
+                if window and not self.held.get(peer) and item.urgency <= urgent:
+                    broken("no idling", f"{self.name}: suspect {item.id}, {peer!r} has empty hands")
+
+    def _is_barred(self, urgency: int) -> bool:
+        """Whether it waits until the hands are empty for a suspect that comes first."""
+        due = self._suspects_passed >= PASSED_OVER_MAX
+        return urgency > 0 and any(
+            due or item.urgency <= urgency for item in self.suspects.values()
+        )
 
     def begin(self) -> None:
         """Note who can be passed over in the next step."""
@@ -156,6 +180,14 @@ class Lines:
 
     def went(self, by_peer: dict[bytes, list[Item]], single: bool) -> None:
         """These went in one step, each peer's in this order. `single`: by one look at the queue."""
+        self._suspects_passed += sum(map(len, by_peer.values()))
+        by_peer = {
+            peer: [item for item in items if item.id not in self.tried]
+            for peer, items in by_peer.items()
+        }
+        if self.tried:
+            self._suspects_passed = sum(map(len, by_peer.values()))
+            self.tried.clear()
         counts = [0] * LANES
         for items in by_peer.values():
             for item in items:

@@ -24,7 +24,9 @@ from tests.simulation.promise import broken
 Due = dict[int, list[frozenset[str]]]
 JITTER: Final = 0.2
 QUICK: Final = 3  # attempts after which a consumer may ask for any short pause
-VANISHED: Final = frozenset(("vanished",))
+NOTHING: Final[frozenset[int]] = frozenset()
+AGAIN: Final = ("returned", "vanished", "vanished_alone")
+QUICK_DEATHS: Final = 2  # of its consumers: so often it goes again at once
 RETRIED: Final = frozenset(("retry",))
 REPLAYED: Final = frozenset(("replayed",))
 SETTLED: Final = frozenset(("settled",))
@@ -67,6 +69,7 @@ class Model:
         self.read_attempts = self.read_outcomes = self.read_messages = 0
         self.read_reopened = self.read_dropped = self.read_spilled = self.read_loads = 0
         self.spilling: dict[int, BacklogRow] = {}
+        self.pauses: dict[int, tuple[int, int]] = {}  # of what must be put off: least and longest
         self.dues: dict[int, int | None] = {}  # of what was read: when its next attempt is
         self._resident: dict[str, list[int]] = {}
         self._put_in_force(variant)
@@ -85,6 +88,7 @@ class Model:
         item = Item(delivery, n, name, self._message_of(n), raw)
         item.born_ms, item.since_ms = self.born[delivery], now.mono_ms
         item.attempts, due = self.disk.attempts.get(delivery, (0, None))
+        item.vanished, item.lonely = self.disk.deaths.get(delivery, (0, 0))
         self._know(name).open += 1
         self.items[delivery] = item
         row = self.disk.backlog.get(delivery)
@@ -119,7 +123,7 @@ class Model:
                     hand = self.hands[peer]
                     for item in [item for item in hand.values() if item.queue == name]:
                         del hand[item.id]
-                        self._vanish(item, now)
+                        self._return(item, "returned", now)
         return lost
 
     def _know(self, name: str) -> Lines:
@@ -422,22 +426,20 @@ class Model:
         if item is None:
             broken("a settlement is kept", f"an attempt of delivery {id}, which is not open")
         if not self._take_word(id, word):
-            if not loose or word != "vanished":
+            if not loose or word not in AGAIN:
                 broken("a settlement is kept", f"delivery {id} was noted as {word} unasked")
             item.attempts = number
         if number != item.attempts or at != now.wall_ms:
             broken("attempts are counted", f"delivery {id}: {number} at {at}, not {item.attempts}")
         if word == "replayed":
             return
-        if word == "vanished":
-            if due is not None:
-                broken("a settlement is kept", f"delivery {id} vanished and has a due time")
+        if due is None and item.id not in self.pauses:
             self.queues[item.queue].release(item)
             return
         self._read_due(item, due, now)
 
     def _read_due(self, item: Item, due: int | None, now: Now) -> None:
-        least, most = self.pauses[item.id]
+        least, most = self.pauses.pop(item.id, (0, -1))
         if due is None or not now.wall_ms + least <= due <= now.wall_ms + most:
             broken("retried when asked", f"delivery {item.id} in {due}, not {least} to {most} ms")
         if due > now.wall_ms:
@@ -465,8 +467,7 @@ class Model:
 
     def _end(self, item: Item, word: str) -> None:
         if item.hand is not None:
-            del self.hands[item.hand][item.id]
-            self.queues[item.queue].held[item.hand] -= 1
+            self._take_from_hand(item)
         del self.items[item.id]
         self.timed.pop(item.id, None)
         self.totals[item.queue][word] += 1
@@ -491,18 +492,28 @@ class Model:
             self._check_turn(queue, item, now)
             if one.attempt != item.attempts + 1:
                 broken("attempts are counted", f"delivery {item.id}: attempt {one.attempt}")
-            if queue.room(peer, item.urgency) <= 0:
+            if item.suspect:
+                self._check_alone(queue, peer, item, now)
+            elif queue.room(peer, item.urgency) <= 0:
                 queue.beyond.append(item)
             if queue.room(peer, 0) <= 0:
                 broken("credit is kept", f"{peer!r} holds {queue.held.get(peer, 0)} of {name}")
             item.attempts = one.attempt
-            item.hand = peer
+            item.hand, item.given_ms = peer, now.mono_ms
             queue.withhold(item)
             queue.held[peer] = queue.held.get(peer, 0) + 1
             self.hands[peer][item.id] = item
             self._note_effect(item)
             items.append(item)
         return items
+
+    def _check_alone(self, queue: Lines, peer: bytes, item: Item, now: Now) -> None:
+        beside = [one for one in self.hands[peer].values() if one.queue == queue.name]
+        young = [one.id for one in beside if one.given_ms > now.mono_ms - scene.TRIAL_MS]
+        if young or peer in queue.trials:
+            broken("a suspect goes alone", f"{queue.name}: {item.id} beside {young} at {peer!r}")
+        queue.trials[peer] = item
+        queue.tried.add(item.id)
 
     def _open_item(self, id: int, name: str, raw: bytes) -> Item:
         item = self.items.get(id)
@@ -546,7 +557,6 @@ class Model:
     def settle(self, peer: bytes, settlements: list[frames.Settlement], now: Now) -> int:
         """Foresee what settlements do. Returns how many of them are another's."""
         foreign = 0
-        self.pauses: dict[int, tuple[int, int]] = {}
         for one in settlements:
             item = self.items.get(one.delivery)
             if item is None or item.state in (UNWRITTEN, AWAY) or item.id in self.due:
@@ -554,6 +564,7 @@ class Model:
             if item.hand is not None and item.hand != peer:
                 foreign += 1
             elif item.hand == peer or self._may_settle_late(peer, item, one.outcome):
+                self.queues[item.queue].proofs += 1
                 self._foresee(item, one, now)
         return foreign
 
@@ -573,9 +584,10 @@ class Model:
             self.due[item.id] = [DEAD]
         else:
             backoff = self.destinations[item.queue].backoff
-            self.due[item.id] = [self._retry_words(item, backoff, now)]
-            after = one.after_ms
-            self.pauses[item.id] = _pause(backoff, item.attempts, after)
+            words = self.due[item.id] = [self._retry_words(item, backoff, now)]
+            if words == [RETRIED]:
+                item.acquit()
+                self.pauses[item.id] = _pause(backoff, item.attempts, one.after_ms)
 
     def _retry_words(self, item: Item, backoff: Backoff, now: Now) -> frozenset[str]:
         if self._is_over(item, now):
@@ -590,9 +602,24 @@ class Model:
 
     def _let_go(self, item: Item) -> None:
         if item.hand is not None:
-            del self.hands[item.hand][item.id]
-            self.queues[item.queue].held[item.hand] -= 1
+            self._take_from_hand(item)
             item.hand = None
+
+    def _take_from_hand(self, item: Item) -> None:
+        queue, peer = self.queues[item.queue], item.hand
+        if peer is not None:
+            del self.hands[peer][item.id]
+            queue.held[peer] -= 1
+            if queue.trials.get(peer) is item:
+                del queue.trials[peer]
+
+    def beat(self, now: Now) -> None:
+        """Whoever has lived for long with a suspect in hand does not die of it."""
+        for queue in self.queues.values():
+            for peer, item in list(queue.trials.items()):
+                if item.given_ms <= now.mono_ms - scene.TRIAL_MS:
+                    item.acquit()
+                    del queue.trials[peer]
 
     def credit(self, peer: bytes, name: str, window: int) -> str | None:
         """A peer says its credit; returns the code of the error it must hear."""
@@ -608,19 +635,43 @@ class Model:
         """A session begins."""
         self.hands[peer] = {}
 
-    def gone(self, peer: bytes, now: Now) -> None:
-        """A session ends: what it held goes again, or is given up."""
+    def gone(
+        self, peer: bytes, now: Now, died_ms: int | None = None, spared: frozenset[int] = NOTHING
+    ) -> None:
+        """A session ends: what it held goes again, or is given up. If it died (when it was heard
+        last: monotonic), then of something it had just got, but of nothing that never came."""
         for queue in self.queues.values():
             queue.windows.pop(peer, None)
             queue.held.pop(peer, None)
-        for item in self.hands.pop(peer).values():
-            self._vanish(item, now)
+            queue.trials.pop(peer, None)
+        hand = self.hands.pop(peer).values()
+        accused: list[Item] = []
+        if died_ms is not None:
+            fresh = [item for item in hand if item.given_ms > died_ms - scene.TRIAL_MS]
+            accused = [item for item in fresh if item.id not in spared]
+        word = "vanished_alone" if len(accused) == 1 else "vanished"
+        for item in hand:
+            self._return(item, word if item in accused else "returned", now)
 
-    def _vanish(self, item: Item, now: Now) -> None:
+    def _return(self, item: Item, word: str, now: Now) -> None:
         item.hand = None
-        backoff = self.destinations[item.queue].backoff
-        words = DEAD if item.attempts >= backoff.attempts_max else VANISHED
-        self.due[item.id] = [EXPIRED if self._is_over(item, now) else words]
+        backoff, proofs = self.destinations[item.queue].backoff, self.queues[item.queue].proofs
+        if self._is_over(item, now):
+            self.due[item.id] = [EXPIRED]
+        elif item.attempts >= backoff.attempts_max:
+            self.due[item.id] = [DEAD]
+        elif word == "returned":
+            self.due[item.id] = [frozenset((word,))]
+        else:
+            if word == "vanished_alone" and item.proof == proofs:
+                word = "vanished"  # nobody has settled anything since
+            item.vanished += 1
+            if word == "vanished_alone":
+                item.lonely, item.proof = item.lonely + 1, proofs
+            if item.vanished > QUICK_DEATHS:
+                self.pauses[item.id] = _pause(backoff, item.vanished - QUICK_DEATHS, None)
+            is_poison = item.lonely >= backoff.deaths_max
+            self.due[item.id] = [DEAD if is_poison else frozenset((word,))]
 
     def tick(self, now: Now) -> None:
         """Foresee what the time brings."""

@@ -21,6 +21,7 @@ KEYS: Final = {name: f"{name}-key".encode() for name in PEOPLE}
 BODY_BYTES_MAX: Final = 100
 NAME_MAX: Final = 2  # sessions of one name: a quarter of all
 SESSION_TIMEOUT_MS: Final = 4_000
+TRIAL_MS: Final = SESSION_TIMEOUT_MS
 OPEN_MAX: Final = (1_000, 12, 4)
 LAGS: Final = (30, 12, 4)
 VARIANTS: Final = 4
@@ -30,8 +31,8 @@ MIB: Final = 4_096  # what a mebibyte shrinks to: five deliveries of a lane
 BUS: Final = BusSettings(
     body_bytes_max=BODY_BYTES_MAX, session_timeout_ms=SESSION_TIMEOUT_MS, sessions_max=8
 )
-BRISK: Final = Backoff(attempts_max=4, first_ms=50, longest_ms=400, age_max_ms=6_000)
-PATIENT: Final = Backoff(attempts_max=8, first_ms=200, longest_ms=2_000)
+BRISK: Final = Backoff(attempts_max=4, first_ms=50, longest_ms=400, age_max_ms=6_000, deaths_max=2)
+PATIENT: Final = Backoff(attempts_max=12, first_ms=200, longest_ms=2_000)
 NORTH: Final = Permission(publish=["test.*", "solo.*", "alarm.*", "lost.*"], ask=["*"])
 SOUTH: Final = Permission(publish=["test.*", "alarm.*"], ask=["first"])
 

@@ -152,7 +152,13 @@ class World:
         self.model.check_acknowledged()
         for peer, lost in clogged.items():
             if peer in self.heard:
-                self._over(peer)
+                never_came = [
+                    one.delivery
+                    for verb, payload in lost
+                    if verb == frames.DELIVER
+                    for one in _read_deliver(payload).deliveries
+                ]
+                self._over(peer, died=True, spared=frozenset(never_came))
                 self.core.unsent(peer, lost, self.now)
                 self._carry_out()
         if out.events:
@@ -224,15 +230,15 @@ class World:
             broken("names come from keys", f"{peer!r} heard {heard}")
         return welcome
 
-    def _over(self, peer: bytes) -> None:
+    def _over(self, peer: bytes, died: bool = False, spared: frozenset[int] = frozenset()) -> None:
         """The model's part of a session that ends."""
-        self.model.gone(peer, self.now)
+        self.model.gone(peer, self.now, self.heard[peer] if died else None, spared)
         del self.heard[peer]
         self.clogged.discard(peer)
         self.questions.gone(peer)
 
     def _lose(self, peer: bytes, reason: str) -> None:
-        self._over(peer)
+        self._over(peer, died=True)
         self.core.gone(peer, self.now, reason)
         self._carry_out()
 
@@ -259,10 +265,12 @@ class World:
         silent = [peer for peer, at in self.heard.items() if self.mono_ms - at >= least]
         self.model.tick(self.now)
         for peer in silent:
-            self._over(peer)
+            self._over(peer, died=True)
+        trials = any(queue.trials or queue.suspects for queue in self.model.queues.values())
+        self.model.beat(self.now)
         self.replies = []
         self.core.beat(self.now)
-        self._carry_out(single=len(silent) < 2, loose=len(silent) > 1)
+        self._carry_out(single=not trials and len(silent) < 2, loose=len(silent) > 1)
         pinged = [peer for peer, one in self.replies if isinstance(one, frames.Ping)]
         for peer in pinged:
             if mask >> scene.PEERS.index(peer) & 1:
