@@ -246,9 +246,9 @@ class Daemon:
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)
         events.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self._guard(events, "events", OPS_CONNECTIONS_MAX)
+        self._events_gate = self._guard(events, "events", OPS_CONNECTIONS_MAX)
         bind(events, ops.events, ops.ipc_mode, where("ops.events"))
-        self._events = EventSocket(events, self._observed)
+        self._events = EventSocket(events, self._observe)
         self._cleanup.callback(self._events.close)
         if ops.http:
             pages = Pages(self, listen(ops.http, where("ops.http")))
@@ -456,6 +456,7 @@ class Daemon:
     def _beat(self) -> None:
         self._beats += 1
         self.core.beat(self.now())
+        self.core.observed = len(self._events_gate) > 0
         self._tell_partners()
         self._refresh_keys()
         self._tidy_peers()
@@ -616,8 +617,9 @@ class Daemon:
                 delivery["delivered_at"] = held.delivered_at
         return row
 
-    def _observed(self, observed: bool) -> None:
-        self.core.observed = observed
+    def _observe(self) -> None:
+        """Make events from a word on the socket for them on, while anybody is connected to it."""
+        self.core.observed = True
 
     def _reload(self) -> dict[str, Any]:
         """Put routes, permissions and limits in force, or refuse the whole with one sentence."""
