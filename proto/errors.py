@@ -21,6 +21,7 @@ class Code(StrEnum):
     REVOKED = "revoked"
     TOO_MANY_SESSIONS = "too_many_sessions"
     TOO_MANY_ERRORS = "too_many_errors"
+    TOO_MUCH = "too_much"
     STOPPING = "stopping"
     # Permission
     NOT_PERMITTED = "not_permitted"

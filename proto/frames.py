@@ -10,11 +10,12 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from proto.errors import Code
-from proto.message import Message, Name
+from proto.message import UNREADABLE, Message, Name
 
 PROTOCOL_VERSION: Final = 1
 BATCH_LENGTH_MAX: Final = 4096
 REPORT_BYTES_MAX: Final = 16 * 1024
+VERSIONS_MAX: Final = 64
 
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -22,7 +23,7 @@ Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """First words of a peer: protocol versions it speaks, its name, its software."""
 
-    versions: list[int]
+    versions: Annotated[list[int], msgspec.Meta(max_length=VERSIONS_MAX)]
     name: Name
     software: Annotated[str, msgspec.Meta(max_length=128)] = ""
 
@@ -176,7 +177,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     request: Ordinal
     code: Annotated[str, msgspec.Meta(max_length=64)] = ""
     sentence: Annotated[str, msgspec.Meta(max_length=300)] = ""
-    content_type: str = "application/json"
+    content_type: Annotated[str, msgspec.Meta(max_length=256)] = "application/json"
     body: bytes = b""
 
 
@@ -200,11 +201,19 @@ class Bye(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Error(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Something in what was sent is wrong; `verb` says in which frame."""
+    """Something in what was sent is wrong; `verb` says in which frame, `number` in which batch or
+    request, if that could be read."""
 
     code: str
     sentence: str
     verb: str = ""
+    number: int | None = None
+
+
+class _Numbered(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How PUBLISH and REQUEST begin."""
+
+    number: Ordinal
 
 
 HELLO: Final = b"HELLO"
@@ -253,6 +262,19 @@ PEER_READS: Final[Readers] = {
     BYE: _decoder(Bye),
     ERROR: _decoder(Error),
 }
+
+
+_numbered: Final = _decoder(_Numbered)
+
+
+def number_of(frames: list[bytes]) -> int | None:
+    """Return the number of a batch or request, also where the rest of the frame is unreadable."""
+    if len(frames) != 2 or frames[0] not in (PUBLISH, REQUEST):
+        return None
+    try:
+        return _numbered.decode(frames[1]).number
+    except UNREADABLE:
+        return None
 
 
 class FrameError(Exception):

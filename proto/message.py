@@ -18,6 +18,11 @@ TYPE_LENGTH_MAX: Final = 128
 SUBJECT_LENGTH_MAX: Final = 256
 NAME_LENGTH_MAX: Final = 64
 INT_MAX: Final = 2**63 - 1
+# Of the fields that the bus passes on unread, in bytes of UTF-8. The router checks them where a
+# message comes in: what is in a journal already is read all the same.
+BYTES_MAX: Final = {
+    "reply_to": 256, "correlation_id": 4096, "traceparent": 256, "content_type": 256
+}  # fmt: skip
 # What decoding somebody else's bytes may raise: not of this shape, no text, nested without end.
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -116,3 +121,36 @@ def now_ms() -> int:
 
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
+
+_PLACE: Final = re.compile(r" - at `\$\[(\d+)\]`$")
+
+
+def fault_of(error: Exception) -> str:
+    """Return in a few words what is wrong with a message that could not be decoded, with the name
+    of the field where it is one, and nothing of what stands in it."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if not isinstance(error, msgspec.DecodeError):
+        return "text is not UTF-8"
+    sentence = str(error)
+    if place := _PLACE.search(sentence):
+        names = Message.__struct_fields__
+        return f"{names[int(place[1])]}: {sentence}"
+    return sentence
+
+
+def overlong(message: Message) -> str | None:
+    """Return what is wrong with the length of a field that the bus passes on unread."""
+    correlation_id = message.correlation_id
+    if (
+        message.content_type == "application/json"
+        and message.reply_to is None
+        and message.traceparent is None
+        and (correlation_id is None or len(correlation_id) < BYTES_MAX["correlation_id"] // 4)
+    ):
+        return None  # as nearly all are
+    for name, most in BYTES_MAX.items():
+        value = getattr(message, name)
+        if value is not None and len(value.encode()) > most:
+            return f"{name}: longer than {most} bytes"
+    return None

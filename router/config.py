@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import msgspec
 
+from proto.exits import EX_NOPERM
 from proto.wording import text
 from router.configcheck import check, warnings
 from router.place import BUILT_IN, ConfigError, Place, dotted_key, shown
@@ -294,7 +295,10 @@ def _read_file(path: Path) -> TomlFile:
         raise ConfigError(sentence, path) from None
     except OSError as error:
         sentence = text("config.unreadable", file=path, reason=error.strerror)
-        raise ConfigError(sentence, path) from None
+        failure = ConfigError(sentence, path)
+        if isinstance(error, PermissionError):
+            failure.exit_code = EX_NOPERM
+        raise failure from None
     except TomlError as error:
         Place("", path, error.line).fail("config.not_toml", reason=error.reason)
 

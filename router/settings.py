@@ -65,8 +65,9 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `unread_bytes_max` is what may wait for a peer that does not read (two of the largest frames at
     least), `unread_bytes_total` the same for all together; `gather_bytes_max` is what gathers for
     one write to the disk; `frames_unread_max` is how many frames of one connection wait to be read
-    before it is made to wait; `errors_max` is how many errors one name may make in a burst (all
-    come back in 200 s).
+    before it is made to wait; `share_bytes_max` is what one name may publish in a burst while
+    others publish too (all of it comes back in a second; one of the largest frames at least);
+    `errors_max` is how many errors one name may make in a burst (all come back in 200 s).
     """
 
     listen: tuple[str, ...] = ("ipc:///run/smpbus/bus.sock",)
@@ -82,7 +83,8 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unread_bytes_max: Positive = 32 * 1024 * 1024
     unread_bytes_total: Positive = 128 * 1024 * 1024
     gather_bytes_max: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 4 * 1024 * 1024
-    frames_unread_max: Positive = 8
+    frames_unread_max: Positive = 4
+    share_bytes_max: Positive = 16 * 1024 * 1024
     errors_max: Positive = 20_000
 
 

@@ -4,14 +4,20 @@ Every failure is one sentence on stderr that begins with `ОШИБКА: ` and on
 sysexits.h; `smpbus --help` lists them.
 """
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+if os.path.basename(sys.argv[0]) == "smpbus":  # Ctrl-C before there is anybody to catch it
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import click
 
-from proto.exits import EX_INTERRUPTED, EX_USAGE, StartError
+from proto.exits import EX_INTERRUPTED, EX_IOERR, EX_NOPERM, EX_USAGE, StartError
+from proto.visible import visible
 from proto.wording import LANGUAGES, set_language, text
 from router.commands.group import CommandGroup, HelpFormatter
 
@@ -44,10 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     # Whatever a command writes (journals, state, registers) may hold patients' data.
     os.umask(0o077)
+    _mend_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _choose_language(arguments)
     click.Context.formatter_class = HelpFormatter
     try:
+        if argv is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return _ended(lambda: _make_group().main(arguments, "smpbus", standalone_mode=False))
     except KeyboardInterrupt:
         return EX_INTERRUPTED
@@ -66,6 +75,18 @@ def _make_group() -> CommandGroup:
     )
 
 
+def _mend_streams() -> None:
+    """Let no journal or socket get the number of a closed stdout, and no letter end a command."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _choose_language(arguments: list[str]) -> None:
     """Find --lang before any command is imported: help texts are read at import."""
     for index, argument in enumerate(arguments):
@@ -79,13 +100,20 @@ def _choose_language(arguments: list[str]) -> None:
 def _ended(run: Callable[[], object]) -> int:
     try:
         result = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.Abort:
         return EX_INTERRUPTED
     except BrokenPipeError:  # `smpbus queues | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         return 0
+    except PermissionError as error:
+        return _fail(text("cli.forbidden", path=error.filename or "?"), EX_NOPERM)
+    except OSError as error:
+        _abandon_stdout()
+        where = error.filename or "stdout"
+        return _fail(text("cli.io_failed", path=where, reason=error.strerror), EX_IOERR)
     except StartError as error:
         return _fail(error.sentence, error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -96,6 +124,12 @@ def _ended(run: Callable[[], object]) -> int:
         return _fail(text("cli.usage", what=_usage(error), command=help_of), EX_USAGE)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
+
+
+def _abandon_stdout() -> None:
+    """What is still to be written there can go nowhere."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.UsageError) -> str:
@@ -118,5 +152,7 @@ def _name_of(error: click.BadParameter) -> str:
 
 
 def _fail(sentence: str, exit_code: int) -> int:
-    click.echo(text("log.error", sentence=sentence), err=True)
+    lines = [visible(line) for line in text("log.error", sentence=sentence).split("\n")]
+    with contextlib.suppress(OSError):  # nobody reads: the exit status is all there is to say
+        click.echo("\n".join(lines), err=True)
     return exit_code

@@ -1,6 +1,7 @@
 """`smpbus tail`: what happens on the bus, as it happens, until Ctrl-C."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import click
 import msgspec
 import zmq
 
-from proto.message import now_ms
+from proto.message import UNREADABLE, now_ms
 from proto.ops import connectable
+from proto.visible import visible, visible_in, visible_json
 from proto.wording import text
 from router.commands.option import common, machine, reach
 from router.commands.table import local_time, styled
@@ -72,8 +74,11 @@ def _follow(address: str, topics: tuple[str, ...]) -> Iterator[tuple[str, dict[s
         events.connect(address)
         while True:
             if events.poll(_WAIT_MS):
-                head, event = events.recv_multipart()
-                yield head.decode(), msgspec.json.decode(event, type=dict[str, Any])
+                told = events.recv_multipart()
+                with suppress(*UNREADABLE, ValueError):  # stray words are no events
+                    head, event = told
+                    topic, fields = head.decode(), msgspec.json.decode(event, type=dict[str, Any])
+                    yield topic, fields
     finally:
         events.close(0)
         context.term()
@@ -82,8 +87,10 @@ def _follow(address: str, topics: tuple[str, ...]) -> Iterator[tuple[str, dict[s
 def _print_event(topic: str, event: dict[str, Any], as_json: bool) -> None:
     at = now_ms()
     if as_json:
-        click.echo(msgspec.json.encode({"event": topic, "at": at, **event}).decode())
+        document = msgspec.json.encode({"event": topic, "at": at, **event}).decode()
+        click.echo(visible_json(document))
         return
+    topic, event = visible(topic), visible_in(event)
     first = ("subject", "destination", "source", "name", "type")
     words = [str(event[field]) for field in first if event.get(field)]
     rest = [f"{k}={v}" for k, v in event.items() if k not in first and v is not None]

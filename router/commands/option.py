@@ -9,6 +9,7 @@ import click
 
 from proto.exits import EX_CONFIG, EX_NOPERM, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE
 from proto.ops import NO_ANSWER, NOT_PERMITTED, UNREACHABLE, OpsError, check_reachable, ops_request
+from proto.visible import visible_in, visible_json
 from proto.wording import LANGUAGES, text
 from router.config import LoadedSettings, load
 
@@ -49,16 +50,22 @@ def machine(function: Decorated) -> Decorated:
 
 def echo_json(value: object) -> None:
     """Print a value for a machine, one document."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    click.echo(visible_json(json.dumps(value, ensure_ascii=False, indent=2)))
 
 
 def ask(path: Path | None, command: str, **args: Any) -> dict[str, Any]:
-    """Ask the router of this configuration. Raises ConfigError or Failure."""
+    """Ask the router of this configuration. Raises ConfigError or Failure.
+
+    For a person, what would steer the terminal is written out; for a machine all is as it is.
+    """
     loaded = load(path, whole=False)
     try:
-        return ops_request(loaded.settings.ops.listen, command, **args)
+        answer = ops_request(loaded.settings.ops.listen, command, **args)
     except OpsError as error:
         raise failure_of(error, loaded, "ops.listen", loaded.settings.ops.listen) from None
+    context = click.get_current_context(silent=True)
+    is_for_machine = context is not None and context.params.get("as_json")
+    return answer if is_for_machine else dict(visible_in(answer))
 
 
 def reach(loaded: LoadedSettings, key: str, address: str) -> None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from proto import frames
 from proto.errors import Code
-from proto.message import UNREADABLE, decode_message
+from proto.message import UNREADABLE, decode_message, fault_of, overlong
 from router.core.clock import Now
 from router.core.questions import Question
 from router.core.session import Session
@@ -24,8 +24,10 @@ class Asking(CoreState):
             return self._answer(question, Code.NOT_PERMITTED, sentence)
         try:
             message = decode_message(request.message)
-        except UNREADABLE:
-            return self._answer(question, Code.BAD_MESSAGE, "the question is not a message")
+        except UNREADABLE as error:
+            return self._answer(question, Code.BAD_MESSAGE, fault_of(error))
+        if fault := overlong(message):
+            return self._answer(question, Code.BAD_MESSAGE, fault)
         if message.source != session.name:
             return self._answer(question, Code.SOURCE_MISMATCH, "the source is not your name")
         if queue is None or not queue.holdings:
@@ -51,6 +53,11 @@ class Asking(CoreState):
             self.counters["late_replies"] += 1
             return
         self._questions.close(reply.request)
+        if len(reply.body) > self.body_bytes_max:
+            sentence = f"the answer is over {self.body_bytes_max} bytes"
+            self._answer(question, Code.BODY_TOO_LARGE, sentence)
+            self._error(session.peer, Code.BODY_TOO_LARGE, sentence, "REPLY")
+            return
         answer = frames.Reply(
             question.number, reply.code, reply.sentence, reply.content_type, reply.body
         )

@@ -144,7 +144,8 @@ class Core(Publishing, Operating, Asking):
         try:
             payload = frames.read(parts, frames.ROUTER_READS)
         except FrameError as error:
-            self._error(peer, error.code, error.sentence, error.verb)
+            number = frames.number_of(parts)
+            self._error(peer, error.code, error.sentence, error.verb, number)
             if session := self.sessions.get(peer):
                 session.heard_ms = now.mono_ms
             return
@@ -153,7 +154,8 @@ class Core(Publishing, Operating, Asking):
             self._hello(peer, key, payload, now)
             return
         if session is None:
-            self._error(peer, Code.HELLO_REQUIRED, "say HELLO first", parts[0].decode("ascii"))
+            verb, number = parts[0].decode("ascii"), frames.number_of(parts)
+            self._error(peer, Code.HELLO_REQUIRED, "say HELLO first", verb, number)
             return
         if session.key != key or (key and self.names.get(key) != session.name):
             self._error(peer, Code.REVOKED, "this key is not valid any more")
@@ -179,7 +181,7 @@ class Core(Publishing, Operating, Asking):
             case frames.Ping() if verb == frames.PING:
                 self._send(session.peer, frames.PONG, payload)
             case frames.Bye(reason):
-                self.gone(session.peer, now, reason or "bye", died=False)
+                self.gone(session.peer, now, reason[:300] or "bye", died=False)
 
     def _hello(self, peer: bytes, key: bytes, hello: frames.Hello, now: Now) -> None:
         if frames.PROTOCOL_VERSION not in hello.versions:

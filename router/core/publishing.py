@@ -7,7 +7,7 @@ import msgspec
 
 from proto import frames
 from proto.errors import TEMPORARY, Code
-from proto.message import TYPE_GRAMMAR, Message, decode_message
+from proto.message import TYPE_GRAMMAR, UNREADABLE, Message, decode_message, fault_of, overlong
 from router.core import supply
 from router.core.clock import Now
 from router.core.delivery import OVERHEAD_BYTES, Delivery
@@ -58,11 +58,8 @@ class Publishing(CoreState):
         """
         try:
             message = decode_message(raw)
-        except RecursionError:
-            return Code.BAD_MESSAGE, "nested too deeply"
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            is_text = isinstance(error, msgspec.DecodeError)
-            return Code.BAD_MESSAGE, str(error) if is_text else "text is not UTF-8"
+        except UNREADABLE as error:
+            return Code.BAD_MESSAGE, fault_of(error)
         priority = message.priority
         target = session.routed.get((message.type, priority))
         if target is None:
@@ -120,7 +117,7 @@ class Publishing(CoreState):
     def _route(self, session: Session, type: str, priority: int) -> Target:
         names = self._routes.find(session.name, type, priority)
         if not TYPE_GRAMMAR.fullmatch(type):
-            target = Target((), refusal=(Code.BAD_MESSAGE, "the type is not dotted words"))
+            target = Target((), refusal=(Code.BAD_MESSAGE, "type: not dotted words"))
         elif not session.rights.publish.match(type):
             refusal = (Code.NOT_PERMITTED, f"{session.name} may not publish this type")
             target = Target((), refusal=refusal)
@@ -140,11 +137,13 @@ class Publishing(CoreState):
         if len(message.body) > target.body_bytes_max:
             return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
         if message.time > TIME_MS_MAX:
-            return Code.BAD_MESSAGE, "time is beyond the year 9999"
+            return Code.BAD_MESSAGE, "time: beyond the year 9999"
         if message.not_before is not None and (
             message.not_before > max(message.time, now.wall_ms) + NOT_BEFORE_MS_MAX
         ):
-            return Code.BAD_MESSAGE, "not_before is more than ten years ahead"
+            return Code.BAD_MESSAGE, "not_before: more than ten years ahead"
+        if fault := overlong(message):
+            return Code.BAD_MESSAGE, fault
         if message.expires is not None and message.expires <= self._clock.sure_ms(now):
             return Code.EXPIRED, "its time was over when it came"
         if self.store_full:

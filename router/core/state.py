@@ -112,9 +112,11 @@ class CoreState:
     def _send(self, peer: bytes, verb: bytes, payload: object) -> None:
         self.out.sends.append((peer, [verb, frames.encode(payload)]))
 
-    def _error(self, peer: bytes, code: str, sentence: str, verb: str = "") -> None:
+    def _error(
+        self, peer: bytes, code: str, sentence: str, verb: str = "", number: int | None = None
+    ) -> None:
         self.faults += 1
-        self._send(peer, frames.ERROR, frames.Error(code, sentence, verb))
+        self._send(peer, frames.ERROR, frames.Error(code, sentence, verb, number))
 
     def _observe(self, topic: str, event: dict[str, object]) -> None:
         if self.observed:

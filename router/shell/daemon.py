@@ -44,7 +44,7 @@ from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
-from router.shell.peers import Peer, Peers, learn_first_id
+from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
 from router.shell.socket import bind, open_router, self_test
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
@@ -58,10 +58,10 @@ CHOSEN_ID: Final = [
     frames.ERROR,
     frames.encode(frames.Error(Code.BAD_FRAME, "leave the routing id to libzmq")),
 ]
-BARRED: Final = [
-    frames.ERROR,
-    frames.encode(frames.Error(Code.TOO_MANY_ERRORS, "too many errors: come back later")),
-]
+BARRED: Final = {
+    ERRORS: frames.Error(Code.TOO_MANY_ERRORS, "too many errors: come back later"),
+    SHARE: frames.Error(Code.TOO_MUCH, "more than a share while others publish: come back later"),
+}
 GATHERED_ROWS_MAX: Final = 16_384
 OPS_CONNECTIONS_MAX: Final = 32
 STUCK_S: Final = 8.0
@@ -246,9 +246,9 @@ class Daemon:
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)
         events.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self._guard(events, "events", OPS_CONNECTIONS_MAX)
+        self._events_gate = self._guard(events, "events", OPS_CONNECTIONS_MAX)
         bind(events, ops.events, ops.ipc_mode, where("ops.events"))
-        self._events = EventSocket(events, self._observed)
+        self._events = EventSocket(events, self._observe)
         self._cleanup.callback(self._events.close)
         if ops.http:
             pages = Pages(self, listen(ops.http, where("ops.http")))
@@ -284,10 +284,15 @@ class Daemon:
             parts = [frame.bytes for frame in received[1:]]
             if peer.marks and parts[0] == frames.PONG:
                 self._take_pong(peer, parts, now)
+            if len(parts) > 1 and peers.exceeds_share(peer, len(parts[1])):
+                self._bar(peer)
+                continue
             faults = core.faults
             core.receive(id, key, parts, now)
             if core.faults != faults and peers.blame(peer, core.faults - faults):
                 self._bar(peer)
+            elif parts[0] == frames.PUBLISH:
+                peers.note_published(peer)
             if self._is_full(core.out.batch):
                 self._bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
@@ -367,7 +372,7 @@ class Daemon:
             if peer.dismissed or not peers.is_there(peer):
                 return False
             if not peers.has_room(peer, size):
-                peers.dismiss(peer, "router.reason_unread", self._name_of(peer))
+                peers.dismiss(peer, UNREAD, self._name_of(peer))
                 return False
         try:
             self._bus.socket.send_multipart([id, *parts], DONTWAIT)
@@ -389,7 +394,7 @@ class Daemon:
         peer = peers.meet(id, key, frame)
         if peers.is_chosen(id):
             self._send(id, CHOSEN_ID)
-            peers.dismiss(peer, "router.reason_guess", self._name_of(peer))
+            peers.dismiss(peer, GUESS, self._name_of(peer))
             if peers.guess(peer):
                 self._bar(peer)
         elif peers.barred_s(peer):
@@ -400,16 +405,17 @@ class Daemon:
         """End all sessions and connections of a peer's key, which is not listened to for a time."""
         for one in list(peer.party.peers):
             if not one.dismissed:
-                self._send(one.id, BARRED)
-                self.peers.dismiss(one, "router.reason_errors", self._name_of(one))
-                self.core.gone(one.id, self.now(), "too many errors")
+                why = peer.party.why
+                self._send(one.id, [frames.ERROR, frames.encode(BARRED[why])])
+                self.peers.dismiss(one, why, self._name_of(one))
+                self.core.gone(one.id, self.now(), BARRED[why].code)
 
     def _mark(self, peer: Peer) -> None:
         """Find out what a peer reads, and let go of the slowest if all have too much to read."""
         with contextlib.suppress(zmq.ZMQError):
             self._bus.socket.send_multipart([peer.id, *self.peers.mark(peer)], DONTWAIT)
         if slowest := self.peers.slowest():
-            self.peers.dismiss(slowest, "router.reason_unread", self._name_of(slowest))
+            self.peers.dismiss(slowest, UNREAD, self._name_of(slowest))
             self.core.gone(slowest.id, self.now(), "unreachable")
 
     def _take_pong(self, peer: Peer, parts: list[bytes], now: Now) -> None:
@@ -450,6 +456,7 @@ class Daemon:
     def _beat(self) -> None:
         self._beats += 1
         self.core.beat(self.now())
+        self.core.observed = len(self._events_gate) > 0
         self._tell_partners()
         self._refresh_keys()
         self._tidy_peers()
@@ -610,8 +617,9 @@ class Daemon:
                 delivery["delivered_at"] = held.delivered_at
         return row
 
-    def _observed(self, observed: bool) -> None:
-        self.core.observed = observed
+    def _observe(self) -> None:
+        """Make events from a word on the socket for them on, while anybody is connected to it."""
+        self.core.observed = True
 
     def _reload(self) -> dict[str, Any]:
         """Put routes, permissions and limits in force, or refuse the whole with one sentence."""

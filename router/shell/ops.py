@@ -83,12 +83,12 @@ class OpsServer:
 
 
 class EventSocket:
-    """A PUB of events; knows whether anybody has subscribed, so that nothing is made for nobody."""
+    """A PUB of events. `on_word` is called when somebody says anything, as who subscribes does:
+    who is there is known by the connections, since words can be anything."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", on_change: Callable[[bool], None]) -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", on_word: Callable[[], None]) -> None:
         self._socket = socket
-        self._subscriptions = 0
-        self._on_change = on_change
+        self._on_word = on_word
         self._wire = DrainedSocket(socket, self._read_burst)
 
     def publish(self, topic: str, event: dict[str, object]) -> None:
@@ -106,8 +106,7 @@ class EventSocket:
     def _read_burst(self) -> bool:
         while True:
             try:
-                frame = self._socket.recv(zmq.DONTWAIT)
+                self._socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return False
-            self._subscriptions += 1 if frame[:1] == b"\1" else -1
-            self._on_change(self._subscriptions > 0)
+            self._on_word()

@@ -6,6 +6,7 @@ it was read. A routing id proves nothing, and libzmq lets a peer choose one: tho
 follow each other from a random first one, so one that does not is refused, and guessing is dear.
 """
 
+import asyncio
 import logging
 import secrets
 import time
@@ -22,13 +23,20 @@ from router.settings import BusSettings
 from router.shell.gate import EVENTS_UNREAD_MAX, Connection, Gate, socket_id
 
 MARK_BYTES: Final = 256 * 1024
-SUPPLY_BYTES: Final = 8 * 1024 * 1024  # of deliveries, before the first of them is read
+SUPPLY_BYTES: Final = 4 * 1024 * 1024  # of deliveries, before the first of them is read
 FRAME_OVERHEAD_BYTES: Final = 256  # what libzmq takes for a frame of its own
+SHARE_REFILL_S: Final = 1  # so many seconds bring back the whole share of a name
+OTHERS_S: Final = 5.0  # whoever published so long ago is to have a share
+SMALL_BYTES: Final = 64 * 1024  # frames below it are not worth counting
 ERRORS_REFILL_S: Final = 200  # so many seconds bring back all that a name may get wrong
 GUESS_COST: Final = 4  # guesses of a routing id that use all of it up
 BARRED_S: Final = (1.0, 60.0)  # for the first time, and at most: it doubles
-LAST_WORDS_S: Final = 0.2  # between what is said to a peer and the end of its connection
+LAST_WORDS_S: Final = 0.1  # between what is said to a peer and the end of its connection
 IDS: Final = 2**32
+ERRORS: Final = "router.reason_errors"
+SHARE: Final = "router.reason_share"
+GUESS: Final = "router.reason_guess"
+UNREAD: Final = "router.reason_unread"
 LATE: Final = 2 * EVENTS_UNREAD_MAX  # connections the gate may not have counted yet
 
 log = logging.getLogger("smpbus.peers")
@@ -40,9 +48,12 @@ class Party:
 
     errors_left: float
     refilled_at: float
+    share_left: float
+    shared_at: float
     peers: set["Peer"] = field(default_factory=set)
     barred_until: float = 0.0
     barred_s: float = BARRED_S[0]
+    why: str = ERRORS  # it is barred: a text, and a key of LAST_WORDS
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +84,7 @@ class Peers:
         self.settings = settings
         self.unread = 0
         self.unread_max = max(settings.unread_bytes_max, 2 * settings.frame_bytes_max)
+        self.share_max = max(settings.share_bytes_max, settings.frame_bytes_max)
         self.supply_bytes = min(SUPPLY_BYTES, self.unread_max // 4)
         self.dismissed = 0  # ever: did not read, or was wrong too often
         self.guessed = 0  # routing ids that libzmq cannot have made
@@ -80,7 +92,7 @@ class Peers:
         self._first = int.from_bytes(first_id[1:], "big")
         self._peers: dict[bytes, Peer] = {}
         self._parties: dict[bytes, Party] = {}
-        self._leaving: deque[tuple[float, Peer]] = deque()
+        self._published: dict[Party, float] = {}  # when last, monotonic
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -126,9 +138,30 @@ class Peers:
         if now > party.barred_until + BARRED_S[1]:
             party.barred_s = BARRED_S[0]
         party.errors_left = 0.0
-        party.barred_until = now + party.barred_s
+        party.barred_until, party.why = now + party.barred_s, ERRORS
         party.barred_s = min(BARRED_S[1], 2 * party.barred_s)
         return True
+
+    def note_published(self, peer: Peer) -> None:
+        """Note that a peer is one of those who are to have a share."""
+        self._published[peer.party] = time.monotonic()
+
+    def exceeds_share(self, peer: Peer, size: int) -> bool:
+        """Whether a frame of so many bytes is beyond the share of a name, beside others."""
+        if size < SMALL_BYTES:
+            return False
+        party, most, now = peer.party, self.share_max, time.monotonic()
+        refill = (now - party.shared_at) * most / SHARE_REFILL_S
+        party.share_left, party.shared_at = min(most, party.share_left + refill), now
+        if size <= party.share_left or not self._has_others(party, now):
+            party.share_left = max(0.0, party.share_left - size)
+            return False
+        party.barred_until, party.why = now + SHARE_REFILL_S, SHARE
+        return True
+
+    def _has_others(self, party: Party, now: float) -> bool:
+        others = (at for other, at in self._published.items() if other is not party)
+        return any(now - at < OTHERS_S for at in others)
 
     def guess(self, peer: Peer) -> bool:
         """Note a guessed routing id; return whether it was one too many."""
@@ -179,17 +212,14 @@ class Peers:
         """Listen to a peer no more, and end its connection when it has heard why."""
         peer.dismissed = True
         self.dismissed += 1
-        self._leaving.append((time.monotonic() + LAST_WORDS_S, peer))
+        if peer.connection is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(LAST_WORDS_S, self._gate.shut, peer.connection)
         log.warning(text("router.dismissed", name=name or "?", reason=text(reason)))
 
     def tidy(self, alive: Callable[[bytes], object]) -> None:
-        """End the connections of those dismissed, and forget those whose connection has ended and
-        who are not `alive` as a session any more."""
+        """Forget those whose connection has ended and who are not `alive` as a session any more."""
         now = time.monotonic()
-        while self._leaving and self._leaving[0][0] <= now:
-            peer = self._leaving.popleft()[1]
-            if peer.connection is not None:
-                self._gate.shut(peer.connection)
         gone = [
             peer for peer in self._peers.values() if not self.is_there(peer) and not alive(peer.id)
         ]
@@ -198,6 +228,7 @@ class Peers:
         for key, party in list(self._parties.items()):
             if not party.peers and now > party.refilled_at + ERRORS_REFILL_S:
                 del self._parties[key]
+                self._published.pop(party, None)
 
     def _forget(self, peer: Peer) -> None:
         self.unread -= peer.unread
@@ -207,8 +238,9 @@ class Peers:
     def _party(self, key: bytes) -> Party:
         party = self._parties.get(key)
         if party is None:
-            most = float(self.settings.errors_max)
-            party = self._parties[key] = Party(most, time.monotonic())
+            now = time.monotonic()
+            party = Party(float(self.settings.errors_max), now, float(self.share_max), now)
+            self._parties[key] = party
         return party
 
 
