@@ -469,13 +469,13 @@ class Peer:
             self.fatal = BusError(error.code, error.sentence)
         elif error.verb == frames.CREDIT.decode():
             return [error, *self._on_credit_error(error)]
-        elif error.verb == frames.SETTLE.decode() and error.code != Code.NOT_YOURS:
+        elif error.code == Code.BAD_FRAME and error.verb == frames.SETTLE.decode():
             # Nothing of that frame counts, and nobody knows which deliveries were in it. With the
             # session they go back to the router; from now on they are settled without a word.
             self._plain = True
             self.bye("a settlement was not taken")
             return [error, Disconnected(error.sentence)]
-        elif error.verb == frames.PUBLISH.decode():
+        elif error.code == Code.BAD_FRAME and error.verb == frames.PUBLISH.decode():
             return [error, *self._on_publish_error()]
         return [error]
 

@@ -1,6 +1,5 @@
 """The connector of the register of medical workers: loads it, and answers who somebody is."""
 
-import asyncio
 import time
 from functools import partial
 from pathlib import Path
@@ -35,11 +34,13 @@ LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
 
 class RmrSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.rmr]. What changed is asked for every `poll_s` seconds, everything every
-    `full_every_s`; `state_file` remembers how far a load has come."""
+    `full_every_s`; `state_file` remembers how far a load has come, and one call of it may take
+    `state_timeout_s`."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7116"
     state_file: Path = Path("/var/lib/smpbus/rmr/register.db")
+    state_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     poll_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
     full_every_s: Annotated[float, msgspec.Meta(gt=0)] = 86_400.0
     page_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
@@ -63,7 +64,14 @@ class RmrConnector(Connector):
         self._nsi = None if settings.nsi is None else NsiClient(settings.nsi)
         self._lists = None if self._nsi is None else CodeLists(self.lookup, self._nsi)
         self._register = Register(self.partner, settings.page_size, settings.pause_s)
-        self.load = Load(self._register, self.progress, self.ingress, self.lookup, self._names)
+        self.load = Load(
+            self._register,
+            self.progress,
+            self.ingress,
+            self.lookup,
+            self._names,
+            settings.state_timeout_s,
+        )
         self._held: dict[str, CodeList] = {}
         self._told = ""
         bus.serve(self.destination, self.answer)
@@ -131,7 +139,7 @@ class RmrConnector(Connector):
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if wish.full:
-            await asyncio.to_thread(self.progress.want_full)
+            await self.load.want_full()
         return text("rmr.note_wanted", seconds=f"{self.settings.poll_s:g}")
 
     async def answer(self, message: Message) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
+from connectors.runtime.outside import hanging
 from connectors.runtime.partner import Partner
 from proto.report import LookupReport, PartnerReport, PeerReport
 from proto.wording import text
@@ -56,7 +57,15 @@ class Reporter:
             connector.bus.report(report_of(connector, self._own, now))
         except (TypeError, ValueError) as error:  # no JSON, or without end: the rest matters more
             self._complain(error)
-            connector.bus.report(report_of(connector, {"lookup": self._own.get("lookup")}, now))
+            self._tell_bare(now)
+
+    def _tell_bare(self, now: float) -> None:
+        """Report without the connector's own figures; that it cannot be told must not end it."""
+        try:
+            report = report_of(self._connector, {"lookup": self._own.get("lookup")}, now)
+            self._connector.bus.report(report)
+        except Exception as error:
+            self._complain(error)
 
     def _gather(self, now: float) -> None:
         """Ask for the connector's own figures; that they cannot be had must not end it. They come
@@ -92,6 +101,9 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
         cache=None if memcached is None else bool(memcached["answers"]),
         rejected=connector.ingress.rejected,
         waiting=connector.waiting(),
+        not_given=dict(list(connector.bus.refused.items())[:KINDS_MAX]),
+        hanging=dict(list(hanging().items())[:KINDS_MAX]),
+        set_aside=connector.set_aside(),
         figures=figures,
     )
 
