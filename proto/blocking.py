@@ -31,6 +31,7 @@ from proto.client import (
     tell_error,
     tell_granting,
 )
+from proto.drain import DONTWAIT
 from proto.errors import BusError, Code, NotConnected, Refused, RequestFailed
 from proto.keys import KeyFileError, KeyPair, load_public
 from proto.message import Message
@@ -224,9 +225,15 @@ class BlockingBusClient:
             self._monitor = None
 
     def _send_outbox(self) -> None:
-        if self._socket is not None:
-            for parts in self._peer.take_outbox():
-                self._socket.send_multipart(parts)
+        if self._socket is None:
+            return
+        outbox = self._peer.take_outbox()
+        for at, parts in enumerate(outbox):
+            try:
+                self._socket.send_multipart(parts, DONTWAIT)
+            except zmq.Again:  # the connection is gone; its monitor will say so
+                self._peer.unsent(outbox[at:])
+                return
 
     def _pump_until(self, done: Callable[[], bool], timeout_s: float | None) -> None:
         if self._context.closed:

@@ -297,6 +297,7 @@ class BusClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._welcomed = asyncio.Event()
         self._heard_at = 0.0
+        self._ticked_at = 0.0
         self._ticker: asyncio.Task[None] | None = None
         self.on_error: Callable[[frames.Error], None] = tell_error
         self.on_granting: Callable[[Granting], None] = partial(tell_granting, self)
@@ -700,10 +701,20 @@ class BusClient:
         wire = self._wire
         if wire is None:
             return
-        for parts in self._peer.take_outbox():
+        outbox = self._peer.take_outbox()
+        for at, parts in enumerate(outbox):
             # HWM 0 on the dealer: what is unaccepted is bounded by whoever publishes.
-            wire.socket.send_multipart(parts, DONTWAIT)
+            try:
+                wire.socket.send_multipart(parts, DONTWAIT)
+            except zmq.Again:  # the connection is gone, and its monitor has not said so yet
+                self._peer.unsent(outbox[at:])
+                self._loop.call_soon(self._gone, wire)
+                return
         wire.check()
+
+    def _gone(self, wire: DrainedSocket) -> None:
+        if self._wire is wire and self._peer.fatal is None:
+            self._reconnect()
 
     async def _tick_forever(self) -> None:
         while True:
@@ -716,6 +727,9 @@ class BusClient:
         if self._monitor is not None:
             self._monitor.check()
         now = time.monotonic()
+        late_s, self._ticked_at = now - self._ticked_at, now
+        if late_s >= PING_AFTER_S:  # we stood still: what was said meanwhile is not read yet
+            self._heard_at = max(self._heard_at, now - PING_AFTER_S)
         silent_s = now - self._heard_at
         if silent_s >= LOST_AFTER_S:
             self._reconnect()

@@ -108,6 +108,14 @@ class Peer:
         ready, self.ready = self.ready, []
         return ready
 
+    def unsent(self, outbox: list[Frames]) -> None:
+        """Frames that the connection did not take any more: settlements wait for the next one,
+        everything else is said again or is of no use."""
+        for verb, payload in outbox:
+            if verb == frames.SETTLE:
+                settle = frames.ROUTER_READS[frames.SETTLE].decode(payload)
+                self._settled_away.extend(settle.settlements)
+
     def lost(self) -> None:
         """The connection is gone: what comes now waits for the next greeting."""
         self.welcome = None

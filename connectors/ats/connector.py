@@ -157,6 +157,10 @@ class AtsConnector(Connector):
         """Return what waits for the bus, of what the exchange told, too."""
         return self._outbox.waiting + super().waiting()
 
+    def set_aside(self) -> int:
+        """Return how many events the bus refused for good, and what else was set aside."""
+        return self._outbox.dropped + super().set_aside()
+
     # -- to the bus -----------------------------------------------------------------------------
 
     async def _tell_call(self, event: CallEvent) -> None:

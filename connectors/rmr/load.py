@@ -35,6 +35,9 @@ GONE_AT_ONCE: Final = 200
 TOLD_EVERY: Final = 5000
 DISK_S: Final = 60.0  # for one call of the state file
 
+# What reading one absurd record may raise.
+UNFORESEEN: Final = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+
 encode: Final = msgspec.json.Encoder(order="sorted").encode
 Names = Callable[[], Awaitable[mapping.Name]]
 
@@ -183,7 +186,10 @@ class Load:
                 continue
             try:
                 worker = mapping.worker_in(raw, name)
-            except BadInput as bad:
+            except (BadInput, *UNFORESEEN) as error:
+                # Of what we did not foresee only the kind is told; the load must not stand for it.
+                rule = f"cannot be read ({type(error).__name__})"
+                bad = error if isinstance(error, BadInput) else BadInput("", rule)
                 messages.append(self._refused(raw, bad, digest))
                 if before is not None:
                     kept[id] = before  # what holds is the last good record
@@ -209,7 +215,7 @@ class Load:
 
     async def _publish(self, messages: list[Message]) -> None:
         if messages:
-            await self._ingress.publish(messages)
+            await self._ingress.offer(messages)
             self.published += len(messages)
 
     def _changed(self, worker: schemas.Worker, known: Known, priority: Priority) -> Message:

@@ -1,6 +1,7 @@
 """Tells the router, for operators, how a connector and its partners are.
 
-Every few seconds, and as soon as a partner falls silent, is left alone or comes back.
+Every few seconds, and as soon as a partner falls silent, is left alone or comes back, a queue is
+not given or a call hangs.
 """
 
 import asyncio
@@ -38,10 +39,14 @@ class Reporter:
         """Report until cancelled."""
         while True:
             now = time.monotonic()
-            state = [
-                (partner.outage.up, partner.breaker.state(now))
-                for partner in self._connector.partners()
-            ]
+            state = (
+                [
+                    (partner.outage.up, partner.breaker.state(now))
+                    for partner in self._connector.partners()
+                ],
+                self._connector.bus.refused,
+                hanging(),
+            )
             if state != self._told or now - self._told_at >= EVERY_S:
                 self._told, self._told_at = state, now
                 self._tell(now)

@@ -9,6 +9,7 @@ from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.intake import Intake
 from proto import frames
 from proto.client import BusClient, Consumer, Delivery, Retry
+from proto.peer import Peer
 from tests.integration.bus import RouterProcess
 
 WAIT_S = 15.0
@@ -168,3 +169,22 @@ def test_a_message_from_the_journal_that_is_longer_than_today_is_still_delivered
     deliver, unreadable = frames.read_deliveries(payload)
     assert [one.message.id for one in deliver.deliveries] == ["m1", "m" * 500]
     assert [one.delivery for one in unreadable] == [3]
+
+
+@pytest.mark.fault("C2")
+def test_what_was_settled_while_the_connection_went_is_settled_on_the_next_one() -> None:
+    """A sibling: a SETTLE that the socket did not take any more was gone with the socket, and its
+    deliveries were brought to the partner once more."""
+    peer = Peer("consumer", "test")
+    welcome = frames.encode(frames.Welcome(1, "consumer", "bus", 1, 1024, 4096, 1000))
+    peer.greet()
+    peer.receive([frames.WELCOME, welcome])
+    peer.credit("sink", 8)
+    peer.take_outbox()
+    peer.settle([frames.settlement(7, frames.ACK, "done")])
+    peer.unsent(peer.take_outbox())
+    peer.lost()
+    peer.greet()
+    peer.receive([frames.WELCOME, welcome])
+    verbs = [verb for verb, _ in peer.take_outbox()]
+    assert verbs == [frames.HELLO, frames.SETTLE, frames.CREDIT]
