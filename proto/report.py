@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from proto.message import UNREADABLE
+from proto.nesting import check_depth
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -93,6 +94,7 @@ _decode = msgspec.json.Decoder(PeerReport).decode
 def read_report(body: bytes) -> PeerReport | None:
     """Return the report, None when it is not one."""
     try:
+        check_depth(body)
         return _decode(body)
     except UNREADABLE:
         return None

@@ -27,6 +27,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
@@ -135,7 +136,7 @@ class RmrConnector(Connector):
         if message.type != "worker.load.v1":
             raise Reject(text("connector.note_no_type", type=message.type))
         try:
-            wish = msgspec.json.decode(message.body, type=schemas.WorkerLoad)
+            wish = decode_json(message.body, schemas.WorkerLoad)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if wish.full:
@@ -147,7 +148,7 @@ class RmrConnector(Connector):
         if message.type != "worker.lookup.v1":
             raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers worker.lookup.v1 only")
         try:
-            asked = msgspec.json.decode(message.body, type=schemas.WorkerQuestion)
+            asked = decode_json(message.body, schemas.WorkerQuestion)
         except UNREADABLE:
             raise RequestFailed(Code.BAD_MESSAGE, "the body is not a WorkerQuestion") from None
         if (asked.id is None) == (asked.snils is None):

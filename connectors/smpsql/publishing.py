@@ -21,6 +21,7 @@ from proto import catalogue
 from proto.client import BusClient
 from proto.errors import FATAL, TEMPORARY, BusError, Code, Refused
 from proto.message import Message
+from proto.nesting import check_depth
 from proto.wording import text
 
 BYTES_MAX: Final = 4 * 1024 * 1024  # of one round trip
@@ -182,8 +183,7 @@ class Publisher:
         permissions and routes are what they have to pass."""
         if row.payload is None or len(body := row.payload.encode()) > self._body_max:
             raise BadInput("payload", f"is longer than {self._body_max} bytes")
-        if row.type in KNOWN:
-            _check(body, row.type)
+        _check(body, row.type)
         return Message(
             id=row.id,
             type=row.type,
@@ -217,9 +217,12 @@ def printable(sentence: str) -> str:
 
 
 def _check(body: bytes, type: str) -> None:
-    """Raise BadInput when the body breaks the catalogue's schema."""
+    """Raise BadInput when the body breaks the catalogue's schema, if it has one."""
     try:
-        KNOWN[type].read(body)
+        if type in KNOWN:
+            KNOWN[type].read(body)
+        else:
+            check_depth(body)
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
     except RecursionError:

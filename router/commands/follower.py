@@ -9,6 +9,7 @@ import msgspec
 import zmq
 
 from proto.message import now_ms
+from proto.nesting import decode_json
 from proto.ops import connectable
 from proto.wording import text
 from router.commands.option import common, machine, reach
@@ -73,7 +74,7 @@ def _follow(address: str, topics: tuple[str, ...]) -> Iterator[tuple[str, dict[s
         while True:
             if events.poll(_WAIT_MS):
                 head, event = events.recv_multipart()
-                yield head.decode(), msgspec.json.decode(event, type=dict[str, Any])
+                yield head.decode(), decode_json(event, dict[str, Any])
     finally:
         events.close(0)
         context.term()
