@@ -12,22 +12,25 @@ repeats what was not accepted under the same ids, so that nothing is doubled.
 
 import asyncio
 import contextlib
+import logging
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import msgspec
 import zmq
 
-from proto import frames
+from proto import attempts, frames
 from proto.drain import BURST_MAX, DONTWAIT, DrainedSocket
-from proto.errors import BusError, Code, NotConnected, Refused, RequestFailed
-from proto.keys import KeyPair, load_public
-from proto.message import Message
-from proto.peer import Batch, Completed, Disconnected, Peer
+from proto.errors import FATAL, BusError, Code, NotConnected, Refused, RequestFailed
+from proto.keys import KeyFileError, KeyPair, load_public
+from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, Message
+from proto.peer import Batch, Completed, Disconnected, Granting, Peer
+from proto.wording import text
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -37,12 +40,19 @@ PING_AFTER_S: Final = 0.5
 LOST_AFTER_S: Final = 2.0
 COALESCE_LENGTH_MAX: Final = 256
 COALESCE_BYTES_MAX: Final = 512 * 1024
+GRANT_AFTER_S: Final = 1.0  # how soon a queue that was not given is asked for again; doubled up to
+GRANT_LONGEST_S: Final = 5.0
+BYE_MS: Final = 500
+LOG: Final = logging.getLogger("smpbus.client")
 
 
 class Retry(Exception):
     """Raised by a handler: deliver again, after `after_s` seconds if given, else by the policy."""
 
     def __init__(self, reason: str, after_s: float | None = None) -> None:
+        """Raises ValueError for a pause that is negative or no number."""
+        if after_s is not None and not after_s >= 0:
+            raise ValueError(f"a pause of {after_s} seconds")
         super().__init__(reason)
         self.after_s = after_s
 
@@ -79,22 +89,25 @@ class Delivery:
         return frames.key_of(self._bus, self.id, self.generation)
 
     def ack(self, note: str | None = None) -> None:
-        """Done. `note` (the partner's answer, no personal data) is shown by `smpbus trace`."""
-        self._consumer.settle(self, self._settlement(frames.ACK, None, note))
+        """Done. `note` (the partner's answer, no personal data) is shown by `smpbus trace`, its
+        first 300 characters."""
+        self._consumer.settle(self, self._settlement(frames.ACK, note))
 
     def retry(self, reason: str, after_s: float | None = None) -> None:
-        """Not now: deliver again after `after_s` seconds, or by the destination's policy."""
-        after_ms = None if after_s is None else int(after_s * 1000)
-        self._consumer.settle(self, self._settlement(frames.RETRY, after_ms, reason[:300]))
+        """Not now: deliver again after `after_s` seconds, or by the destination's policy.
+
+        Raises ValueError for a pause that is negative or no number; it is unsettled then.
+        """
+        self._consumer.settle(self, self._settlement(frames.RETRY, reason, after_s))
 
     def reject(self, reason: str) -> None:
         """Never: the message becomes a dead letter with this reason."""
-        self._consumer.settle(self, self._settlement(frames.REJECT, None, reason[:300]))
+        self._consumer.settle(self, self._settlement(frames.REJECT, reason))
 
     def _settlement(
-        self, outcome: int, after_ms: int | None, note: str | None
+        self, outcome: int, note: object, after_s: float | None = None
     ) -> frames.Settlement:
-        return frames.Settlement(self.id, outcome, after_ms, note, self.generation)
+        return frames.settlement(self.id, outcome, note, after_s, self.generation)
 
 
 class Consumer:
@@ -265,12 +278,16 @@ class BusClient:
         self.address = address
         self.name = name
         self._key = KeyPair.load(key) if isinstance(key, Path) else key
+        self._server_key_file = server_key if isinstance(server_key, Path) else None
         self._server_key = load_public(server_key) if isinstance(server_key, Path) else server_key
         self._connect_timeout_s = connect_timeout_s
         self._peer = Peer(name, SOFTWARE)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wire: DrainedSocket | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
+        self._monitor: DrainedSocket | None = None
+        self._pauses = attempts.Pauses()
+        self._attempt: asyncio.TimerHandle | None = None
+        self._grant_s, self._grant_at = GRANT_AFTER_S, 0.0
         self._coalesced: _Coalesced | None = None
         self._completions: dict[int, Callable[[Batch], None]] = {}
         self._consumers: dict[str, Consumer] = {}
@@ -280,9 +297,12 @@ class BusClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._welcomed = asyncio.Event()
         self._heard_at = 0.0
+        self._ticked_at = 0.0
         self._ticker: asyncio.Task[None] | None = None
-        self.on_error: Callable[[frames.Error], None] = lambda _: None
+        self.on_error: Callable[[frames.Error], None] = tell_error
+        self.on_granting: Callable[[Granting], None] = partial(tell_granting, self)
         self.reconnects = 0
+        self.trouble = ""  # why no session comes about, where more is known than silence
         self.bus = ""  # the store's own name, from the first WELCOME on
 
     # -- life ---------------------------------------------------------------------------------
@@ -293,9 +313,9 @@ class BusClient:
             await asyncio.wait_for(self._welcomed.wait(), self._connect_timeout_s)
         except TimeoutError:
             await self.close()
-            raise NotConnected(
-                f"no answer from the router at {self.address} in {self._connect_timeout_s:g} s"
-            ) from None
+            within = f"{self._connect_timeout_s:g} s"
+            sentence = f"no answer from the router at {self.address} in {within}"
+            raise NotConnected(self.trouble or sentence) from None
         except BaseException:
             await self.close()
             raise
@@ -329,13 +349,19 @@ class BusClient:
             self._ticker = None
         for task in self._tasks:
             task.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
         if self._wire is not None:
             self._peer.bye("closed")
             self._send_outbox()
             # A router that is away will not take the BYE: then there is nothing to wait for.
-            self._wire.socket.setsockopt(zmq.LINGER, 500 if self.connected else 0)
-            self._disconnect()
+            self._disconnect(BYE_MS if self.connected else 0)
         self._context.term()
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The destinations that the router does not give now, each with the code that says why."""
+        return {name: code for name, code in self._peer.refused.items() if code}
 
     @property
     def connected(self) -> bool:
@@ -370,7 +396,8 @@ class BusClient:
         await done
 
     async def publish_many(self, messages: Sequence[Message]) -> list[Refused | None]:
-        """Publish several in one frame; returns for each None or why it was refused."""
+        """Publish several in as few frames as they fit in; returns for each None or why it was
+        refused. One that no frame can hold is refused (`body_too_large`), and the others go."""
         self.raise_if_dead()
         self._flush_coalesced()
         results: list[Refused | None] = [None] * len(messages)
@@ -418,9 +445,17 @@ class BusClient:
     # -- consuming ----------------------------------------------------------------------------
 
     def consume(self, destination: str, *, credit: int = 64) -> Consumer:
-        """Return the deliveries of `destination`, at most `credit` of them unsettled."""
+        """Return the deliveries of `destination`, at most `credit` of them unsettled.
+
+        A destination that the router does not give yet (no such queue, no right) is asked for
+        again until it does; `refused` says so, and one line. Raises ValueError for what is no name
+        or no credit.
+        """
         if destination in self._consumers:
             raise ValueError(f"{destination} is consumed by this client already")
+        check_name(destination)
+        if not 0 <= credit <= frames.WINDOW_MAX:
+            raise ValueError(f"a credit of {credit}, of {frames.WINDOW_MAX}")
         consumer = Consumer(self, destination, credit)
         self._consumers[destination] = consumer
         self._peer.credit(destination, credit)
@@ -461,15 +496,20 @@ class BusClient:
     async def request(
         self, destination: str, message: Message, *, timeout_s: float = 5.0
     ) -> frames.Reply:
-        """Ask whoever serves `destination`. Raises RequestFailed with the code and a sentence."""
+        """Ask whoever serves `destination`; `timeout_s` is above 0 and at most 600 seconds.
+
+        Raises RequestFailed with the code and a sentence, ValueError for another time limit or what
+        is no name.
+        """
         self.raise_if_dead()
+        timeout_ms = check_question(destination, timeout_s)
         if self._peer.welcome is None:
             raise RequestFailed(Code.NO_CONSUMER, "the router is away; a question is not kept")
         self._request_number += 1
         number = self._request_number
         answer: asyncio.Future[frames.Reply] = self._loop.create_future()
+        self._peer.request(frames.Request(number, destination, timeout_ms, message))
         self._requests[number] = answer
-        self._peer.request(frames.Request(number, destination, int(timeout_s * 1000), message))
         self._send_outbox()
         try:
             # The router answers at the deadline; the margin is for a router that is gone.
@@ -483,7 +523,11 @@ class BusClient:
         return reply
 
     def serve(self, destination: str, server: Server) -> None:
-        """Answer requests to `destination` with what `server(message)` returns (JSON or bytes)."""
+        """Answer requests to `destination` with what `server(message)` returns (JSON or bytes).
+
+        A destination that the router does not give yet is asked for again, as by `consume`.
+        """
+        check_name(destination)
         self._servers[destination] = server
         if destination not in self._peer.windows:
             self._peer.credit(destination, 0)
@@ -494,10 +538,13 @@ class BusClient:
             body = await server(request.message)
             encoded = body if isinstance(body, bytes) else encode_json(body)
             reply = frames.Reply(request.request, body=encoded)
+        except asyncio.CancelledError:
+            raise
         except BusError as error:
-            reply = frames.Reply(request.request, error.code, error.sentence)
-        except Exception as error:  # the asker must hear of it; the text may hold personal data
-            reply = frames.Reply(request.request, Code.FAILED, type(error).__name__)
+            code = frames.words(error.code, frames.CODE_LENGTH_MAX)
+            reply = frames.Reply(request.request, code, frames.words(error.sentence))
+        except BaseException as error:  # the asker must hear of it; the text may hold personal data
+            reply = frames.Reply(request.request, Code.FAILED, frames.words(type(error).__name__))
         self._peer.reply(reply)
         self._send_outbox()
 
@@ -510,9 +557,12 @@ class BusClient:
     # -- the wire -----------------------------------------------------------------------------
 
     def _connect(self) -> None:
+        self._attempt = None
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         configure_dealer(socket, self._key, self._server_key)
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self._monitor = DrainedSocket(
+            socket.get_monitor_socket(attempts.WATCHED), self._read_monitor
+        )
         socket.setsockopt(zmq.IPV6, int("[" in self.address))
         socket.connect(self.address)
         self._wire = DrainedSocket(socket, self._read_burst)
@@ -520,25 +570,58 @@ class BusClient:
         self._peer.greet()
         self._send_outbox()
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, linger_ms: int = 0) -> None:
         if self._wire is not None:
             self._wire.socket.disable_monitor()
+            self._wire.socket.setsockopt(zmq.LINGER, linger_ms)
             self._wire.close()
             self._wire = None
         if self._monitor is not None:
-            self._monitor.close(0)  # disable_monitor leaves it open, and term() would wait for it
+            self._monitor.socket.setsockopt(zmq.LINGER, 0)
+            self._monitor.close()  # disable_monitor leaves it open, and term() would wait for it
             self._monitor = None
 
     def _reconnect(self) -> None:
+        """The connection or the session is over: try again after a pause."""
         self.reconnects += 1
         self._welcomed.clear()
+        self._send_outbox()  # it may hold a BYE
+        self._peer.lost()
         for consumer in self._consumers.values():
             consumer.drop_unread()
+        self._fail_requests(Code.NO_CONSUMER, "the router went away")
+        self._disconnect(BYE_MS)
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._attempt = self._loop.call_later(self._pauses.lost(time.monotonic()), self._connect)
+
+    def _fail_requests(self, code: str, sentence: str) -> None:
         for answer in self._requests.values():
             if not answer.done():
-                answer.set_exception(RequestFailed(Code.NO_CONSUMER, "the router went away"))
-        self._disconnect()
-        self._connect()
+                answer.set_exception(RequestFailed(code, sentence))
+
+    def _read_monitor(self) -> bool:
+        monitor = self._monitor
+        ended = False
+        for event in attempts.told(monitor.socket) if monitor is not None else ():
+            if event == attempts.UNKNOWN_KEY:
+                reason = "the router does not know this key, or it was revoked"
+                self._on_fatal(BusError(Code.UNKNOWN_NAME, reason))
+                return False
+            if event in attempts.HANDSHAKE:
+                self._turned_away()
+            ended = ended or event in attempts.ENDED
+        if ended and self._peer.fatal is None:
+            self._reconnect()
+        return False
+
+    def _turned_away(self) -> None:
+        """Somebody listens at the address, and the greeting fails: with keys in use mostly because
+        the router has another one now, which its file may hold already."""
+        self.trouble = text("client.no_handshake", address=self.address)
+        if self._server_key_file is not None:
+            with contextlib.suppress(KeyFileError):
+                self._server_key = load_public(self._server_key_file)
 
     def _read_burst(self) -> bool:
         wire = self._wire
@@ -550,7 +633,11 @@ class BusClient:
             except zmq.Again:
                 break
             self._heard_at = time.monotonic()
-            for event in self._peer.receive(parts):
+            try:
+                events = self._peer.receive(parts)
+            except frames.FrameError as error:
+                events = [frames.Error(error.code, error.sentence, error.verb)]
+            for event in events:
                 self._on_event(event)
             if self._wire is not wire:
                 return False
@@ -569,7 +656,12 @@ class BusClient:
                     consumer.deliver(deliveries)
             case frames.Welcome():
                 self.bus = event.bus
+                self.trouble = ""
+                self._pauses.welcomed(self._heard_at)
                 self._welcomed.set()
+            case Granting():
+                self._grant_s, self._grant_at = GRANT_AFTER_S, self._heard_at + GRANT_AFTER_S
+                self.on_granting(event)
             case Disconnected():
                 self._reconnect()
             case frames.Reply():
@@ -579,34 +671,50 @@ class BusClient:
             case frames.Request():
                 if server := self._servers.get(event.destination):
                     self._spawn(self._answer(event, server))
+                else:  # whoever asks need not wait for nothing
+                    sentence = f"{self.name} answers no questions to {event.destination}"
+                    self._peer.reply(frames.Reply(event.request, Code.NO_CONSUMER, sentence))
             case frames.Error():
                 self.on_error(event)
-                self._on_error()
+                if event.verb == frames.REQUEST.decode():  # it does not say which one
+                    self._fail_requests(event.code, event.sentence)
+                if self._peer.fatal is not None:
+                    self._on_fatal(self._peer.fatal)
 
-    def _on_error(self) -> None:
-        if self._peer.fatal is None:
-            return
+    def _on_fatal(self, fatal: BusError) -> None:
+        self._peer.fatal = fatal
         self._welcomed.set()
         for consumer in self._consumers.values():
             consumer.fail()
-        for number in list(self._peer.unaccepted):
-            batch = self._peer.unaccepted.pop(number)
-            refusal = Refused(self._peer.fatal.code, self._peer.fatal.sentence)
-            batch.refused = dict.fromkeys(range(len(batch.messages)), refusal)
-            self._complete(batch)
+        self._fail_requests(fatal.code, fatal.sentence)
+        for event in self._peer.refuse_all(Refused(fatal.code, fatal.sentence)):
+            self._on_event(event)
 
     def _complete(self, batch: Batch) -> None:
         if completion := self._completions.pop(batch.number, None):
             completion(batch)
 
     def _send_outbox(self) -> None:
+        while self._peer.ready:
+            for event in self._peer.take_ready():
+                self._on_event(event)
         wire = self._wire
         if wire is None:
             return
-        for parts in self._peer.take_outbox():
+        outbox = self._peer.take_outbox()
+        for at, parts in enumerate(outbox):
             # HWM 0 on the dealer: what is unaccepted is bounded by whoever publishes.
-            wire.socket.send_multipart(parts, DONTWAIT)
+            try:
+                wire.socket.send_multipart(parts, DONTWAIT)
+            except zmq.Again:  # the connection is gone, and its monitor has not said so yet
+                self._peer.unsent(outbox[at:])
+                self._loop.call_soon(self._gone, wire)
+                return
         wire.check()
+
+    def _gone(self, wire: DrainedSocket) -> None:
+        if self._wire is wire and self._peer.fatal is None:
+            self._reconnect()
 
     async def _tick_forever(self) -> None:
         while True:
@@ -616,15 +724,21 @@ class BusClient:
     def _tick(self) -> None:
         if self._wire is None or self._peer.fatal:
             return
-        if self._monitor is not None and self._monitor.poll(0):
-            reason = "the router does not know this key, or it was revoked"
-            self._peer.fatal = BusError(Code.UNKNOWN_NAME, reason)
-            self._on_error()
-            return
-        silent_s = time.monotonic() - self._heard_at
+        if self._monitor is not None:
+            self._monitor.check()
+        now = time.monotonic()
+        late_s, self._ticked_at = now - self._ticked_at, now
+        if late_s >= PING_AFTER_S:  # we stood still: what was said meanwhile is not read yet
+            self._heard_at = max(self._heard_at, now - PING_AFTER_S)
+        silent_s = now - self._heard_at
         if silent_s >= LOST_AFTER_S:
             self._reconnect()
-        elif silent_s >= PING_AFTER_S and self._peer.welcome is not None:
+        elif self._peer.refused and now >= self._grant_at and self.connected:
+            self._grant_s = min(self._grant_s * 2, GRANT_LONGEST_S)
+            self._grant_at = now + self._grant_s
+            self._peer.ask_again()
+            self._send_outbox()
+        elif silent_s >= PING_AFTER_S and self.connected:
             self._peer.ping()
             self._send_outbox()
         else:
@@ -643,31 +757,82 @@ def configure_dealer(
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    socket.setsockopt(zmq.RECONNECT_IVL, -1)  # see proto/attempts.py
     if key is not None and server_key is not None:
         socket.curve_publickey = key.public
         socket.curve_secretkey = key.secret
         socket.curve_serverkey = server_key
 
 
+def check_name(destination: str) -> None:
+    """Raise ValueError for what cannot be the name of a destination."""
+    if len(destination) > NAME_LENGTH_MAX or not re.match(NAME_GRAMMAR, destination):
+        raise ValueError("a destination's name is lower case letters, digits, _ and -, at most 64")
+
+
+def check_question(destination: str, timeout_s: float) -> int:
+    """Return the time limit of a question in milliseconds. Raises ValueError."""
+    check_name(destination)
+    if not 0 < timeout_s <= frames.REQUEST_S_MAX:
+        raise ValueError(f"a question may wait up to {frames.REQUEST_S_MAX:g} s, not {timeout_s}")
+    return max(1, int(timeout_s * 1000))
+
+
+def tell_error(error: frames.Error) -> None:
+    """Say what the router did not take; queues that it does not give are told by `tell_granting`,
+    the end of a session by whoever holds it."""
+    if error.verb != "CREDIT" and error.code not in FATAL:
+        LOG.warning(text("client.error", verb=error.verb, code=error.code, sentence=error.sentence))
+
+
+class Named(Protocol):
+    """A client of either kind."""
+
+    address: str
+    name: str
+
+
+def tell_granting(client: Named, granting: Granting) -> None:
+    """Say which queue the router does not give us, and when it does again."""
+    fields = {"queue": granting.destination, "address": client.address, "name": client.name}
+    if granting.code:
+        LOG.error(text("client.not_given", code=granting.code, **fields))
+    else:
+        LOG.info(text("client.given", **fields))
+
+
 async def _handle_one(handler: Handler, delivery: Delivery) -> None:
     try:
-        note = await handler(delivery)
-    except Retry as retry:
-        delivery.retry(str(retry), retry.after_s)
-    except Reject as reject:
-        delivery.reject(str(reject))
+        settle_as(delivery, await handler(delivery))
     except asyncio.CancelledError:
         if not delivery.settled:
             delivery.retry("consumer stopped", 0)
         raise
-    except Exception as error:
-        if not delivery.settled:
-            delivery.retry(type(error).__name__)
-    else:
-        if not delivery.settled:
-            delivery.ack(note)
+    except BaseException as error:
+        # Also what is no Exception: of a library in another language, or a plug-in's exit().
+        settle_as(delivery, error)
+
+
+def settle_as(delivery: Delivery, outcome: object) -> None:
+    """Settle by what a handler returned (the note of an ack) or raised, unless it did so itself.
+
+    Of an exception that is neither Retry nor Reject only the kind is told: its text may hold
+    personal data.
+    """
+    if delivery.settled:
+        return
+    match outcome:
+        case Retry():
+            try:
+                delivery.retry(str(outcome), outcome.after_s)
+            except (TypeError, ValueError):
+                delivery.retry(str(outcome))
+        case Reject():
+            delivery.reject(str(outcome))
+        case BaseException():
+            delivery.retry(type(outcome).__name__)
+        case _:
+            delivery.ack(outcome)  # type: ignore[arg-type]  # what is no text is told by its kind
 
 
 def _note_results(

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from proto import schemas
+from proto.nesting import decode_json
 
 
 @dataclass(frozen=True)
@@ -19,4 +18,4 @@ class Entry:
 
     def read(self, body: bytes) -> schemas.Body:
         """Return `body` as the schema. Raises msgspec.DecodeError naming the field and rule."""
-        return msgspec.json.decode(body, type=self.schema)
+        return decode_json(body, self.schema)

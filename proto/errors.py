@@ -49,6 +49,9 @@ FATAL: Final = frozenset(
 # Refusals that may succeed later, unchanged: the client may try again by itself.
 TEMPORARY: Final = frozenset({Code.QUEUE_FULL, Code.STORE_FULL, Code.STOPPING})
 
+# Refusals of this very message, whoever sends it and however often: nothing behind it need wait.
+HOPELESS: Final = frozenset({Code.BAD_MESSAGE, Code.BODY_TOO_LARGE, Code.EXPIRED})
+
 
 class BusError(Exception):
     """The bus said no. `code` is for programs, the text is a sentence for people."""

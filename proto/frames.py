@@ -16,6 +16,13 @@ PROTOCOL_VERSION: Final = 1
 BATCH_LENGTH_MAX: Final = 4096
 REPORT_BYTES_MAX: Final = 16 * 1024
 VERSIONS_MAX: Final = 64
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # of a router that does not say what it takes
+FRAME_SPARE: Final = 64  # what encryption adds to a payload before the router measures it
+NOTE_LENGTH_MAX: Final = 300
+CODE_LENGTH_MAX: Final = 64
+AFTER_MS_MAX: Final = 2**53
+REQUEST_S_MAX: Final = 600.0
+WINDOW_MAX: Final = 100_000
 
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -33,6 +40,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `bus` names the store for ever: with a delivery's generation and id it is the idempotency key.
     `epoch` grows at each start of the router. Sizes are bytes, times milliseconds.
+    `frame_bytes_max` is the longest frame it takes; it drops the connection of a longer one.
     """
 
     version: int
@@ -42,6 +50,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body_bytes_max: int
     batch_length_max: int
     heartbeat_ms: int
+    frame_bytes_max: int = FRAME_BYTES_MAX
 
 
 class Publish(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,7 +93,7 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How many unsettled deliveries of `destination` this session is ready to hold; 0 pauses."""
 
     destination: Name
-    window: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+    window: Annotated[int, msgspec.Meta(ge=0, le=WINDOW_MAX)]
 
 
 class DeliveredMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -140,9 +149,39 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     delivery: Ordinal
     outcome: Annotated[int, msgspec.Meta(ge=0, le=2)] = ACK
-    after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
-    note: Annotated[str, msgspec.Meta(max_length=300)] | None = None
+    after_ms: Annotated[int, msgspec.Meta(ge=0, le=AFTER_MS_MAX)] | None = None
+    note: Annotated[str, msgspec.Meta(max_length=NOTE_LENGTH_MAX)] | None = None
     generation: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+
+
+def settlement(
+    delivery: int,
+    outcome: int,
+    note: object = None,
+    after_s: float | None = None,
+    generation: str | None = None,
+) -> Settlement:
+    """Return a settlement that every router takes: the note cut to its length, the pause bounded.
+
+    One bad settlement would take those that travel with it along. Raises ValueError for a pause
+    that is negative or no number.
+    """
+    after_ms = None
+    if after_s is not None:
+        if not after_s >= 0:  # NaN is not, either
+            raise ValueError(f"a pause of {after_s} seconds")
+        after_ms = int(min(after_s * 1000, AFTER_MS_MAX))
+    told = None if note is None else words(note)
+    return Settlement(delivery, outcome, after_ms, told, generation)
+
+
+def words(note: object, length_max: int = NOTE_LENGTH_MAX) -> str:
+    """Return `note` as text of at most `length_max` characters that can be encoded; of what is no
+    text, the name of its kind."""
+    if not isinstance(note, str):
+        return type(note).__name__[:length_max]
+    note = note[:length_max]
+    return note if note.isascii() else note.encode("utf-8", "replace").decode()
 
 
 class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -175,8 +214,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The answer to a request: `code` is "" for success, else an error code and a sentence."""
 
     request: Ordinal
-    code: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    sentence: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    code: Annotated[str, msgspec.Meta(max_length=CODE_LENGTH_MAX)] = ""
+    sentence: Annotated[str, msgspec.Meta(max_length=NOTE_LENGTH_MAX)] = ""
     content_type: Annotated[str, msgspec.Meta(max_length=256)] = "application/json"
     body: bytes = b""
 
@@ -275,6 +314,46 @@ def number_of(frames: list[bytes]) -> int | None:
         return _numbered.decode(frames[1]).number
     except UNREADABLE:
         return None
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message whose envelope is longer than is taken today: an older router accepted it."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: int
+    priority: int = 2
+    not_before: int | None = None
+    expires: int | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    content_type: str = "application/json"
+    body: bytes = b""
+
+
+_read_deliver_raw = _decoder(DeliverRaw).decode
+_read_stored = _decoder(_Stored).decode
+
+
+def read_deliveries(payload: bytes) -> tuple[Deliver, list[DeliveredRaw]]:
+    """Read a DELIVER of which some message does not meet today's rules, each for itself.
+
+    Returns those that can be read, and those that cannot. Raises msgspec.DecodeError when the frame
+    is none.
+    """
+    frame = _read_deliver_raw(payload)
+    good: list[DeliveredMessage] = []
+    bad: list[DeliveredRaw] = []
+    for one in frame.deliveries:
+        try:
+            message = Message(*msgspec.structs.astuple(_read_stored(one.message)))
+            good.append(DeliveredMessage(one.delivery, one.attempt, message, one.generation))
+        except UNREADABLE:
+            bad.append(one)
+    return Deliver(frame.destination, good), bad
 
 
 class FrameError(Exception):

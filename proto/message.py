@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 
 from proto.identifiers import new_id
+from proto.nesting import decode_json
 
 ID_LENGTH_MAX: Final = 128
 TYPE_LENGTH_MAX: Final = 128
@@ -111,7 +112,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def json(self) -> object:
         """Return the body decoded from JSON. Raises msgspec.DecodeError when it is not JSON."""
-        return msgspec.json.decode(self.body)
+        return decode_json(self.body)
 
 
 def now_ms() -> int:

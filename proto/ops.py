@@ -15,6 +15,8 @@ from typing import Any, Final
 import msgspec
 import zmq
 
+from proto.nesting import decode_json
+
 UNREACHABLE: Final = "unreachable"
 NO_ANSWER: Final = "no_answer"
 NOT_PERMITTED: Final = "not_permitted"
@@ -85,10 +87,10 @@ def check_reachable(address: str) -> None:
 
 def _read(raw: bytes) -> dict[str, Any]:
     try:
-        answer = msgspec.json.decode(raw, type=dict[str, Any])
+        answer = decode_json(raw, dict[str, Any])
         if answer["ok"]:
             return dict(answer["result"])
         code, sentence = str(answer["code"]), str(answer["sentence"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, RecursionError):
         raise OpsError(BAD_ANSWER, "the answer is not what the ops protocol says") from None
     raise OpsError(code, sentence)

@@ -7,23 +7,37 @@ States: `greeting` (HELLO said, nothing else may be) -> `welcomed` -> `greeting`
 connection or the router was lost. What is published while greeting waits here, in order.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
 
 from proto import frames
-from proto.errors import FATAL, BusError, Code, Refused
+from proto.errors import FATAL, BusError, Code, Refused, RequestFailed
 from proto.message import Message
 
 Frames = list[bytes]
+# What encoding a message may raise: text that is no text, a number without end, not of the shape.
+UNSPEAKABLE: Final = (ValueError, OverflowError, TypeError, RecursionError)
 
 
 @dataclass(slots=True)
 class Batch:
-    """Messages published together and what became of them; `refused` is by index."""
+    """Messages published together and what became of them; `refused` is by index.
+
+    What is too long for one frame goes as several batches, each a part of the `whole` one from
+    index `at` on; `parts` of a whole are still without an answer.
+    """
 
     number: int
     messages: Sequence[Message]
     refused: dict[int, Refused] = field(default_factory=dict)
+    whole: "Batch | None" = None
+    at: int = 0
+    parts: int = 0
+    done: bool = False
 
 
 @dataclass(slots=True)
@@ -40,9 +54,19 @@ class Disconnected:
     reason: str
 
 
+@dataclass(slots=True)
+class Granting:
+    """The router does not give this peer `destination` (`code` and `sentence` say why), or gives
+    it again (`code` is "")."""
+
+    destination: str
+    code: str = ""
+    sentence: str = ""
+
+
 Event = (
-    frames.Welcome | Completed | Disconnected | frames.Deliver | frames.Request | frames.Reply
-    | frames.Error
+    frames.Welcome | Completed | Disconnected | Granting | frames.Deliver | frames.Request
+    | frames.Reply | frames.Error
 )  # fmt: skip
 
 
@@ -56,31 +80,166 @@ class Peer:
         self.fatal: BusError | None = None
         self.unaccepted: dict[int, Batch] = {}
         self.windows: dict[str, int] = {}
+        self.refused: dict[str, str] = {}  # destination -> the code by which it is not given
+        self._told: dict[str, str] = {}  # the same, as it was said last; outlives a consumer
+        self._asked: deque[tuple[int, str]] = deque()  # PINGs behind a CREDIT, and its destination
+        self._given: set[str] = set()  # asked for, and no ERROR so far
+        self._nonce = 0
+        self._alone = 0  # the number of the one message that is under way then
+        self._careful = False  # messages go one by one: the router could not read some frame
+        self._plain = False  # settlements go without their notes: the router did not take one
         self._settled_away: list[frames.Settlement] = []
         self._report: bytes | None = None
         self._reports_known = True  # until a router says that it knows no REPORT
         self._batch_number = 0
+        self._frame_max = frames.FRAME_BYTES_MAX - frames.FRAME_SPARE
+        self._length_max = frames.BATCH_LENGTH_MAX
         self._outbox: list[Frames] = []
+        self.ready: list[Event] = []  # what happened without a frame of the router
 
     def take_outbox(self) -> list[Frames]:
         """Return the frames to send now, in order, and forget them."""
         outbox, self._outbox = self._outbox, []
         return outbox
 
+    def take_ready(self) -> list[Event]:
+        """Return what happened without a frame of the router, and forget it: messages that no
+        frame can hold."""
+        ready, self.ready = self.ready, []
+        return ready
+
+    def unsent(self, outbox: list[Frames]) -> None:
+        """Frames that the connection did not take any more: settlements wait for the next one,
+        everything else is said again or is of no use."""
+        for verb, payload in outbox:
+            if verb == frames.SETTLE:
+                settle = frames.ROUTER_READS[frames.SETTLE].decode(payload)
+                self._settled_away.extend(settle.settlements)
+
+    def lost(self) -> None:
+        """The connection is gone: what comes now waits for the next greeting."""
+        self.welcome = None
+
     def greet(self) -> None:
         """Begin on a fresh connection: HELLO first, everything else after WELCOME."""
         self.welcome = None
+        self._asked.clear()
         hello = frames.Hello([frames.PROTOCOL_VERSION], self.name, self.software)
         self._outbox = [[frames.HELLO, frames.encode(hello)]]
 
+    # -- publishing ---------------------------------------------------------------------------
+
     def publish(self, messages: Sequence[Message]) -> Batch:
-        """Publish now, or as soon as welcomed; kept until the router has accepted it."""
-        self._batch_number += 1
-        batch = Batch(self._batch_number, messages)
+        """Publish now, or as soon as welcomed; kept until the router has accepted it.
+
+        What no frame can hold is refused; see `take_ready`.
+        """
+        batch = self._new_batch(messages)
         self.unaccepted[batch.number] = batch
         if self.welcome is not None:
-            self._send_batch(batch)
+            if self._careful:
+                self._send_next()
+            else:
+                self._send_batch(batch)
         return batch
+
+    def refuse_all(self, refusal: Refused) -> list[Event]:
+        """Refuse whatever has no answer, since none will come."""
+        events: list[Event] = []
+        for batch in list(self.unaccepted.values()):
+            batch.refused = dict.fromkeys(range(len(batch.messages)), refusal)
+            events += self._end(batch)
+        return events
+
+    def forget(self, batch: Batch) -> None:
+        """Repeat a batch, or what is left of its parts, no more."""
+        for one in list(self.unaccepted.values()):
+            whole: Batch | None = one
+            while whole is not None and whole is not batch:
+                whole = whole.whole
+            if whole is batch:
+                del self.unaccepted[one.number]
+
+    def _new_batch(self, messages: Sequence[Message]) -> Batch:
+        self._batch_number += 1
+        return Batch(self._batch_number, messages)
+
+    def _send_batch(self, batch: Batch) -> None:
+        batch.refused.clear()
+        try:
+            payload = frames.encode(frames.Publish(batch.number, list(batch.messages)))
+        except UNSPEAKABLE as error:
+            if len(batch.messages) == 1:
+                # The text of the exception may quote the message.
+                sentence = f"the message cannot be encoded: {type(error).__name__}"
+                self._refuse(batch, Refused(Code.BAD_MESSAGE, sentence))
+            else:
+                self._send_halves(batch)
+            return
+        if len(payload) <= self._frame_max and len(batch.messages) <= self._length_max:
+            self._outbox.append([frames.PUBLISH, payload])
+        elif len(batch.messages) > 1:
+            self._send_halves(batch)
+        else:
+            sentence = (
+                f"the message is {len(payload)} bytes with its envelope, "
+                f"a frame of this router holds {self._frame_max}"
+            )
+            self._refuse(batch, Refused(Code.BODY_TOO_LARGE, sentence))
+
+    def _send_halves(self, batch: Batch) -> None:
+        for half in self._divide(batch):
+            self._send_batch(half)
+
+    def _divide(self, batch: Batch) -> list[Batch]:
+        """Make two of a batch, in its place."""
+        middle = len(batch.messages) // 2
+        batch.parts = 2
+        parts = (batch.messages[:middle], batch.messages[middle:])
+        halves = [self._new_batch(part) for part in parts]
+        halves[1].at = middle
+        kept = self.unaccepted
+        self.unaccepted = {}
+        for number, other in kept.items():
+            if other is not batch:
+                self.unaccepted[number] = other
+                continue
+            for half in halves:
+                half.whole = batch
+                self.unaccepted[half.number] = half
+        return halves
+
+    def _send_next(self) -> None:
+        """Send the first message that has no answer, alone, unless it is under way."""
+        while self.unaccepted:
+            batch = next(iter(self.unaccepted.values()))
+            if len(batch.messages) == 1:
+                if batch.number != self._alone:
+                    self._alone = batch.number
+                    self._send_batch(batch)
+                return
+            self._divide(batch)
+        self._careful = False
+
+    def _refuse(self, batch: Batch, refusal: Refused) -> None:
+        batch.refused = dict.fromkeys(range(len(batch.messages)), refusal)
+        self.ready += self._end(batch)
+
+    def _end(self, batch: Batch) -> list[Event]:
+        """A batch has its answers; return what is completed by that."""
+        self.unaccepted.pop(batch.number, None)
+        batch.done = True
+        if self._careful and self.welcome is not None:
+            self._send_next()
+        whole = batch.whole
+        if whole is None:
+            return [Completed(batch)]
+        for index, refusal in batch.refused.items():
+            whole.refused[batch.at + index] = refusal
+        whole.parts -= 1
+        return [] if whole.parts else self._end(whole)
+
+    # -- consuming ----------------------------------------------------------------------------
 
     def credit(self, destination: str, window: int) -> None:
         """Say how many unsettled deliveries of `destination` this peer will hold."""
@@ -93,9 +252,53 @@ class Peer:
 
         What is on its way already goes back to the router when it comes (see `receive`).
         """
-        self.credit(destination, 0)
+        if destination in self.refused:
+            self.windows[destination] = 0
+        else:
+            self.credit(destination, 0)
         if not serving:
             del self.windows[destination]
+            self.refused.pop(destination, None)
+
+    def ask_again(self) -> None:
+        """Grant again what the router did not give. Its answers come in order, so a PONG to the
+        PING behind a CREDIT says that this one was heard."""
+        for destination in self.refused:
+            self._ask(destination)
+
+    def _ask(self, destination: str) -> None:
+        if self.welcome is not None and all(asked != destination for _, asked in self._asked):
+            self._send(frames.CREDIT, frames.Credit(destination, self.windows[destination]))
+            self._given.add(destination)
+            self._nonce += 1
+            self._asked.append((self._nonce, destination))
+            self._send(frames.PING, frames.Ping(self._nonce))
+
+    def _on_pong(self, nonce: int) -> list[Event]:
+        if not self._asked or self._asked[0][0] != nonce:
+            return []
+        destination = self._asked.popleft()[1]
+        if destination in self._given and destination in self.refused:
+            del self.refused[destination]
+            if self._told.pop(destination, ""):
+                return [Granting(destination)]
+        return []
+
+    def _on_credit_error(self, error: frames.Error) -> list[Event]:
+        if not self._asked:  # which one it speaks of is found by asking for them one by one
+            for destination in self.windows:
+                self.refused.setdefault(destination, "")
+                self._ask(destination)
+            return []
+        destination = self._asked[0][1]
+        self._given.discard(destination)
+        if destination not in self.windows:
+            return []
+        self.refused[destination] = error.code
+        if self._told.get(destination) == error.code:
+            return []
+        self._told[destination] = error.code
+        return [Granting(destination, error.code, error.sentence)]
 
     def settle(self, settlements: list[frames.Settlement]) -> None:
         """Settle deliveries, or keep what is settled until the router is back.
@@ -106,17 +309,46 @@ class Peer:
         if self.welcome is None:
             self._settled_away.extend(settlements)
             return
-        for start in range(0, len(settlements), frames.BATCH_LENGTH_MAX):
-            part = settlements[start : start + frames.BATCH_LENGTH_MAX]
-            self._send(frames.SETTLE, frames.Settle(part))
+        if self._plain:
+            settlements = [msgspec.structs.replace(one, note=None) for one in settlements]
+        for start in range(0, len(settlements), self._length_max):
+            self._send_settlements(settlements[start : start + self._length_max])
+
+    def _send_settlements(self, settlements: list[frames.Settlement]) -> None:
+        payload = frames.encode(frames.Settle(settlements))
+        if len(payload) > self._frame_max and len(settlements) > 1:
+            middle = len(settlements) // 2
+            self._send_settlements(settlements[:middle])
+            self._send_settlements(settlements[middle:])
+        else:
+            self._outbox.append([frames.SETTLE, payload])
+
+    # -- request and reply --------------------------------------------------------------------
 
     def request(self, request: frames.Request) -> None:
-        """Ask; a question is transient, so it is not repeated after a reconnect."""
-        self._send(frames.REQUEST, request)
+        """Ask; a question is transient, so it is not repeated after a reconnect.
+
+        Raises RequestFailed when no frame can hold it.
+        """
+        try:
+            payload = frames.encode(request)
+        except UNSPEAKABLE as error:
+            sentence = f"the question cannot be encoded: {type(error).__name__}"
+            raise RequestFailed(Code.BAD_MESSAGE, sentence) from None
+        if len(payload) > self._frame_max:
+            sentence = f"the question is {len(payload)} bytes, of {self._frame_max}"
+            raise RequestFailed(Code.BODY_TOO_LARGE, sentence)
+        self._outbox.append([frames.REQUEST, payload])
 
     def reply(self, reply: frames.Reply) -> None:
-        """Answer a request."""
-        self._send(frames.REPLY, reply)
+        """Answer a request; what no frame can hold is answered so."""
+        if self.welcome is None:
+            return  # whoever asked was told that this session is gone
+        payload = frames.encode(reply)
+        if len(payload) > self._frame_max:
+            sentence = f"the answer is {len(payload)} bytes, of {self._frame_max}"
+            payload = frames.encode(frames.Reply(reply.request, Code.BODY_TOO_LARGE, sentence))
+        self._outbox.append([frames.REPLY, payload])
 
     def report(self, body: bytes) -> None:
         """Tell operators how this peer is; the newest report is told after a reconnect, too.
@@ -138,12 +370,20 @@ class Peer:
         if self.welcome is not None:
             self._send(frames.BYE, frames.Bye(reason))
 
+    # -- what the router says -----------------------------------------------------------------
+
     def receive(self, parts: Frames) -> list[Event]:
         """Take one multipart message of the router. Raises FrameError if it is not understood."""
-        payload = frames.read(parts, frames.PEER_READS)
+        try:
+            payload = frames.read(parts, frames.PEER_READS)
+        except frames.FrameError as error:
+            if error.verb != frames.DELIVER.decode():
+                raise
+            payload = self._read_one_by_one(parts[1], error)
         match payload:
             case frames.Accepted(batches):
-                return [Completed(b) for n in batches if (b := self.unaccepted.pop(n, None))]
+                accepted = [b for n in batches if (b := self.unaccepted.pop(n, None))]
+                return [event for batch in accepted for event in self._end(batch)]
             case frames.RefusedBatch():
                 return self._on_refused(payload)
             case frames.Welcome():
@@ -153,12 +393,13 @@ class Peer:
             case frames.Bye(reason):
                 self.welcome = None
                 return [Disconnected(reason)]
-            case frames.Ping() if parts[0] == frames.PING:
+            case frames.Ping(nonce):
+                if parts[0] != frames.PING:
+                    return self._on_pong(nonce)
                 self._send(frames.PONG, payload)
-                return []
             case frames.Deliver(destination, deliveries):
                 if self.windows.get(destination):
-                    return [payload]
+                    return [payload] if deliveries else []
                 # Sent before the router heard that nobody takes it here any more: unsettled it
                 # would stay with this session for as long as that lives.
                 self.settle(
@@ -173,14 +414,40 @@ class Peer:
                 return [payload]
         return []
 
+    def _read_one_by_one(self, payload: bytes, error: frames.FrameError) -> frames.Deliver:
+        """Reject what cannot be read of a DELIVER, and take the rest: unsettled all of it would
+        stay with this session, and would come again to the next one."""
+        try:
+            deliver, unreadable = frames.read_deliveries(payload)
+        except msgspec.DecodeError:
+            raise error from None
+        if unreadable:
+            note = "the message cannot be read"
+            self.settle(
+                [
+                    frames.settlement(one.delivery, frames.REJECT, note, generation=one.generation)
+                    for one in unreadable
+                ]
+            )
+        return deliver
+
     def _on_welcome(self, welcome: frames.Welcome) -> list[Event]:
         self.welcome = welcome
+        self._frame_max = max(1, welcome.frame_bytes_max - frames.FRAME_SPARE)
+        self._length_max = max(1, min(welcome.batch_length_max, frames.BATCH_LENGTH_MAX))
         settled, self._settled_away = self._settled_away, []
         self.settle(settled)  # before CREDIT, so that these are not delivered again
         for destination, window in self.windows.items():
-            self._send(frames.CREDIT, frames.Credit(destination, window))
-        for batch in self.unaccepted.values():
-            self._send_batch(batch)
+            if destination in self.refused:
+                self._ask(destination)
+            else:
+                self._send(frames.CREDIT, frames.Credit(destination, window))
+        if self._careful:
+            self._alone = 0
+            self._send_next()
+        else:
+            for batch in list(self.unaccepted.values()):
+                self._send_batch(batch)
         self._reports_known = True
         self._send_report()
         return [welcome]
@@ -194,8 +461,7 @@ class Peer:
             batch.refused[refusal.index] = error
         if len(batch.refused) < len(batch.messages):
             return []  # the rest is on its way to the disk: ACCEPTED follows
-        del self.unaccepted[batch.number]
-        return [Completed(batch)]
+        return self._end(batch)
 
     def _on_error(self, error: frames.Error) -> list[Event]:
         if error.code == Code.HELLO_REQUIRED:
@@ -209,11 +475,32 @@ class Peer:
         if error.code in FATAL:
             self.welcome = None
             self.fatal = BusError(error.code, error.sentence)
+        elif error.verb == frames.CREDIT.decode():
+            return [error, *self._on_credit_error(error)]
+        elif error.code == Code.BAD_FRAME and error.verb == frames.SETTLE.decode():
+            # Nothing of that frame counts, and nobody knows which deliveries were in it. With the
+            # session they go back to the router; from now on they are settled without a word.
+            self._plain = True
+            self.bye("a settlement was not taken")
+            return [error, Disconnected(error.sentence)]
+        elif error.code == Code.BAD_FRAME and error.verb == frames.PUBLISH.decode():
+            return [error, *self._on_publish_error()]
         return [error]
 
-    def _send_batch(self, batch: Batch) -> None:
-        batch.refused.clear()
-        self._send(frames.PUBLISH, frames.Publish(batch.number, list(batch.messages)))
+    def _on_publish_error(self) -> list[Event]:
+        """The router could not read a PUBLISH, and does not say which. In a new session what has no
+        answer goes message by message; then it is the one that is under way."""
+        if self._careful:
+            batch = self.unaccepted.get(self._alone)
+            if batch is None:
+                return []
+            batch.refused = {0: Refused(Code.BAD_MESSAGE, "the router cannot read this message")}
+            return self._end(batch)
+        if not self.unaccepted:
+            return []
+        self._careful = True
+        self.bye("a PUBLISH was not understood")
+        return [Disconnected("the router could not read a PUBLISH")]
 
     def _send_report(self) -> None:
         if self._report is not None and self._reports_known:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from proto.message import UNREADABLE
+from proto.nesting import check_depth
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -72,13 +73,18 @@ class LookupReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class PeerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole. `rejected` counts what partners sent and was not of the contract, `waiting` is
     what waits for the bus; `cache` says whether memcached answers (None: there is none); `figures`
-    are the peer's own, shown as they are."""
+    are the peer's own, shown as they are. `not_given` are the queues that the router does not give
+    it, each with the code that says why; `hanging` counts calls out of the process that do not
+    return, by what is called; `set_aside` counts what was dropped for good, each with a line."""
 
     partners: Annotated[list[PartnerReport], msgspec.Meta(max_length=8)] = []
     lookups: Annotated[list[LookupReport], msgspec.Meta(max_length=16)] = []
     cache: bool | None = None
     rejected: Count = 0
     waiting: Count = 0
+    not_given: Annotated[dict[Name, Name], msgspec.Meta(max_length=16)] = {}
+    hanging: Annotated[dict[Name, Count], msgspec.Meta(max_length=16)] = {}
+    set_aside: Count = 0
     figures: dict[str, Any] = {}
 
 
@@ -88,6 +94,7 @@ _decode = msgspec.json.Decoder(PeerReport).decode
 def read_report(body: bytes) -> PeerReport | None:
     """Return the report, None when it is not one."""
     try:
+        check_depth(body)
         return _decode(body)
     except UNREADABLE:
         return None

@@ -26,6 +26,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.exits import StartError
 from proto.message import UNREADABLE, Message, Priority
+from proto.nesting import decode_json
 from proto.wording import text
 
 PORTS: Final = {"tcp": 5038, "tls": 5039}
@@ -157,6 +158,10 @@ class AtsConnector(Connector):
         """Return what waits for the bus, of what the exchange told, too."""
         return self._outbox.waiting + super().waiting()
 
+    def set_aside(self) -> int:
+        """Return how many events the bus refused for good, and what else was set aside."""
+        return self._outbox.dropped + super().set_aside()
+
     # -- to the bus -----------------------------------------------------------------------------
 
     async def _tell_call(self, event: CallEvent) -> None:
@@ -242,10 +247,10 @@ class AtsConnector(Connector):
         message = delivery.message
         try:
             if message.type == "telephony.dial.v1":
-                request = msgspec.json.decode(message.body, type=schemas.DialRequest)
+                request = decode_json(message.body, schemas.DialRequest)
                 return await self._dial(delivery, request)
             if message.type == "incident.card.v1":
-                card = msgspec.json.decode(message.body, type=schemas.IncidentCard)
+                card = decode_json(message.body, schemas.IncidentCard)
                 return await self._join_card(card)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None

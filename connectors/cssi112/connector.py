@@ -14,6 +14,7 @@ from connectors.runtime.soapclient import SoapClient
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 PREFIX: Final = "112-"
@@ -68,13 +69,13 @@ class CssiConnector(Connector):
 
     def _ukio(self, message: Message) -> contract.Ukio | None:
         if message.type == "incident.card.v1":
-            card = msgspec.json.decode(message.body, type=schemas.IncidentCard)
+            card = decode_json(message.body, schemas.IncidentCard)
             return mapping.of_card(card, self._terms, self.settings.edition)
         if message.type == "incident.cancelled.v1":
-            ended = msgspec.json.decode(message.body, type=schemas.IncidentCancelled)
+            ended = decode_json(message.body, schemas.IncidentCancelled)
             return mapping.of_end(ended, self._terms)
         if message.type == "call.status.v1":
-            status = msgspec.json.decode(message.body, type=schemas.StatusEvent)
+            status = decode_json(message.body, schemas.StatusEvent)
             if not status.id112:
                 return None  # the centre collects cards of System-112
             return mapping.of_status(

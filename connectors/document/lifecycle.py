@@ -23,6 +23,7 @@ from connectors.runtime.ingress import Ingress
 from connectors.runtime.log import LOG
 from connectors.runtime.number import numbers
 from connectors.runtime.oddities import may_be_odd, oddities
+from connectors.runtime.outside import Outside
 from connectors.runtime.statefile import StateAway
 from proto import clinical
 from proto.client import Reject
@@ -57,6 +58,7 @@ class Lifecycle:
         self.plan = load_plan(settings.plan_file)
         self.archive = Archive(settings.archive_file)
         self._signer = load_signer(settings.signer)
+        self._signing = Outside("signer", settings.signer.timeout_s)
         self._ingress = ingress
         self._telling = asyncio.Lock()
 
@@ -73,7 +75,8 @@ class Lifecycle:
 
     async def make(self, card: clinical.CallCard, source: Message) -> Document | None:
         """Return the document of the card in `source`; None when a newer version of the card has
-        one. Raises Reject for a card that no document can be made of."""
+        one. Raises Reject for a card that no document can be made of, Retry when the signer
+        hangs."""
         known = self.archive.of_card(card.card_id, card.version)
         if known is not None:
             return known
@@ -90,7 +93,7 @@ class Lifecycle:
         except BadInput as bad:
             raise Reject(bad.sentence) from None
         # Certified software may take its time, and may ask a device.
-        signed = await asyncio.to_thread(self._signer.sign, file)
+        signed = await self._signing.call(self._signer.sign, file)
         document = Document(
             uid=str(uuid.uuid5(NAMESPACE, f"{self.register}/{card.card_id}/{card.version}")),
             card=card.card_id,

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
 from cryptography import x509
@@ -31,9 +31,11 @@ class Signed:
 
 
 class SignerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`use` is "MODULE:CLASS"; key and certificate are PEM files, the key its owner's alone."""
+    """`use` is "MODULE:CLASS"; key and certificate are PEM files, the key its owner's alone. A
+    signature that takes longer than `timeout_s` is given up, and tried again later."""
 
     use: str = RSA
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     key_file: Path | None = None
     certificate_file: Path | None = None
 

@@ -14,6 +14,7 @@ from connectors.runtime.faults import Faults
 from connectors.runtime.http import HttpClient, Unreachable
 from proto.exits import EX_CONFIG, EX_UNAVAILABLE, StartError
 from proto.message import UNREADABLE
+from proto.nesting import decode_json
 from proto.wording import text
 
 WELL: Final = Faults()
@@ -39,7 +40,7 @@ class StandIn:
         if answer.status != 200:
             return None
         try:
-            told = msgspec.json.decode(answer.body, type=dict[str, Any])
+            told = decode_json(answer.body, dict[str, Any])
             if told.keys() != set(Faults.__struct_fields__):
                 return None
             return msgspec.convert(told, Faults)
@@ -62,7 +63,7 @@ class StandIn:
         answer = await self._http.request("GET", f"/ledger/entries?after={after}")
         if answer.status != 200:
             return None
-        page = msgspec.json.decode(answer.body, type=dict[str, Any])
+        page = decode_json(answer.body, dict[str, Any])
         return int(page["count"]), [str(entry["key"]) for entry in page["entries"]]
 
 

@@ -21,6 +21,7 @@ from connectors.runtime.waiting import Waiting
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
 from proto.message import UNREADABLE, Message, Priority
+from proto.nesting import decode_json
 from proto.wording import text
 
 WAITING_MAX: Final = 500
@@ -83,9 +84,9 @@ class ExternalConnector(Connector):
         message = delivery.message
         try:
             if message.type == "external.status.v1":
-                return await self._keep(msgspec.json.decode(message.body, type=ExternalStatus))
+                return await self._keep(decode_json(message.body, ExternalStatus))
             if message.type == "external.notice.v1":
-                notice = msgspec.json.decode(message.body, type=ExternalNotice)
+                notice = decode_json(message.body, ExternalNotice)
                 return await self._tell(notice, delivery.key)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None

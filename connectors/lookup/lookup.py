@@ -20,6 +20,7 @@ from connectors.lookup.kind import KINDS, Kind
 from connectors.lookup.memcached import Away, Memcached
 from connectors.lookup.near import Near
 from connectors.lookup.secret import Secret
+from connectors.runtime.outside import Hung, Outside
 from proto.exits import StartError
 from proto.wording import text
 
@@ -29,6 +30,7 @@ Load = Callable[[], Awaitable[Value | None]]
 # An answer that another process corrected in memcached is seen here at the latest after this.
 NEAR_S: Final = 30.0
 CLOSE_S: Final = 1.0
+PRESS_S: Final = 10.0  # for sealing or reading a long value: computing, in a thread
 ENTRY_OVERHEAD_BYTES: Final = 500
 
 
@@ -66,6 +68,7 @@ class Lookup:
         self._reads: dict[str, asyncio.Task[Entry | None]] = {}
         self._writes: dict[str, asyncio.Task[None]] = {}
         self._figures = Figures()
+        self._pressing = Outside("lookup", PRESS_S)
         self._invalid = 0
 
     async def get(
@@ -189,7 +192,10 @@ class Lookup:
         if len(sealed) < PRESSED_FROM:
             entry = unseal(*arguments)
         else:  # long enough to be felt by everybody else on the loop
-            entry = await asyncio.to_thread(unseal, *arguments)
+            try:
+                entry = await self._pressing.call(unseal, *arguments)
+            except Hung:
+                raise Away("slow") from None
         if entry is None:
             self._invalid += 1
             raise Away("invalid")
@@ -256,9 +262,9 @@ class Lookup:
             elif len(packed) < PRESSED_FROM:
                 await self._far.put(key, seal(packed, key, self._secret), expire_s)
             else:
-                sealed = await asyncio.to_thread(seal, packed, key, self._secret)
+                sealed = await self._pressing.call(seal, packed, key, self._secret)
                 await self._far.put(key, sealed, expire_s)
-        except Away:
+        except (Away, Hung):
             pass  # counted there; memcached will be asked again when it is back
 
     def _written(self, key: str, write: "asyncio.Task[None]") -> None:

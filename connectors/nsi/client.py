@@ -12,6 +12,7 @@ import msgspec
 
 from connectors.lookup import CODE_LIST, CodeList, Lookup
 from connectors.nsi import contract
+from connectors.runtime.outside import Outside
 from connectors.runtime.partner import Answer, Partner, PartnerSettings
 from connectors.runtime.quota import Quota
 from connectors.runtime.reply import read_reply
@@ -24,17 +25,19 @@ Shape = TypeVar("Shape")
 
 ATTEMPTS_MAX: Final = 3
 PAUSE_MAX_S: Final = 30.0
+READ_S: Final = 60.0  # for reading a list that has come: computing, in a thread
 ROWS_MAX: Final = 1_000_000
 
 
 class NsiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """НСИ. `user_key_file` holds the key that the register gave to the organisation; `quota_file`
     is shared by all connectors of this machine that ask НСИ, so that together they keep to
-    `requests_per_minute`."""
+    `requests_per_minute`; for its lock they wait up to `quota_timeout_s`."""
 
     partner: PartnerSettings
     user_key_file: Path | None = None
     quota_file: Path | None = None
+    quota_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 10.0
     requests_per_minute: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = contract.PER_MINUTE
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=2000)] = contract.PAGE_ROWS_MAX
     pause_s: Annotated[float, msgspec.Meta(gt=0, le=30)] = 1.0
@@ -47,7 +50,12 @@ class NsiClient:
         """`quota` is given where several clients of one process share it. Raises StartError."""
         self.settings = settings
         self.partner = Partner("nsi", settings.partner)
-        self.quota = quota or Quota(settings.requests_per_minute, file=settings.quota_file)
+        self._reading = Outside("code list", READ_S)
+        self.quota = quota or Quota(
+            settings.requests_per_minute,
+            file=settings.quota_file,
+            lock_s=settings.quota_timeout_s,
+        )
         self._user_key = _read_secret(settings.user_key_file)
 
     async def close(self) -> None:
@@ -84,7 +92,7 @@ class NsiClient:
             note = text("nsi.note_rows", oid=oid, came=len(rows), total=passport.rows_count)
             raise Retry(note)
         try:
-            return await asyncio.to_thread(contract.code_list, passport, rows)
+            return await self._reading.call(contract.code_list, passport, rows)
         except contract.Broken as error:
             raise Reject(text("nsi.note_broken", oid=oid, why=error)) from None
 

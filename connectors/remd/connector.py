@@ -23,6 +23,7 @@ from connectors.runtime.statefile import State
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 STORED_YEARS: Final = 25
@@ -77,10 +78,10 @@ class RemdConnector(Connector):
         message = delivery.message
         try:
             if message.type == "call.card.v1":
-                card = msgspec.json.decode(message.body, type=clinical.CallCard)
+                card = decode_json(message.body, clinical.CallCard)
                 return await self._card(card, message)
             if message.type == "document.timer.v1":
-                timer = msgspec.json.decode(message.body, type=clinical.DocumentTimer)
+                timer = decode_json(message.body, clinical.DocumentTimer)
                 return await self._timer(timer)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
@@ -137,7 +138,7 @@ class RemdConnector(Connector):
         return self.life.archive.of_uid(document.uid) or document
 
     def _request(self, document: Document) -> contract.RegisterDocument:
-        card = msgspec.json.decode(document.source, type=clinical.CallCard)
+        card = decode_json(document.source, clinical.CallCard)
         patient = card.patients[0] if card.patients else None
         return contract.RegisterDocument(
             local_uid=document.uid,

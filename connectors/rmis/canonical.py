@@ -1,11 +1,22 @@
 """The canonical dialect: the bus's own words over HTTP (see `connectors.rmis.contract`)."""
 
+import hashlib
 from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from connectors.rmis.contract import Booked, Changes, Taken, Visited
+from connectors.rmis.contract import (
+    Booked,
+    Change,
+    Changes,
+    LooseChanges,
+    Read,
+    Taken,
+    UnreadChange,
+    Visited,
+)
+from connectors.runtime.body import BadInput, convert
 from connectors.runtime.partner import Answer, Partner
 from connectors.runtime.reply import read_reply
 from proto import clinical, schemas
@@ -77,7 +88,8 @@ class Canonical:
 
     async def changes(self, after: str) -> Changes:
         """Ask what became of all this."""
-        return await self._ask("GET", f"/changes?after={_part(after)}", b"", new_id(), Changes)
+        page = await self._ask("GET", f"/changes?after={_part(after)}", b"", new_id(), LooseChanges)
+        return read_changes(page)
 
     async def _ask(
         self, method: str, path: str, body: bytes, key: str, shape: type[Shape]
@@ -88,6 +100,20 @@ class Canonical:
             return read_reply(answer, shape)
 
         return await self._partner.ask(method, path, body, key, read)
+
+
+def read_changes(page: LooseChanges) -> Read:
+    """Return the changes of a page, each read for itself."""
+    changes: list[Change] = []
+    unread: list[UnreadChange] = []
+    for index, raw in enumerate(page.changes):
+        try:
+            changes.append(convert(raw, Change))
+        except BadInput as bad:
+            path = f"changes[{index}].{bad.path}".rstrip(".")
+            digest = hashlib.sha256(msgspec.json.encode(raw)).hexdigest()
+            unread.append(UnreadChange(str(raw.get("id", ""))[:200], path, bad.rule, digest))
+    return Read(changes=changes, unread=unread, cursor=page.cursor, more=page.more)
 
 
 def _part(value: str) -> str:

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.rmis.contract import Change
+from connectors.rmis.contract import Change, Changes, Read
 from connectors.rmis.memory import Memory
 from connectors.runtime.body import BadInput, convert
 from connectors.runtime.door import REJECTED_KEPT_MS, message_id
+from connectors.runtime.log import LOG
 from connectors.runtime.repeats import Repeats, digest_of
 from proto import catalogue, clinical, schemas
 from proto.message import Message, Priority, now_ms
+from proto.wording import text
 
 OUTSIDE: Final = "rmis"
 
@@ -49,11 +51,12 @@ class Reader:
             correlation_id=getattr(typed, "number", None),
         )
 
-    def messages(self, changes: list[Change]) -> list[Message]:
+    def messages(self, told: Changes) -> list[Message]:
         """Return what a poll brought; a change that breaks its schema is told to the administrator
         and never stands in the way of the next."""
-        found = []
-        for index, change in enumerate(changes):
+        unread = told.unread if isinstance(told, Read) else []
+        found = [self._refused("changes", one.id, one.path, one.rule, one.digest) for one in unread]
+        for index, change in enumerate(told.changes):
             try:
                 found.append(self.message(change))
             except BadInput as bad:
@@ -62,12 +65,16 @@ class Reader:
 
     def _rejected(self, change: Change, path: str, rule: str) -> Message:
         digest = hashlib.sha256(msgspec.json.encode(change)).hexdigest()
+        return self._refused(change.type, change.id, path, rule, digest)
+
+    def _refused(self, operation: str, id: str, path: str, rule: str, digest: str) -> Message:
+        LOG.warning(text("rmis.change_refused", path=path, rule=rule))
         rejected = schemas.RejectedInput(
             partner=self._source,
-            operation=change.type,
+            operation=operation,
             path=path[:400],
             rule=rule,
-            about=change.id[:200],
+            about=id[:200],
             digest=digest[:16],
             recorded_at=datetime.now(UTC),
         )
@@ -75,6 +82,6 @@ class Reader:
             "input.rejected.v1",
             self._source,
             rejected,
-            id=message_id("input.rejected.v1", change.type, change.id, digest),
+            id=message_id("input.rejected.v1", operation, id, digest),
             expires=now_ms() + REJECTED_KEPT_MS,
         )

@@ -259,8 +259,8 @@ class RmisConnector(Connector):
         while more:
             try:
                 told = await self.dialect.changes(self.memory.cursor)
-                if told.changes:
-                    await self.ingress.publish(self._reader.messages(told.changes))
+                if messages := self._reader.messages(told):
+                    await self.ingress.offer(messages)
             except Retry:
                 return  # the outage is told by the partner; the next round asks again
             except (Reject, NotAccepted) as error:

@@ -71,6 +71,29 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
 
 
+class UnreadChange(msgspec.Struct, frozen=True):
+    """A change that breaks the contract: its `id` if it has one, the field, the rule."""
+
+    id: str
+    path: str
+    rule: str
+    digest: str
+
+
+class Read(Changes, frozen=True, kw_only=True):
+    """Changes of which each was read for itself: one that cannot be read holds up no other."""
+
+    unread: list[UnreadChange] = []
+
+
+class LooseChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """`Changes` as far as the page itself has to be of the contract."""
+
+    changes: list[dict[str, Any]]
+    cursor: str = ""
+    more: bool = False
+
+
 class Answer(msgspec.Struct, frozen=True):
     """Our answer: `code` follows HTTP, `sentence` is for people."""
 

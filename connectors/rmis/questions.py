@@ -19,6 +19,7 @@ from proto import clinical, schemas
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 # What a brigade can read on its way, and a message of the bus may carry.
@@ -69,7 +70,7 @@ class Questions:
             raise RequestFailed(Code.FAILED, sentence) from None
 
     async def _identify(self, body: bytes) -> clinical.PatientAnswer:
-        asked = msgspec.json.decode(body, type=clinical.PatientQuestion)
+        asked = decode_json(body, clinical.PatientQuestion)
         if wrong := problem(asked):
             raise RequestFailed(Code.BAD_MESSAGE, wrong)
         load = partial(self._ask, asked)
@@ -85,7 +86,7 @@ class Questions:
         return answer if answer.patients else None
 
     async def _summary(self, body: bytes) -> clinical.PatientSummary:
-        asked = msgspec.json.decode(body, type=clinical.SummaryQuestion)
+        asked = decode_json(body, clinical.SummaryQuestion)
         load = partial(self._extract, asked.patient)
         found = await self._lookup.get(SUMMARY, (asked.patient,), load)
         return found or clinical.PatientSummary(patient=asked.patient, known=False)
@@ -94,7 +95,7 @@ class Questions:
         return bounded(await self._dialect.summary(patient))
 
     async def _hospitals(self, body: bytes) -> clinical.HospitalAnswer:
-        asked = msgspec.json.decode(body, type=clinical.HospitalQuestion)
+        asked = decode_json(body, clinical.HospitalQuestion)
         return await self._dialect.hospitals(asked.profile)
 
 

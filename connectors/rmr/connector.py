@@ -1,6 +1,5 @@
 """The connector of the register of medical workers: loads it, and answers who somebody is."""
 
-import asyncio
 import time
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
@@ -35,11 +35,13 @@ LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
 
 class RmrSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.rmr]. What changed is asked for every `poll_s` seconds, everything every
-    `full_every_s`; `state_file` remembers how far a load has come."""
+    `full_every_s`; `state_file` remembers how far a load has come, and one call of it may take
+    `state_timeout_s`."""
 
     partner: PartnerSettings
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7116"
     state_file: Path = Path("/var/lib/smpbus/rmr/register.db")
+    state_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     poll_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
     full_every_s: Annotated[float, msgspec.Meta(gt=0)] = 86_400.0
     page_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
@@ -63,7 +65,14 @@ class RmrConnector(Connector):
         self._nsi = None if settings.nsi is None else NsiClient(settings.nsi)
         self._lists = None if self._nsi is None else CodeLists(self.lookup, self._nsi)
         self._register = Register(self.partner, settings.page_size, settings.pause_s)
-        self.load = Load(self._register, self.progress, self.ingress, self.lookup, self._names)
+        self.load = Load(
+            self._register,
+            self.progress,
+            self.ingress,
+            self.lookup,
+            self._names,
+            settings.state_timeout_s,
+        )
         self._held: dict[str, CodeList] = {}
         self._told = ""
         bus.serve(self.destination, self.answer)
@@ -127,11 +136,11 @@ class RmrConnector(Connector):
         if message.type != "worker.load.v1":
             raise Reject(text("connector.note_no_type", type=message.type))
         try:
-            wish = msgspec.json.decode(message.body, type=schemas.WorkerLoad)
+            wish = decode_json(message.body, schemas.WorkerLoad)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if wish.full:
-            await asyncio.to_thread(self.progress.want_full)
+            await self.load.want_full()
         return text("rmr.note_wanted", seconds=f"{self.settings.poll_s:g}")
 
     async def answer(self, message: Message) -> dict[str, Any]:
@@ -139,7 +148,7 @@ class RmrConnector(Connector):
         if message.type != "worker.lookup.v1":
             raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers worker.lookup.v1 only")
         try:
-            asked = msgspec.json.decode(message.body, type=schemas.WorkerQuestion)
+            asked = decode_json(message.body, schemas.WorkerQuestion)
         except UNREADABLE:
             raise RequestFailed(Code.BAD_MESSAGE, "the body is not a WorkerQuestion") from None
         if (asked.id is None) == (asked.snils is None):

@@ -4,7 +4,6 @@ Each page is published, and kept as done only when the bus has accepted all of i
 published only when the record differs from the one published last.
 """
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,6 +21,7 @@ from connectors.runtime.body import BadInput
 from connectors.runtime.door import REJECTED_KEPT_MS, message_id
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.log import LOG
+from connectors.runtime.outside import Outside
 from proto import schemas
 from proto.client import Retry
 from proto.message import Message, Priority, now_ms
@@ -33,6 +33,10 @@ SHORT_SHARE_MAX: Final = 0.01
 FEW: Final = 10
 GONE_AT_ONCE: Final = 200
 TOLD_EVERY: Final = 5000
+DISK_S: Final = 60.0  # for one call of the state file
+
+# What reading one absurd record may raise.
+UNFORESEEN: Final = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 encode: Final = msgspec.json.Encoder(order="sorted").encode
 Names = Callable[[], Awaitable[mapping.Name]]
@@ -42,15 +46,27 @@ class Load:
     """Loads of one register. `names` gives the names of codes as they are now."""
 
     def __init__(
-        self, register: Register, progress: Progress, ingress: Ingress, lookup: Lookup, names: Names
+        self,
+        register: Register,
+        progress: Progress,
+        ingress: Ingress,
+        lookup: Lookup,
+        names: Names,
+        disk_s: float = DISK_S,
     ) -> None:
+        """One call of the state file may take `disk_s` seconds."""
         self._register = register
         self._progress = progress
         self._ingress = ingress
         self._lookup = lookup
         self._names = names
+        self._disk = Outside("register.db", disk_s)
         self.published = 0
         self.refused = 0
+
+    async def want_full(self) -> None:
+        """Load everything at the next turn, also after a restart. Raises Retry."""
+        await self._disk.call(self._progress.want_full)
 
     # -- everything -----------------------------------------------------------------------------
 
@@ -92,7 +108,7 @@ class Load:
         begun = Position(
             load=position.load + 1, loading=True, since=position.since, full_at=position.full_at
         )
-        await asyncio.to_thread(self._progress.begin, begun)
+        await self._disk.call(self._progress.begin, begun)
         LOG.info(text("rmr.begun"))
 
     async def _end(self) -> None:
@@ -101,7 +117,7 @@ class Load:
         if position.total - position.loaded > max(FEW, position.total * SHORT_SHARE_MAX):
             await self._move(replace(position, loading=False))
             raise Retry(text("rmr.note_short", loaded=position.loaded, total=position.total))
-        known, unseen = await asyncio.to_thread(self._progress.counts)
+        known, unseen = await self._disk.call(self._progress.counts)
         if unseen > max(FEW, known * GONE_SHARE_MAX):
             LOG.warning(text("rmr.too_many_gone", gone=unseen, known=known))
         else:
@@ -119,11 +135,11 @@ class Load:
         LOG.info(text("rmr.loaded", loaded=done.loaded, published=self.published, gone=unseen))
 
     async def _remove_unseen(self) -> None:
-        while gone := await asyncio.to_thread(self._progress.unseen, GONE_AT_ONCE):
+        while gone := await self._disk.call(self._progress.unseen, GONE_AT_ONCE):
             messages = [self._removed(id, known) for id, known in gone.items()]
             await self._publish(messages)
             await self._forget(gone)
-            await asyncio.to_thread(self._progress.keep, {}, gone, self._progress.position)
+            await self._disk.call(self._progress.keep, {}, gone, self._progress.position)
 
     # -- what changed ---------------------------------------------------------------------------
 
@@ -152,7 +168,7 @@ class Load:
     ) -> None:
         """Publish what is new in a page, then keep it as done."""
         ids = [str(raw.get("id", "")) for raw in raws]
-        known = await asyncio.to_thread(self._progress.known, ids)
+        known = await self._disk.call(self._progress.known, ids)
         kept: dict[str, Known] = {}
         gone: list[str] = []
         messages: list[Message] = []
@@ -170,7 +186,10 @@ class Load:
                 continue
             try:
                 worker = mapping.worker_in(raw, name)
-            except BadInput as bad:
+            except (BadInput, *UNFORESEEN) as error:
+                # Of what we did not foresee only the kind is told; the load must not stand for it.
+                rule = f"cannot be read ({type(error).__name__})"
+                bad = error if isinstance(error, BadInput) else BadInput("", rule)
                 messages.append(self._refused(raw, bad, digest))
                 if before is not None:
                     kept[id] = before  # what holds is the last good record
@@ -185,7 +204,7 @@ class Load:
             await self._lookup.put(WORKER, ("id", worker.id), worker)
             await self._lookup.put(WORKER, ("snils", worker.snils), worker)
         left = [id for id in gone if id not in kept]
-        await asyncio.to_thread(self._progress.keep, kept, left, position)
+        await self._disk.call(self._progress.keep, kept, left, position)
 
     async def _forget(self, gone: Iterable[str]) -> None:
         for id in gone:
@@ -196,7 +215,7 @@ class Load:
 
     async def _publish(self, messages: list[Message]) -> None:
         if messages:
-            await self._ingress.publish(messages)
+            await self._ingress.offer(messages)
             self.published += len(messages)
 
     def _changed(self, worker: schemas.Worker, known: Known, priority: Priority) -> Message:
@@ -241,4 +260,4 @@ class Load:
         )
 
     async def _move(self, position: Position) -> None:
-        await asyncio.to_thread(self._progress.move, position)
+        await self._disk.call(self._progress.move, position)

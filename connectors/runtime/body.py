@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import Request
 
 from connectors.runtime.oddities import ODD, Odd, may_be_odd, mended, odd_times, oddities
+from proto.nesting import decode_json
 
 _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`$")
@@ -58,7 +59,7 @@ def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
     not when the texts of `body` are looked at elsewhere (`whole` false)."""
     body = body.removeprefix(_BOM)
     try:
-        value = msgspec.json.decode(body, type=shape)
+        value = decode_json(body, shape)
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
     except msgspec.DecodeError:

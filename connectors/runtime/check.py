@@ -1,6 +1,7 @@
 """`smpbus connector NAME --check`: would it work, before it is let loose."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -8,8 +9,9 @@ from urllib.parse import urlsplit
 
 from connectors.runtime import tls
 from connectors.runtime.connector import Connector
+from connectors.runtime.outside import Outside
 from connectors.runtime.settings import Loaded, find_config, load
-from proto.client import BusClient
+from proto.client import BusClient, Retry
 from proto.errors import BusError
 from proto.keys import KeyFileError
 from proto.wording import text
@@ -64,9 +66,15 @@ async def _partner(loaded: Loaded) -> Finding:
     host, port = url.hostname or "", url.port or PORTS.get(url.scheme, 0)
     place = f"{host}:{port}"
     try:
+        context = tls.make_context(partner)
+        # Not by the loop: the end of the program would wait for a resolver that does not answer.
+        resolver = Outside("DNS", partner.connect_timeout_s)
+        await resolver.call(socket.getaddrinfo, host, port)
         async with asyncio.timeout(partner.connect_timeout_s):
-            _, writer = await asyncio.open_connection(host, port, ssl=tls.make_context(partner))
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
         writer.close()
+    except Retry as hung:
+        return Finding(False, text("connector.check_no_partner", place=place, reason=hung))
     except (OSError, TimeoutError) as error:
         told = tls.sentence_of(tls.kind_of(error) or "")
         reason = told or getattr(error, "strerror", None) or type(error).__name__

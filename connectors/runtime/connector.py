@@ -83,6 +83,10 @@ class Connector:
         """Return how many messages wait to be accepted by the bus."""
         return self.ingress.waiting
 
+    def set_aside(self) -> int:
+        """Return how many messages were dropped for good since the start, each with a line."""
+        return self.ingress.set_aside
+
     async def close(self) -> None:
         """Let go of the partner."""
         self.ingress.close()

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.runtime import soap
+from proto.nesting import decode_json
 
 CONTROL: Final = ("/ledger", "/ledger/entries", "/faults", "/drive", "/livez")
 Spoil = Literal[
@@ -129,7 +130,7 @@ class FaultyApp:
 
     async def _switch(self, request: Request) -> Response:
         if request.method == "POST":
-            given = msgspec.json.decode(await request.body())
+            given = decode_json(await request.body())
             merged = msgspec.to_builtins(self.faults) | given
             self.faults = msgspec.convert(merged, Faults)
             self._started = None

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from connectors.runtime.log import LOG
 from proto.client import BusClient
-from proto.errors import TEMPORARY, BusError, Refused
+from proto.errors import HOPELESS, TEMPORARY, BusError, Refused
 from proto.message import Message
+from proto.wording import text
 
 OPEN_MAX: Final = 2000
+OFFER_MAX: Final = 500
 REJECTED: Final = "input.rejected.v1"
 
 
@@ -31,6 +34,7 @@ class Ingress:
         self._timeout_s = timeout_s
         self._retry_after_s = retry_after_s
         self._open: dict[str, asyncio.Future[None]] = {}
+        self.set_aside = 0  # messages of a poll that the bus can never take
         self.rejected = 0  # inputs of the partner that were not of the contract
 
     @property
@@ -45,23 +49,56 @@ class Ingress:
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when every message is on the router's disk. Raises NotAccepted."""
+        refused, all_ended = await self._outcomes(messages)
+        for _, error in refused:
+            raise self._verdict(error)
+        if not all_ended:
+            raise self._late()
+
+    async def offer(self, messages: Sequence[Message]) -> None:
+        """As `publish`, for what a poll or a cursor brings: a message that the bus can never take
+        is set aside with a line, so that what is behind it goes on. Raises NotAccepted."""
+        for start in range(0, len(messages), OFFER_MAX):  # a page may be longer than OPEN_MAX
+            refused, all_ended = await self._outcomes(messages[start : start + OFFER_MAX])
+            for message, error in refused:
+                if not isinstance(error, Refused) or error.code not in HOPELESS:
+                    raise self._verdict(error)
+                self.set_aside += 1
+                told = {"type": message.type, "id": message.id, "code": error.code}
+                LOG.error(text("connector.set_aside", **told))
+            if not all_ended:
+                raise self._late()
+
+    async def _outcomes(
+        self, messages: Sequence[Message]
+    ) -> tuple[list[tuple[Message, BaseException]], bool]:
+        """Publish; return what was refused and why, and whether all has ended in time. Raises
+        NotAccepted."""
         self.rejected += sum(message.type == REJECTED for message in messages)
         if not self._bus.connected:
             raise self._no("not_connected", "The service bus is away; please repeat.")
         if len(self._open) + len(messages) > OPEN_MAX:
             raise self._no("busy", "The service bus is busy; please repeat.")
         waits = [self._start(message) for message in messages]
-        done, pending = await asyncio.wait(waits, timeout=self._timeout_s)
-        for wait in done:
-            error = wait.exception()
-            if isinstance(error, Refused):
-                raise self._refused(error)
-            if isinstance(error, BusError):
-                raise self._no(error.code, "The service bus refused this session.")
-            if error is not None:
-                raise error
-        if pending:
-            raise self._no("timeout", "The service bus did not accept this in time; repeat.")
+        if not waits:
+            return [], True
+        _, pending = await asyncio.wait(waits, timeout=self._timeout_s)
+        refused = [
+            (message, error)
+            for message, wait in zip(messages, waits, strict=True)
+            if wait.done() and (error := wait.exception()) is not None
+        ]
+        return refused, not pending
+
+    def _late(self) -> NotAccepted:
+        return self._no("timeout", "The service bus did not accept this in time; repeat.")
+
+    def _verdict(self, error: BaseException) -> BaseException:
+        if isinstance(error, Refused):
+            return self._refused(error)
+        if isinstance(error, BusError):
+            return self._no(error.code, "The service bus refused this session.")
+        return error
 
     def _start(self, message: Message) -> "asyncio.Future[None]":
         wait = self._open.get(message.id)

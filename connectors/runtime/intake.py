@@ -12,7 +12,7 @@ import time
 from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
-from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry
+from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
 from proto.wording import text
 
 
@@ -81,19 +81,18 @@ class Intake:
 
     async def _settle(self, delivery: Delivery) -> None:
         try:
-            note = await self._handle(delivery)
-        except Retry as retry:
-            delivery.retry(str(retry), retry.after_s)
-        except Reject as reject:
-            LOG.warning(text("connector.rejected", id=delivery.message.id, reason=reject))
-            delivery.reject(str(reject))
+            settle_as(delivery, await self._handle(delivery))
         except asyncio.CancelledError:
-            delivery.retry("connector stopped", 0)
+            if not delivery.settled:
+                delivery.retry("connector stopped", 0)
             raise
-        except Exception as error:
-            # Its text may hold personal data: only the kind of mistake is told.
-            kind = type(error).__name__
-            LOG.error(text("connector.mistake", id=delivery.message.id, kind=kind))
-            delivery.retry(kind)
-        else:
-            delivery.ack(note)
+        except BaseException as error:
+            # Also what is no Exception, of a library in another language or a plug-in's exit(): it
+            # would end the process, which would be handed the same delivery again.
+            if isinstance(error, Reject):
+                LOG.warning(text("connector.rejected", id=delivery.message.id, reason=error))
+            elif not isinstance(error, Retry):
+                # Its text may hold personal data: only the kind of mistake is told.
+                kind = type(error).__name__
+                LOG.error(text("connector.mistake", id=delivery.message.id, kind=kind))
+            settle_as(delivery, error)

@@ -25,6 +25,7 @@ class Outbox:
         self._queue: asyncio.Queue[Message] = asyncio.Queue(length_max)
         self._batch: list[Message] = []  # in hand; published again if `run` is cancelled meanwhile
         self._taken = 0
+        self.dropped = 0  # refused for good
         self._put = 0
         self._done = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -86,6 +87,7 @@ class Outbox:
                 again.append(message)
                 pause_s = max(pause_s, (refused.retry_after_ms or 0) / 1000)
             else:
+                self.dropped += 1
                 LOG.error(text("connector.outbox_refused", type=message.type, code=refused.code))
         if again:
             await asyncio.sleep(pause_s)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import uvloop
 
 from connectors.runtime.connector import Connector
+from connectors.runtime.ending import Ending
 from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
 from connectors.runtime.reporter import Reporter
@@ -33,6 +34,7 @@ from proto.wording import set_language, text
 
 WATCH_S: Final = 0.5
 AWAY_AFTER_S: Final = 3.0
+SETTLE_S: Final = 0.2  # for giving back what did not end in time
 
 
 def run_connector(name: str, shape: type[Connector], config: Path | None) -> None:
@@ -41,10 +43,20 @@ def run_connector(name: str, shape: type[Connector], config: Path | None) -> Non
     if "SMPBUS_LANG" not in os.environ:
         set_language(loaded.log.language)
     configure_logs(loaded.log.level)
-    uvloop.run(_run(name, shape, loaded))
+    ending = Ending()
+    status = os.EX_OK
+    try:
+        uvloop.run(_run(name, shape, loaded, ending))
+    except StartError as error:
+        status = error.exit_code
+        raise
+    finally:
+        ending.soon(status)
 
 
-async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
+async def _run(
+    name: str, shape: type[Connector], loaded: Loaded, ending: Ending | None = None
+) -> None:
     try:
         bus = BusClient(loaded.address, name=name, key=loaded.key, server_key=loaded.server_key)
     except KeyFileError as error:
@@ -56,7 +68,9 @@ async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
         where = f"{loaded.file}, connectors.{name}.listen"
         guarded = allow_only(app, loaded.settings.allow)
         server = HttpServer(guarded, bind(loaded.settings.listen, where))
-    stop = stop_on_signals()
+    if ending is not None:
+        ending.within_s = loaded.settings.stop_s
+    stop = stop_on_signals() if ending is None else ending.event()
     await bus.start()
     intake = Intake.of(connector)
     try:
@@ -77,12 +91,21 @@ async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
         raise StartError(text("connector.unwelcome", reason=error.sentence), EX_NOPERM) from None
     finally:
         notify("STOPPING=1")
-        if server is not None:
-            await server.stop()
-        await intake.stop(loaded.settings.stop_s)
+        await _let_end(server, intake, loaded.settings.stop_s)
         await connector.close()
         await bus.close()
     LOG.info(text("connector.stopped", name=name))
+
+
+async def _let_end(server: HttpServer | None, intake: Intake, within_s: float) -> None:
+    """Take no more from either side; what is under way has `within_s` seconds to end, together."""
+    work = [asyncio.ensure_future(intake.stop(within_s))]
+    if server is not None:
+        work.append(asyncio.ensure_future(server.stop()))
+    await asyncio.wait(work, timeout=within_s + SETTLE_S)
+    for task in work:
+        task.cancel()
+    await asyncio.gather(*work, return_exceptions=True)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -140,7 +163,7 @@ async def _watch(bus: BusClient) -> None:
             continue
         away_since = now if away_since is None else away_since
         if not told and now - away_since >= AWAY_AFTER_S:
-            LOG.error(text("connector.bus_away", address=bus.address))
+            LOG.error(bus.trouble or text("connector.bus_away", address=bus.address))
             told = True
 
 
@@ -155,7 +178,9 @@ async def _poll(connector: Connector) -> None:
             raise
         except StateAway:
             pass  # the file has told
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # also what is no Exception: the next round asks again
             LOG.error(text("connector.mistake", id="poll", kind=type(error).__name__))
         await asyncio.sleep(connector.poll_s)
 

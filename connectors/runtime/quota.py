@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from connectors.runtime.limiter import Limiter
+from connectors.runtime.outside import Outside
 from proto.exits import StartError
 
+LOCK_S: Final = 10.0
 STATE: Final = struct.Struct("<dd")
 
 
@@ -22,12 +24,15 @@ class Quota:
     burst. None keeps the count in this object.
     """
 
-    def __init__(self, per_minute: int, burst: int = 5, file: Path | None = None) -> None:
+    def __init__(
+        self, per_minute: int, burst: int = 5, file: Path | None = None, lock_s: float = LOCK_S
+    ) -> None:
         """Raises StartError when `file` cannot be opened."""
         burst = max(1, min(burst, per_minute // 2))
         # A full bucket and what drips in meanwhile are, together, what a minute may bring.
         self._limiter = Limiter(max(per_minute - burst, 1) / 60, burst)
         self._file: int | None = None
+        self._waiting = Outside("quota file", lock_s)
         if file is not None:
             try:
                 self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -35,11 +40,11 @@ class Quota:
                 raise StartError(f"{file}: {error.strerror}") from None
 
     async def take(self) -> None:
-        """Wait for this request's turn."""
+        """Wait for this request's turn. Raises Retry when the file hangs, or its lock."""
         if self._file is None:
             wait_s = self._limiter.take(time.monotonic())
         else:
-            wait_s = await asyncio.to_thread(self.reserve, time.monotonic())
+            wait_s = await self._waiting.call(self.reserve, time.monotonic())
         await asyncio.sleep(wait_s)
 
     def reserve(self, now: float) -> float:

@@ -3,10 +3,9 @@ so that nonsense counts as a failure of the partner."""
 
 from typing import TypeVar
 
-import msgspec
-
 from connectors.runtime.partner import Answer, BadReply
 from proto.message import UNREADABLE
+from proto.nesting import decode_json
 from proto.wording import text
 
 Shape = TypeVar("Shape")
@@ -18,7 +17,7 @@ def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind.endswith("json"):
-            return msgspec.json.decode(answer.body, type=shape)
+            return decode_json(answer.body, shape)
     except UNREADABLE:
         pass  # its text may quote the body
     raise BadReply(text("connector.note_bad_reply", status=answer.status))

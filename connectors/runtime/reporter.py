@@ -1,6 +1,7 @@
 """Tells the router, for operators, how a connector and its partners are.
 
-Every few seconds, and as soon as a partner falls silent, is left alone or comes back.
+Every few seconds, and as soon as a partner falls silent, is left alone or comes back, a queue is
+not given or a call hangs.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
+from connectors.runtime.outside import hanging
 from connectors.runtime.partner import Partner
 from proto.report import LookupReport, PartnerReport, PeerReport
 from proto.wording import text
@@ -37,10 +39,14 @@ class Reporter:
         """Report until cancelled."""
         while True:
             now = time.monotonic()
-            state = [
-                (partner.outage.up, partner.breaker.state(now))
-                for partner in self._connector.partners()
-            ]
+            state = (
+                [
+                    (partner.outage.up, partner.breaker.state(now))
+                    for partner in self._connector.partners()
+                ],
+                self._connector.bus.refused,
+                hanging(),
+            )
             if state != self._told or now - self._told_at >= EVERY_S:
                 self._told, self._told_at = state, now
                 self._tell(now)
@@ -56,7 +62,15 @@ class Reporter:
             connector.bus.report(report_of(connector, self._own, now))
         except (TypeError, ValueError) as error:  # no JSON, or without end: the rest matters more
             self._complain(error)
-            connector.bus.report(report_of(connector, {"lookup": self._own.get("lookup")}, now))
+            self._tell_bare(now)
+
+    def _tell_bare(self, now: float) -> None:
+        """Report without the connector's own figures; that it cannot be told must not end it."""
+        try:
+            report = report_of(self._connector, {"lookup": self._own.get("lookup")}, now)
+            self._connector.bus.report(report)
+        except Exception as error:
+            self._complain(error)
 
     def _gather(self, now: float) -> None:
         """Ask for the connector's own figures; that they cannot be had must not end it. They come
@@ -92,6 +106,9 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
         cache=None if memcached is None else bool(memcached["answers"]),
         rejected=connector.ingress.rejected,
         waiting=connector.waiting(),
+        not_given=dict(list(connector.bus.refused.items())[:KINDS_MAX]),
+        hanging=dict(list(hanging().items())[:KINDS_MAX]),
+        set_aside=connector.set_aside(),
         figures=figures,
     )
 

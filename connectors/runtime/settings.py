@@ -34,7 +34,8 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     `bus` is the router's address ("" is the first of [bus] listen); `listen` is where the partner
     calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
-    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds.
+    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds. At a stop
+    what is under way has `stop_s` to end; a second later the process is gone, whatever hangs.
     """
 
     partner: PartnerSettings
@@ -48,7 +49,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 512 * 1024
     accept_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
-    stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 10.0
+    stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 4.0
 
 
 class _Bus(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from connectors.smp.queue import Queue
 from connectors.smp.queuedoor import QueueDoor
 from proto.client import BusClient, Delivery, Reject
 from proto.message import UNREADABLE, Message, now_ms
+from proto.nesting import decode_json
 from proto.wording import text
 
 encode: Final = msgspec.json.Encoder().encode
@@ -138,7 +139,7 @@ def noted(answer: Answer) -> str:
     if answer.status >= 300:
         raise Reject(f"HTTP {answer.status}")
     try:
-        reply = msgspec.json.decode(answer.body, type=contract.CallReply)
+        reply = decode_json(answer.body, contract.CallReply)
     except UNREADABLE:
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
     return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()

@@ -19,6 +19,7 @@ from connectors.smp import contract
 from connectors.smp.shelf import Shelf
 from proto.client import Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, now_ms
+from proto.nesting import decode_json
 from proto.wording import text
 
 LOOK_S: Final = 0.25
@@ -60,7 +61,7 @@ class Queue:
     async def hold(self, delivery: Delivery) -> str | None:
         """Hold a delivery until it is committed; return the note. Raises Retry or Reject."""
         try:
-            msgspec.json.decode(delivery.message.body)
+            decode_json(delivery.message.body)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         held = _Open(delivery)

@@ -15,7 +15,14 @@ from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
-from connectors.smpsql.database import Address, BadData, Database, DatabaseAway, place
+from connectors.smpsql.database import (
+    Address,
+    BadData,
+    Database,
+    DatabaseAway,
+    NotTaken,
+    place,
+)
 from connectors.smpsql.delivering import Deliverer
 from connectors.smpsql.probing import probe
 from connectors.smpsql.publishing import Publisher
@@ -101,6 +108,9 @@ class SmpSqlConnector(Connector):
         except DatabaseAway as away:
             why = away.answer or text("smpsql.silent")
             raise Retry(text("connector.note_no_answer", why=why)) from None
+        except NotTaken as refused:  # the vendor may mend his rule meanwhile: tried as often as any
+            LOG.error(text("smpsql.not_taken", id=delivery.message.id, state=refused))
+            raise Retry(f"SQLSTATE {refused}") from None
         except BadData:
             raise Reject(text("smpsql.note_bad_body")) from None
         return text("smpsql.note_stored")
@@ -127,7 +137,7 @@ class SmpSqlConnector(Connector):
             while gone:
                 try:
                     gone = await self._outbox.prune(self.settings.keep_hours, PRUNE_ROWS)
-                except (DatabaseAway, BadData):  # the publisher tells
+                except (DatabaseAway, BadData, NotTaken):  # the publisher tells
                     gone = 0
                 await asyncio.sleep(PRUNE_PAUSE_S)
 
@@ -140,7 +150,7 @@ class SmpSqlConnector(Connector):
         while True:
             try:
                 await ear.listen(OUTBOX_CHANNEL, self._hear, self._publisher.wake)
-            except (DatabaseAway, BadData):
+            except (DatabaseAway, BadData, NotTaken):
                 if not self._deaf:
                     LOG.warning(text("smpsql.deaf", seconds=f"{self.settings.poll_s:g}"))
                 self._deaf = True

@@ -35,6 +35,8 @@ KEEPALIVE: Final = {
     "tcp_user_timeout": 15_000,
 }
 TOO_COMPLEX: Final = "54"  # class: a program limit is exceeded, by what was given
+# Classes: integrity, a trigger's transaction rules, WITH CHECK OPTION, what PL/pgSQL raises.
+RULES: Final = ("23", "27", "44", "P0")
 EXPLAINED: Final = {
     "25006": "smpsql.read_only",
     "3F000": "smpsql.no_schema",
@@ -62,6 +64,11 @@ class DatabaseAway(Exception):
 
 class BadData(Exception):
     """What was given cannot be stored, now or later."""
+
+
+class NotTaken(Exception):
+    """The database refuses what was given, by a rule of its own (a constraint, a trigger), and
+    perhaps not for ever; the connection is well. Its text is the SQLSTATE."""
 
 
 class Address:
@@ -219,7 +226,7 @@ class Database:
                 connection = await self._open()
                 with connection.limited(self._timeout_s):
                     yield connection
-            except BadData:
+            except (BadData, NotTaken):
                 raise
             except BaseException:  # also when cancelled: what it was in the middle of is unknown
                 await self.close()
@@ -272,6 +279,8 @@ def _classified() -> Iterator[None]:
         code = error.sqlstate or ""
         if isinstance(error, psycopg.DataError) or code.startswith(TOO_COMPLEX):
             raise BadData(code) from None
+        if code.startswith(RULES):
+            raise NotTaken(code) from None
         told = EXPLAINED.get(code)
         answer = f"SQLSTATE {code}" if code else ""
         raise DatabaseAway(f"{text(told)} ({answer})" if told else answer) from None

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from connectors.smpsql.database import BadData, DatabaseAway
+from connectors.smpsql.database import BadData, DatabaseAway, NotTaken
 from connectors.smpsql.tables import Inbox
 from proto.client import Delivery
 
 ROWS_MAX: Final = 500
+REFUSALS_MAX: Final = 8
 BYTES_MAX: Final = 4 * 1024 * 1024
 
 Waiting = tuple[Delivery, "asyncio.Future[None]"]
@@ -28,11 +29,13 @@ class Deliverer:
         self._succeeded = succeeded
         self._waiting: list[Waiting] = []
         self._writing: asyncio.Task[None] | None = None
+        self._refusals = 0  # by rules of the database, since it took something
         self.inserted = 0
         self.repeats = 0
 
     async def put(self, delivery: Delivery) -> None:
-        """Return when the delivery is committed, now or before. Raises DatabaseAway or BadData."""
+        """Return when the delivery is committed, now or before. Raises DatabaseAway, NotTaken or
+        BadData."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, done))
         if self._writing is None or self._writing.done():
@@ -66,9 +69,9 @@ class Deliverer:
         except DatabaseAway as away:
             self._failed(away.answer)
             _end(group, away)
-        except BadData as bad:  # none was inserted: find the one that cannot be
+        except (BadData, NotTaken) as bad:  # none was inserted: find the one that cannot be
             if len(group) == 1:
-                _end(group, bad)
+                _end(group, self._verdict(bad))
                 return
             half = len(group) // 2
             await self._insert(group[:half])
@@ -76,10 +79,22 @@ class Deliverer:
         except Exception as mistake:  # whoever waits has to hear of it
             _end(group, mistake)
         else:
+            self._refusals = 0
             self._succeeded()
             self.inserted += inserted
             self.repeats += len(group) - inserted
             _end(group)
+
+    def _verdict(self, bad: BadData | NotTaken) -> Exception:
+        """A database that takes nothing at all has failed, whatever it says of each row."""
+        if isinstance(bad, BadData):
+            return bad
+        self._refusals += 1
+        if self._refusals < REFUSALS_MAX:
+            return bad
+        answer = f"SQLSTATE {bad}"
+        self._failed(answer)
+        return DatabaseAway(answer)
 
 
 def _end(group: list[Waiting], error: Exception | None = None) -> None:

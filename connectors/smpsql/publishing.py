@@ -6,7 +6,7 @@ read again and published again under the same id, which the router knows.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -14,18 +14,20 @@ import msgspec
 from connectors.runtime.body import BadInput, bad_input
 from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
-from connectors.smpsql.database import BadData, DatabaseAway
+from connectors.smpsql.database import BadData, DatabaseAway, NotTaken
 from connectors.smpsql.lines import Held, waves
 from connectors.smpsql.tables import Outbox, Row
 from proto import catalogue
 from proto.client import BusClient
 from proto.errors import FATAL, TEMPORARY, BusError, Code, Refused
 from proto.message import Message
+from proto.nesting import check_depth
 from proto.wording import text
 
 BYTES_MAX: Final = 4 * 1024 * 1024  # of one round trip
 RETRY_S: Final = 1.0
 UNWELCOME_S: Final = 0.2
+UNMARKED_S: Final = 60.0  # a row that cannot be marked is published again, and known by its id
 # What the vendor reads of a refusal: the field it is about, and the rule.
 RULES: Final[dict[str, tuple[str, str]]] = {
     Code.NOT_PERMITTED: ("type", "may not be published here"),
@@ -85,7 +87,7 @@ class Publisher:
             except DatabaseAway as away:
                 await asyncio.sleep(max(RETRY_S, self._failed(away.answer)))
                 continue
-            except BadData as bad:  # nothing we ask can be that: a schema that somebody changed
+            except (BadData, NotTaken) as bad:  # not of a row: a schema that somebody changed
                 await asyncio.sleep(max(RETRY_S, self._failed(f"SQLSTATE {bad}")))
                 continue
             except BusError:
@@ -121,13 +123,32 @@ class Publisher:
             await self._publish(
                 [row for row in wave if not self._held.holds(row)], accepted, refused
             )
-        if accepted:
-            await self._outbox.accepted(accepted)
-        if refused:
-            await self._outbox.refused(refused)
+        await self._mark(rows, accepted, refused)
         self.accepted += len(accepted)
         self.refused += len(refused)
         return bool(rows)
+
+    async def _mark(self, rows: list[Row], accepted: list[int], refused: dict[int, str]) -> None:
+        """Mark rows, and hold those that the database does not let be marked: by themselves, so
+        that they hold up no others. Raises DatabaseAway."""
+        by_seq = {row.seq: row for row in rows}
+
+        async def mark(seqs: list[int], ask: Callable[[list[int]], Awaitable[None]]) -> None:
+            try:
+                if seqs:
+                    await ask(seqs)
+            except (BadData, NotTaken) as bad:
+                if len(seqs) > 1:
+                    await mark(seqs[: len(seqs) // 2], ask)
+                    await mark(seqs[len(seqs) // 2 :], ask)
+                    return
+                LOG.error(text("smpsql.not_marked", seq=seqs[0], state=bad))
+                self._hold(by_seq[seqs[0]], UNMARKED_S)
+
+        await mark(accepted, self._outbox.accepted)
+        await mark(
+            list(refused), lambda seqs: self._outbox.refused({seq: refused[seq] for seq in seqs})
+        )
 
     async def _publish(self, rows: list[Row], accepted: list[int], refused: dict[int, str]) -> None:
         bad: list[tuple[Row, BadInput]] = []
@@ -137,6 +158,9 @@ class Publisher:
                 good.append((row, self._message(row)))
             except BadInput as broken:
                 bad.append((row, broken))
+            except Exception as mistake:  # its text may hold personal data
+                rule = f"cannot be read ({type(mistake).__name__})"
+                bad.append((row, BadInput("message", rule)))
         results = await self._bus.publish_many([message for _, message in good])
         for (row, _), result in zip(good, results, strict=True):
             if result is None:
@@ -150,7 +174,7 @@ class Publisher:
         told = await asyncio.gather(*(self._refuse(row, problem) for row, problem in bad))
         for (row, problem), done in zip(bad, told, strict=True):
             if done:
-                refused[row.seq] = problem.sentence[:400]
+                refused[row.seq] = printable(problem.sentence)[:400]
             else:
                 self._hold(row, 0)
 
@@ -159,8 +183,7 @@ class Publisher:
         permissions and routes are what they have to pass."""
         if row.payload is None or len(body := row.payload.encode()) > self._body_max:
             raise BadInput("payload", f"is longer than {self._body_max} bytes")
-        if row.type in KNOWN:
-            _check(body, row.type)
+        _check(body, row.type)
         return Message(
             id=row.id,
             type=row.type,
@@ -188,10 +211,18 @@ class Publisher:
         self._held.hold(row, time.monotonic() + max(RETRY_S, for_s))
 
 
+def printable(sentence: str) -> str:
+    """Return a sentence that a column can hold: keys of a payload may hold what is no text."""
+    return "".join(sign if sign.isprintable() else "?" for sign in sentence)
+
+
 def _check(body: bytes, type: str) -> None:
-    """Raise BadInput when the body breaks the catalogue's schema."""
+    """Raise BadInput when the body breaks the catalogue's schema, if it has one."""
     try:
-        KNOWN[type].read(body)
+        if type in KNOWN:
+            KNOWN[type].read(body)
+        else:
+            check_depth(body)
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
     except RecursionError:

@@ -28,6 +28,7 @@ from connectors.sys112.words import LAST, Words
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
+from proto.nesting import decode_json
 from proto.wording import text
 
 PREFIX: Final = "112-"
@@ -103,11 +104,11 @@ class Sys112Connector(Connector):
         message = delivery.message
         try:
             if message.type == "incident.card_update.v1":
-                card = msgspec.json.decode(message.body, type=schemas.CardUpdate)
+                card = decode_json(message.body, schemas.CardUpdate)
                 request: Any = mapping.card_out(card, self.settings.sys_code, self._words)
                 step, method, id112 = "", "PUT", card.id112
             elif message.type == "call.status.v1":
-                status = msgspec.json.decode(message.body, type=schemas.StatusEvent)
+                status = decode_json(message.body, schemas.StatusEvent)
                 id112 = status.id112 or ""
                 request = self._reaction(status)
                 finish = isinstance(request, contract.FinishReaction)
@@ -271,7 +272,7 @@ class Sys112Connector(Connector):
 def coded(answer: Answer) -> tuple[int, str]:
     """Return the status and the Code of a reply. Raises BadReply when it has none."""
     try:
-        code = msgspec.json.decode(answer.body, type=_Coded).Code
+        code = decode_json(answer.body, _Coded).Code
     except UNREADABLE:
         code = ""
     if not code:

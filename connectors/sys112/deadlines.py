@@ -11,8 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from connectors.runtime.door import REJECTED_KEPT_MS, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
@@ -23,6 +21,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.frames import Error
 from proto.message import UNREADABLE, Message, Priority, now_ms
+from proto.nesting import decode_json
 from proto.wording import text
 
 DESTINATION: Final = "deadlines"
@@ -96,16 +95,16 @@ class Deadlines:
         try:
             match message.type:
                 case "incident.card.v1":
-                    card = msgspec.json.decode(message.body, type=schemas.IncidentCard)
+                    card = decode_json(message.body, schemas.IncidentCard)
                     return await self._card(card, message)
                 case "incident.cancelled.v1":
-                    ended = msgspec.json.decode(message.body, type=schemas.IncidentCancelled)
+                    ended = decode_json(message.body, schemas.IncidentCancelled)
                     self._memory.excuse(ended.id112)
                     return text("sys112.note_not_needed")
                 case "call.status.v1":
-                    return self._status(msgspec.json.decode(message.body, type=schemas.StatusEvent))
+                    return self._status(decode_json(message.body, schemas.StatusEvent))
                 case "deadline.timer.v1":
-                    timer = msgspec.json.decode(message.body, type=schemas.DeadlineTimer)
+                    timer = decode_json(message.body, schemas.DeadlineTimer)
                     return await self._judge(timer)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None

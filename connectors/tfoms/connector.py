@@ -36,6 +36,7 @@ from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.exits import StartError
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 NAME: Final = "tfoms"
@@ -102,7 +103,7 @@ class TfomsConnector(Connector):
         if message.type != "call.card.v1":
             raise Reject(text("connector.note_no_type", type=message.type))
         try:
-            card = msgspec.json.decode(message.body, type=clinical.CallCard)
+            card = decode_json(message.body, clinical.CallCard)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         draft = draft_of(card)
@@ -157,7 +158,7 @@ class TfomsConnector(Connector):
         if message.type != TYPE:
             raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers {TYPE} only")
         try:
-            asked = msgspec.json.decode(message.body, type=schemas.InsuranceQuestion)
+            asked = decode_json(message.body, schemas.InsuranceQuestion)
         except UNREADABLE:
             raise RequestFailed(Code.BAD_MESSAGE, "the body is not an InsuranceQuestion") from None
         if wrong := problem(asked):

@@ -22,6 +22,7 @@ from connectors.vimis import contract
 from proto import clinical
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
 from proto.wording import text
 
 REQUEST_BYTES_MAX: Final = 256 * 1024
@@ -71,10 +72,10 @@ class VimisConnector(Connector):
         message = delivery.message
         try:
             if message.type == "call.card.v1":
-                card = msgspec.json.decode(message.body, type=clinical.CallCard)
+                card = decode_json(message.body, clinical.CallCard)
                 return await self._card(card, message)
             if message.type == "document.timer.v1":
-                timer = msgspec.json.decode(message.body, type=clinical.DocumentTimer)
+                timer = decode_json(message.body, clinical.DocumentTimer)
                 return await self._timer(timer)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None

@@ -10,6 +10,7 @@ import msgspec
 import zmq
 
 from proto.message import UNREADABLE, now_ms
+from proto.nesting import decode_json
 from proto.ops import connectable
 from proto.visible import visible, visible_in, visible_json
 from proto.wording import text
@@ -77,7 +78,7 @@ def _follow(address: str, topics: tuple[str, ...]) -> Iterator[tuple[str, dict[s
                 told = events.recv_multipart()
                 with suppress(*UNREADABLE, ValueError):  # stray words are no events
                     head, event = told
-                    topic, fields = head.decode(), msgspec.json.decode(event, type=dict[str, Any])
+                    topic, fields = head.decode(), decode_json(event, dict[str, Any])
                     yield topic, fields
     finally:
         events.close(0)

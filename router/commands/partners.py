@@ -99,6 +99,13 @@ def _notes(row: dict[str, Any], now: float) -> Iterator[str]:
             system = partner["system"]
             told = text("partners.down_since", name=name, system=system, since=since, why=why)
             yield styled(told, fg="red")
+    for queue, code in row["not_given"].items():
+        yield styled(text("partners.not_given", name=name, queue=queue, code=code), fg="red")
+    for what, count in row["hanging"].items():
+        yield styled(text("partners.hanging", name=name, what=what, count=count), fg="red")
+    if row["set_aside"]:
+        told = text("partners.set_aside", name=name, count=row["set_aside"])
+        yield styled(told, fg="yellow")
     if row["cache"] is False:
         yield styled(text("partners.cache_away", name=name), fg="yellow")
     if row["rejected"]:

@@ -22,6 +22,7 @@ from proto.message import (
     PriorityNumber,
     Subject,
 )
+from proto.nesting import decode_json
 from proto.ops import connectable
 from proto.wording import text
 from router.commands.option import Failure, common, echo_json, machine
@@ -92,14 +93,14 @@ def read_drafts(content: str, file: str) -> list[Draft]:
         raise Failure(text("cli.send_empty", file=file), EX_DATAERR)
     try:
         if whole.startswith("["):
-            return msgspec.json.decode(whole, type=list[Draft])
+            return decode_json(whole, list[Draft])
         lines = [(1, whole)] if _is_one(whole) else _lines(content)
     except UNREADABLE as error:
         raise _bad(file, 1, error) from None
     drafts = []
     for number, line in lines:
         try:
-            drafts.append(msgspec.json.decode(line, type=Draft))
+            drafts.append(decode_json(line, Draft))
         except UNREADABLE as error:
             raise _bad(file, number, error) from None
     return drafts
@@ -107,7 +108,7 @@ def read_drafts(content: str, file: str) -> list[Draft]:
 
 def _is_one(whole: str) -> bool:
     try:
-        msgspec.json.decode(whole)
+        decode_json(whole)
     except UNREADABLE:
         return "\n" not in whole
     return True

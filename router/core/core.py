@@ -211,6 +211,7 @@ class Core(Publishing, Operating, Asking):
         welcome = frames.Welcome(
             frames.PROTOCOL_VERSION, name, self.bus, self.epoch,
             self.settings.bus.body_bytes_max, frames.BATCH_LENGTH_MAX, HEARTBEAT_MS,
+            self.settings.bus.frame_bytes_max,
         )  # fmt: skip
         self._send(peer, frames.WELCOME, welcome)
         return None

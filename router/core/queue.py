@@ -235,9 +235,7 @@ class Queue:
             return 1
         return holding.room(lane)
 
-    def _pick(
-        self, number: int, holding: Holding, count: int, mono_ms: int
-    ) -> Iterator[Delivery]:
+    def _pick(self, number: int, holding: Holding, count: int, mono_ms: int) -> Iterator[Delivery]:
         lane, followers = self._lanes[number], self._followers[number]
         supply_bytes = holding.session.supply_bytes
         while count and supply_bytes > 0:

@@ -14,6 +14,7 @@ import zmq
 
 from proto.drain import DrainedSocket
 from proto.message import UNREADABLE
+from proto.nesting import decode_json
 
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 BURST_MAX: Final = 16
@@ -68,7 +69,7 @@ class OpsServer:
 
     async def _answer(self, question: bytes) -> dict[str, Any]:
         try:
-            request = msgspec.json.decode(question, type=dict[str, Any])
+            request = decode_json(question, dict[str, Any])
             command = self._commands.get(str(request.get("command")))
             if command is None:
                 known = ", ".join(sorted(self._commands))

@@ -123,6 +123,7 @@ def all_well(connectors: list[Connector]) -> bool:
         one.state == UNREADABLE
         or (one.state == ABSENT and one.since is not None)
         or any(partner.up is False for partner in one.partners())
+        or (one.report is not None and (one.report.not_given or one.report.hanging))
         for one in connectors
     )
 
@@ -152,6 +153,9 @@ def _row(one: Connector, whole: bool) -> dict[str, Any]:
         "cache": report.cache,
         "rejected": report.rejected,
         "waiting": report.waiting,
+        "not_given": report.not_given,
+        "hanging": report.hanging,
+        "set_aside": report.set_aside,
     }
     return row | {"figures": report.figures} if whole else row
 
@@ -168,9 +172,15 @@ def _plain(struct: msgspec.Struct) -> dict[str, Any]:
 def _printable(report: PeerReport) -> PeerReport:
     """Names go to terminals and onto pages: nothing in them may steer those."""
     partners = [
-        msgspec.structs.replace(
-            one, system="".join(sign if sign.isprintable() else "?" for sign in one.system)
-        )
-        for one in report.partners
+        msgspec.structs.replace(one, system=_printed(one.system)) for one in report.partners
     ]
-    return msgspec.structs.replace(report, partners=partners)
+    return msgspec.structs.replace(
+        report,
+        partners=partners,
+        not_given={_printed(name): _printed(code) for name, code in report.not_given.items()},
+        hanging={_printed(what): count for what, count in report.hanging.items()},
+    )
+
+
+def _printed(name: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in name)

@@ -391,4 +391,6 @@ def test_the_example_tables_are_settings(tmp_path: Path) -> None:
     shown_keys = set(
         re.findall(r"^([a-z_]+) = ", shown.partition("[connectors.rmr.partner]")[0], re.M)
     )
-    assert shown_keys == {"listen", "state_file", "poll_s", "full_every_s", "page_size", "pause_s"}
+    assert shown_keys == {
+        "listen", "state_file", "state_timeout_s", "poll_s", "full_every_s", "page_size", "pause_s",
+    }  # fmt: skip

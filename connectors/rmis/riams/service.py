@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
-import msgspec
-
 from connectors.rmis.riams.contract import Answer, Reply, Session
 from connectors.runtime.http import HttpAnswer
 from connectors.runtime.partner import EXPLAINED, BadReply, Partner, Untouched, credentials
 from proto.client import Reject, Retry
 from proto.identifiers import new_id
 from proto.message import UNREADABLE
+from proto.nesting import decode_json
 from proto.wording import text
 
 FORM: Final = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
@@ -96,7 +95,7 @@ def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
     if answer.status >= 300:
         raise Reject(f"HTTP {answer.status}")
     try:
-        return msgspec.json.decode(answer.body, type=shape, strict=False)
+        return decode_json(answer.body, shape, strict=False)
     except UNREADABLE:
         # its text may quote the body
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None

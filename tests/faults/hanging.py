@@ -1,0 +1,51 @@
+"""Parts that hang, for connector processes of the tests to stumble over."""
+
+import asyncio
+import socket
+import sys
+import time
+from typing import Any
+
+from connectors.document.signer import Signed, SignerSettings
+from connectors.runtime.connector import Connector
+from connectors.runtime.outside import Outside
+from proto.client import Delivery
+
+PAIR = socket.socketpair()  # of which nobody ever writes
+
+
+class HangingSigner:
+    """A signer whose device does not answer until the file beside its key is there."""
+
+    def __init__(self, settings: SignerSettings) -> None:
+        self._settings = settings
+
+    def sign(self, document: bytes) -> Signed:
+        """See Signer."""
+        assert self._settings.key_file is not None
+        while not self._settings.key_file.with_name("awake").exists():
+            time.sleep(0.05)
+        return Signed(b"signature", "digest")
+
+
+class HangingConnector(Connector):
+    """Hangs in the way that its deliveries ask for."""
+
+    waits_for_partner = False
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._outside = Outside("device", 0.3, at_once=2)
+
+    async def handle(self, delivery: Delivery) -> str | None:
+        """See Connector."""
+        match delivery.message.body:
+            case b"thread":
+                await self._outside.call(time.sleep, 3600)
+            case b"exit":
+                await self._outside.call(sys.exit, 3)
+            case b"loop":
+                time.sleep(3600)  # noqa: ASYNC251  # a dead disk holds the loop itself
+            case b"pool":
+                await asyncio.to_thread(PAIR[0].recv, 1)
+        return "done"
