@@ -95,7 +95,8 @@ class ExternalConnector(Connector):
         """Keep an event on the disk. The webhook's turn is a message of its own: while it is away
         the later events can be asked for."""
         call = self._call(status.external)
-        event = self._memory.note_event(call.ref, _event(status))
+        event = self._memory.distinct(call.ref, _event(status))
+        event = self._memory.note_event(call.ref, event)
         self._waiting.wake(call.ref)
         client = self._clients.named(call.client)
         if client is not None and client.webhook is not None:

@@ -42,7 +42,10 @@ class BadInput(Exception):
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """Return the body. Raises BadInput (413) when it is longer than `bytes_max`."""
+    """Return the body. Raises BadInput: 413 when it is longer than `bytes_max`, 415 when it is
+    packed: what a few bytes of that become nobody knows before."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise BadInput("Content-Encoding", "is not taken: send the body as it is", 415)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
