@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from connectors.runtime.body import without_mark
 from connectors.runtime.partner import Answer, BadReply
 from proto.message import UNREADABLE
 from proto.wording import text
@@ -18,7 +19,7 @@ def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind.endswith("json"):
-            return msgspec.json.decode(answer.body, type=shape)
+            return msgspec.json.decode(without_mark(answer.body), type=shape)
     except UNREADABLE:
         pass  # its text may quote the body
     raise BadReply(text("connector.note_bad_reply", status=answer.status))

@@ -176,6 +176,7 @@ class HttpServer:
         try:
             is_proxy = membership(settings.forwarded_from)
         except ValueError as error:
+            channel.close()
             raise StartError(text("connector.bad_proxy", problem=error)) from None
         gate = Gate(settings, self._tell, lambda host: is_proxy(host) or known(host), places())
         self._gate = gate

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.runtime import soap
-from connectors.runtime.body import BadInput, convert, decode_urgent
+from connectors.runtime.body import BadInput, convert, decode_urgent, without_mark
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, Mended, message_id
 from connectors.runtime.number import numbers
@@ -271,7 +271,7 @@ class Sys112Connector(Connector):
 def coded(answer: Answer) -> tuple[int, str]:
     """Return the status and the Code of a reply. Raises BadReply when it has none."""
     try:
-        code = msgspec.json.decode(answer.body, type=_Coded).Code
+        code = msgspec.json.decode(without_mark(answer.body), type=_Coded).Code
     except UNREADABLE:
         code = ""
     if not code:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from connectors.rmis.riams.contract import Answer, Reply, Session
+from connectors.runtime.body import without_mark
 from connectors.runtime.http import HttpAnswer
 from connectors.runtime.partner import EXPLAINED, BadReply, Partner, Untouched, credentials
 from proto.client import Reject, Retry
@@ -96,7 +97,7 @@ def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
     if answer.status >= 300:
         raise Reject(f"HTTP {answer.status}")
     try:
-        return msgspec.json.decode(answer.body, type=shape, strict=False)
+        return msgspec.json.decode(without_mark(answer.body), type=shape, strict=False)
     except UNREADABLE:
         # its text may quote the body
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
