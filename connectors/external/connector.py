@@ -16,7 +16,7 @@ from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from connectors.runtime.waiting import Waiting
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
@@ -72,7 +72,7 @@ class ExternalConnector(Connector):
         await self._clients.close()
         self._memory.close()
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the file of calls and events."""
         return [self._memory.file]
 

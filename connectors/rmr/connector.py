@@ -1,6 +1,7 @@
 """The connector of the register of medical workers: loads it, and answers who somebody is."""
 
 import asyncio
+import sqlite3
 import time
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.statefile import StateAway
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
@@ -88,6 +90,8 @@ class RmrConnector(Connector):
             self._tell(str(stop))
         except NotAccepted as stop:
             self._tell(stop.code)
+        except sqlite3.Error:
+            self._tell(text("state.note_away"))
         else:
             self._told = ""
 
@@ -122,7 +126,7 @@ class RmrConnector(Connector):
     # -- from the bus ---------------------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Take the administrator's wish for a load. Raises Reject."""
+        """Take the administrator's wish for a load. Raises Retry or Reject."""
         message = delivery.message
         if message.type != "worker.load.v1":
             raise Reject(text("connector.note_no_type", type=message.type))
@@ -131,7 +135,10 @@ class RmrConnector(Connector):
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if wish.full:
-            await asyncio.to_thread(self.progress.want_full)
+            try:
+                await asyncio.to_thread(self.progress.want_full)
+            except sqlite3.Error:
+                raise StateAway from None
         return text("rmr.note_wanted", seconds=f"{self.settings.poll_s:g}")
 
     async def answer(self, message: Message) -> dict[str, Any]:

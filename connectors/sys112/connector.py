@@ -20,7 +20,7 @@ from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.repeats import digest_of
 from connectors.runtime.settings import ConnectorSettings
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from connectors.sys112 import contract, mapping, soapdoor
 from connectors.sys112.deadlines import Deadlines
 from connectors.sys112.memory import Memory
@@ -92,7 +92,7 @@ class Sys112Connector(Connector):
         """Return how the cards were confirmed."""
         return {"confirmation": self._deadlines.figures()}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the file of cards."""
         return [self._memory.state]
 
