@@ -48,6 +48,7 @@ THIRD_PARTY = {
         "apsw",
         "click",
         "cryptography",
+        "h11",
         "httpx",
         "lxml",
         "msgspec",

@@ -22,6 +22,7 @@ from connectors.runtime.door import message_id
 from connectors.runtime.outbox import Outbox
 from connectors.runtime.partner import PartnerSettings, credentials
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.statefile import Alarm
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.exits import StartError
@@ -82,6 +83,10 @@ class AtsConnector(Connector):
         self._outbox = Outbox(bus, OUTBOX_MAX)
         self._session: AmiSession | None = None
         self._told_at = datetime.now(UTC)
+
+    def states(self) -> list[Alarm]:
+        """Return the file of live calls."""
+        return [self._memory]
 
     # -- from the exchange ----------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from connectors.runtime.waiting import Waiting
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
@@ -73,7 +73,7 @@ class ExternalConnector(Connector):
         await self._clients.close()
         self._memory.close()
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the file of calls and events."""
         return [self._memory.file]
 
@@ -96,7 +96,8 @@ class ExternalConnector(Connector):
         """Keep an event on the disk. The webhook's turn is a message of its own: while it is away
         the later events can be asked for."""
         call = self._call(status.external)
-        event = self._memory.note_event(call.ref, _event(status))
+        event = self._memory.distinct(call.ref, _event(status))
+        event = self._memory.note_event(call.ref, event)
         self._waiting.wake(call.ref)
         client = self._clients.named(call.client)
         if client is not None and client.webhook is not None:

@@ -19,8 +19,8 @@ from connectors.external.checking import check
 from connectors.external.clients import Client, Clients
 from connectors.external.memory import Call, Memory, State, now_s
 from connectors.external.problem import Refusal
-from connectors.runtime.body import BadInput, convert, decode, read_body
-from connectors.runtime.door import Door, message_id
+from connectors.runtime.body import BadInput, convert, decode, decode_urgent, read_body
+from connectors.runtime.door import Door, Mended, message_id
 from connectors.runtime.waiting import Waiting
 from proto.external import ExternalCancelled, HandIn
 from proto.message import Message, Priority
@@ -94,7 +94,7 @@ class Doors:
         if known is None or not known.accepted or not known.digest:
             verdict = await self._door.take(
                 f"external.call.v1 {client.name}", "", body,
-                lambda: [self._call(client, id, ref, body)],
+                lambda: self._call(client, id, ref, body),
             )  # fmt: skip
             if verdict.status != 200:
                 raise Refusal.by(verdict)
@@ -111,8 +111,8 @@ class Doors:
                 "quota", f"At most {limit} calls in 24 hours.", retry_after_s=math.ceil(wait_s)
             )
 
-    def _call(self, client: Client, id: str, ref: str, body: bytes) -> Message:
-        raw = decode(body, dict[str, Any])
+    def _call(self, client: Client, id: str, ref: str, body: bytes) -> Mended:
+        raw, odd = decode_urgent(body)
         call = convert(raw, HandIn)
         now = datetime.now(UTC)
         check(call, now)
@@ -128,7 +128,7 @@ class Doors:
         )
         self._memory.begin(kept)
         ours = dict(zip(OURS, (ref, client.name, now), strict=True))
-        return self._message("external.call.v1", ref, raw | ours)
+        return Mended([self._message("external.call.v1", ref, raw | ours)], odd)
 
     # -- following ------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ def _idempotency_key(request: Request) -> str:
 
 def _digest(ref: str, body: bytes) -> bytes:
     """Return the digest of what `body` says, however it is written down. Raises BadInput."""
-    said = msgspec.json.encode(decode(body, dict[str, Any]), order="deterministic")
+    said = msgspec.json.encode(decode_urgent(body)[0], order="deterministic")
     return hashlib.sha256(ref.encode() + said).digest()
 
 

@@ -139,13 +139,9 @@ class Memory:
     # -- events ---------------------------------------------------------------------------------
 
     def note_event(self, ref: str, event: Event) -> Event:
-        """Keep an event under its number, and return it as it is kept: a repeat changes nothing,
-        and what says another thing under the `event_id` of one is an event of its own. Raises
-        StateAway."""
+        """Keep an event under its number, and return it as it is kept: a repeat of its `event_id`
+        changes nothing. Raises StateAway."""
         known = self._event(ref, event.event_id)
-        if known is not None and not _is_repeat(event, known):
-            event = msgspec.structs.replace(event, event_id=f"{event.event_id}~{_mark(event)}")
-            known = self._event(ref, event.event_id)
         if known is not None:
             return known
         rows = self.file.rows("select max(number) from event where ref = ?", ref)
@@ -160,6 +156,14 @@ class Memory:
             ("update call set accepted = 1 where ref = ? and accepted = 0", (ref,)),
         )  # fmt: skip
         return event
+
+    def distinct(self, ref: str, event: Event) -> Event:
+        """Return an event that says something else than the one that is known by its `event_id`
+        under an `event_id` of its own, and any other as it is."""
+        known = self._event(ref, event.event_id)
+        if known is None or _is_repeat(event, known):
+            return event
+        return msgspec.structs.replace(event, event_id=f"{event.event_id}~{_mark(event)}")
 
     def _event(self, ref: str, event_id: str) -> Event | None:
         rows = self.file.rows(

@@ -26,6 +26,9 @@ TITLES: Final[dict[ProblemKind, tuple[int, str]]] = {
 }
 
 
+KINDS: Final[dict[int, ProblemKind]] = {413: "too_large", 415: "media_type"}
+
+
 class Refusal(Exception):
     """A request is refused; it is answered with `response`."""
 
@@ -49,8 +52,7 @@ class Refusal(Exception):
     @classmethod
     def of(cls, bad: BadInput) -> "Refusal":
         """Return the refusal of an input that breaks a rule."""
-        kind: ProblemKind = "too_large" if bad.status == 413 else "bad_request"
-        return cls(kind, bad.sentence, bad=bad)
+        return cls(KINDS.get(bad.status, "bad_request"), bad.sentence, bad=bad)
 
     @classmethod
     def by(cls, verdict: Verdict) -> "Refusal":

@@ -19,7 +19,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
@@ -67,7 +67,7 @@ class RemdConnector(Connector):
         """Return how many documents are in which state."""
         return {"documents": self.life.counts()}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the archive."""
         return [self.life.archive.state]
 

@@ -132,7 +132,11 @@ class Register:
 
     def _later(self, work: Any) -> None:
         async def run() -> None:
-            await asyncio.sleep(self.settings.pace_s)
+            try:
+                await asyncio.sleep(self.settings.pace_s)
+            except asyncio.CancelledError:
+                work.close()  # it will not be done any more
+                raise
             await work
 
         spawn(self.tasks, run())

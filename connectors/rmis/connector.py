@@ -31,7 +31,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Loaded
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
@@ -118,7 +118,7 @@ class RmisConnector(Connector):
         waiting = {"count": count, "oldest_s": round(oldest_s)}
         return {"lookup": self.lookup.figures(), "unconfirmed": waiting}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the file of numbers."""
         return self.memory.states()
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import apsw
 
-from connectors.runtime.statefile import Spared, State, StateFile
+from connectors.runtime.statefile import Alarm, Spared, StateFile
 from proto.exits import StartError
 from proto.wording import text
 
@@ -56,7 +56,7 @@ class Memory:
             raise StartError(text("rmis.state_file", file=self._file, reason=reason)) from None
         return self._own
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return what may be away."""
         return [self.state] if self._own is None else [self.state, self._own]
 

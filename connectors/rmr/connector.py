@@ -1,5 +1,6 @@
 """The connector of the register of medical workers: loads it, and answers who somebody is."""
 
+import sqlite3
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.statefile import StateAway
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
@@ -97,6 +99,8 @@ class RmrConnector(Connector):
             self._tell(str(stop))
         except NotAccepted as stop:
             self._tell(stop.code)
+        except sqlite3.Error:
+            self._tell(text("state.note_away"))
         else:
             self._told = ""
 
@@ -131,7 +135,7 @@ class RmrConnector(Connector):
     # -- from the bus ---------------------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Take the administrator's wish for a load. Raises Reject."""
+        """Take the administrator's wish for a load. Raises Retry or Reject."""
         message = delivery.message
         if message.type != "worker.load.v1":
             raise Reject(text("connector.note_no_type", type=message.type))
@@ -140,7 +144,10 @@ class RmrConnector(Connector):
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         if wish.full:
-            await self.load.want_full()
+            try:
+                await self.load.want_full()
+            except sqlite3.Error:
+                raise StateAway from None
         return text("rmr.note_wanted", seconds=f"{self.settings.poll_s:g}")
 
     async def answer(self, message: Message) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from proto.nesting import decode_json
 _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`$")
 _VALUE: Final = re.compile(r"^Invalid (enum )?value.*$")
-_BOM: Final = b"\xef\xbb\xbf"  # some write it before JSON, and it says nothing
+_BOM: Final = b"\xef\xbb\xbf"
 TOO_DEEP: Final = "is nested too deeply"
 # Unlike msgspec it takes controls within texts, and halves of characters.
 _lenient: Final = json.JSONDecoder(strict=False, parse_constant=int)  # int("NaN") is refused
@@ -43,7 +43,10 @@ class BadInput(Exception):
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """Return the body. Raises BadInput (413) when it is longer than `bytes_max`."""
+    """Return the body. Raises BadInput: 413 when it is longer than `bytes_max`, 415 when it is
+    packed: what a few bytes of that become nobody knows before."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise BadInput("Content-Encoding", "is not taken: send the body as it is", 415)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -54,10 +57,15 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
+def without_mark(body: bytes) -> bytes:
+    """Return JSON without the byte order mark that some write before it; it says nothing."""
+    return body.removeprefix(_BOM)
+
+
 def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
     """Return `body` as `shape`. Raises BadInput; also for a character or a time that cannot be, but
     not when the texts of `body` are looked at elsewhere (`whole` false)."""
-    body = body.removeprefix(_BOM)
+    body = without_mark(body)
     try:
         value = decode_json(body, shape)
     except msgspec.ValidationError as error:
@@ -79,7 +87,7 @@ def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
 def decode_urgent(body: bytes) -> tuple[dict[str, Any], list[Odd]]:
     """Return the JSON object of an emergency, and the fields that something was taken out of.
     Raises BadInput."""
-    body = body.removeprefix(_BOM)
+    body = without_mark(body)
     try:
         raw: Any = decode(body, dict[str, Any], whole=False)
         if not may_be_odd(body):

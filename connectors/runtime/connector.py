@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.partner import Partner
 from connectors.runtime.settings import ConnectorSettings, Loaded
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from proto.client import BusClient, Delivery
 
 
@@ -70,7 +70,7 @@ class Connector:
         """
         return {}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the files that this connector keeps, for operators: one that cannot be used is
         reported."""
         return []

@@ -21,7 +21,7 @@ from connectors.runtime.ending import Ending
 from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
 from connectors.runtime.reporter import Reporter
-from connectors.runtime.serving import HttpServer, allow_only, bind
+from connectors.runtime.serving import HttpServer, allow_only, bind, membership
 from connectors.runtime.settings import Loaded, find_config, load
 from connectors.runtime.statefile import StateAway
 from proto.client import BusClient
@@ -66,8 +66,10 @@ async def _run(
     server = None
     if app is not None:
         where = f"{loaded.file}, connectors.{name}.listen"
-        guarded = allow_only(app, loaded.settings.allow)
-        server = HttpServer(guarded, bind(loaded.settings.listen, where))
+        settings = loaded.settings
+        guarded = allow_only(app, settings.allow)
+        channel = bind(settings.listen, where)
+        server = HttpServer(guarded, channel, settings.http, membership(settings.allow))
     if ending is not None:
         ending.within_s = loaded.settings.stop_s
     stop = stop_on_signals() if ending is None else ending.event()

@@ -3,6 +3,7 @@ so that nonsense counts as a failure of the partner."""
 
 from typing import TypeVar
 
+from connectors.runtime.body import without_mark
 from connectors.runtime.partner import Answer, BadReply
 from proto.message import UNREADABLE
 from proto.nesting import decode_json
@@ -17,7 +18,7 @@ def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind.endswith("json"):
-            return decode_json(answer.body, shape)
+            return decode_json(without_mark(answer.body), shape)
     except UNREADABLE:
         pass  # its text may quote the body
     raise BadReply(text("connector.note_bad_reply", status=answer.status))

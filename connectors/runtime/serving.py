@@ -1,21 +1,125 @@
-"""The HTTP server inside a process: bound by us, so that a wrong address is one clear sentence."""
+"""The HTTP server inside a process: bound by us, so that a wrong address is one clear sentence, and
+with limits on what a caller can take of it: see `gate`."""
 
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
 
+import h11
 import uvicorn
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from connectors.runtime.counted import Counted
+from connectors.runtime.gate import Gate, HttpSettings, Phase, places, plain_address
 from connectors.runtime.log import LOG
 from proto.exits import StartError
 from proto.wording import text
 
 FORBIDDEN_BODY: Final = b'{"Code":"403","CodeDescr":"This address is not allowed to call here"}'
+FRAMED_TWICE: Final = b'{"Code":"400","CodeDescr":"Content-Length beside Transfer-Encoding"}'
+TOO_LONG: Final = b'{"Code":"431","CodeDescr":"The head of the request is too long"}'
+BUSY: Final = b'{"Code":"503","CodeDescr":"The service bus is busy; please repeat."}'
+RETRY_AFTER_S: Final = 3
+_SILENT: Final = logging.Logger("uvicorn")  # it would write a line for each stranger's bytes
+_SILENT.disabled = True
+
+
+class _Guarded(H11Protocol):
+    """A connection that the gate knows of."""
+
+    gate: ClassVar[Gate]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a place, or be sent away."""
+        super().connection_made(transport)
+        self.logger = _SILENT
+        host, port = self.client or ("", 0)
+        self.client = plain_address(host), port
+        self.peer = self.client[0]
+        self.phase: Phase = "head"
+        self.since = time.monotonic()
+        self.held = 0
+        self.writing_since: float | None = None
+        self._known_cycle: Any = None
+        if not self.gate.admit(self, self.since):
+            self.drop(503)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give the place back."""
+        self.gate.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read, and note how far it has come."""
+        if self.transport.is_closing():
+            return
+        if self.phase == "idle":
+            self.phase, self.since = "head", time.monotonic()
+        super().data_received(data)
+        self._look(len(data))
+
+    def on_response_complete(self) -> None:
+        """What was asked is answered."""
+        self.gate.release(self)
+        super().on_response_complete()
+        self._look(0)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, and count it."""
+        self.gate.tell("http", self.peer)
+        super().send_400_response(msg)
+
+    def _look(self, size: int) -> None:
+        their = self.conn.their_state
+        if self.cycle is not self._known_cycle:
+            self._known_cycle, self.since = self.cycle, time.monotonic()
+        if their is h11.SEND_BODY:
+            self.phase = "body"
+            self.gate.hold(self, size)
+        elif their is not h11.IDLE:
+            if self.phase != "answer":
+                self.gate.hold(self, size)
+            self.phase = "answer"
+        elif self.cycle is not None and not self.conn.trailing_data[0]:
+            if self.phase != "idle":
+                self.since = time.monotonic()
+            self.phase = "idle"
+        else:
+            self.phase = "head"
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes of answers wait to be read."""
+        return 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
+
+    def drop(self, status: int) -> None:
+        """Close it, with `status` (0: none) if no answer has begun."""
+        if self.transport.is_closing():
+            return
+        begun = self.cycle is not None and self.cycle.response_started
+        if status and not (begun and self.phase != "head") and not self.unsent:
+            self.transport.write(_answer(status))
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+def _answer(status: int) -> bytes:
+    phrase = HTTPStatus(status).phrase
+    return (
+        f"HTTP/1.1 {status} {phrase}\r\nretry-after: {RETRY_AFTER_S}\r\nconnection: close\r\n"
+        "content-length: 0\r\n\r\n"
+    ).encode()
 
 
 class _Server(uvicorn.Server):
@@ -55,37 +159,108 @@ def bind(address: str, where: str) -> socket.socket:
 
 
 class HttpServer:
-    """One app on one listening socket."""
+    """One app on one listening socket, within the limits of `settings`; `known` tells from which
+    addresses one may call at all. Raises StartError."""
 
-    def __init__(self, app: ASGIApp, channel: socket.socket) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        channel: socket.socket,
+        settings: HttpSettings | None = None,
+        known: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        settings = settings or HttpSettings()
+        self._counted = Counted()
+        host, port = channel.getsockname()[:2]
+        self._door = f"{host}:{port}"
+        try:
+            is_proxy = membership(settings.forwarded_from)
+        except ValueError as error:
+            channel.close()
+            raise StartError(text("connector.bad_proxy", problem=error)) from None
+        gate = Gate(settings, self._tell, lambda host: is_proxy(host) or known(host), places())
+        self._gate = gate
+
+        class Protocol(_Guarded):
+            """The connections of this door."""
+
+        Protocol.gate = gate
         config = uvicorn.Config(
-            app,
+            ProxyHeadersMiddleware(_within_reason(app, gate), list(settings.forwarded_from)),  # type: ignore[arg-type]
+            http=Protocol,
+            h11_max_incomplete_event_size=settings.head_bytes_max,
+            # Theirs would be taken from the environment.
+            proxy_headers=False,
+            forwarded_allow_ips=[],
             log_config=None,
             access_log=False,
             lifespan="on",
             server_header=False,
+            timeout_keep_alive=round(settings.idle_s) + 1,  # the gate is first
             timeout_graceful_shutdown=5,
             ws="none",
         )
         self._server = _Server(config)
         self._channel = channel
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def _tell(self, limit: str, peer: str) -> None:
+        line = text("connector.door_limit", door=self._door, peer=peer or "?", limit=limit)
+        self._counted.warning(f"{self._door}, {limit}", line)
 
     async def start(self) -> None:
         """Serve from now on; returns when requests are being answered."""
         self._task = asyncio.create_task(self._server.serve([self._channel]))
+        self._looking = asyncio.create_task(self._look())
         ready = asyncio.create_task(self._server.ready.wait())
         await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if self._task.done():
             self._task.result()
 
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(self._gate.look_s)
+            self._gate.look(time.monotonic())
+
     async def stop(self) -> None:
         """Finish the requests under way and close."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         self._channel.close()
+
+
+def _within_reason(app: ASGIApp, gate: Gate) -> ASGIApp:
+    """Return `app`, answering 400 to a request whose end is told in two ways: somebody before us
+    may have believed the other one; and 503 while too many bytes are held."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            names = {name for name, _ in scope["headers"]}
+            refused = None
+            if {b"content-length", b"transfer-encoding"} <= names:
+                refused = Response(FRAMED_TWICE, 400, {"connection": "close"}, "application/json")
+            elif _head_bytes(scope) > gate.settings.head_bytes_max:  # it came in one piece
+                refused = Response(TOO_LONG, 431, {"connection": "close"}, "application/json")
+            elif gate.is_full:
+                headers = {"connection": "close", "retry-after": str(RETRY_AFTER_S)}
+                refused = Response(BUSY, 503, headers, "application/json")
+            if refused is not None:
+                await refused(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def _head_bytes(scope: Scope) -> int:
+    lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return len(scope["raw_path"]) + len(scope["query_string"]) + lines
 
 
 def allow_only(app: ASGIApp, networks: Sequence[str]) -> ASGIApp:
@@ -119,7 +294,7 @@ def membership(networks: Sequence[str]) -> Callable[[str], bool]:
 
     def known(host: str) -> bool:
         try:
-            address = ipaddress.ip_address(host)
+            address = ipaddress.ip_address(plain_address(host))
         except ValueError:
             return False
         return any(address in network for network in allowed)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
 from proto.wording import text
@@ -34,8 +35,9 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     `bus` is the router's address ("" is the first of [bus] listen); `listen` is where the partner
     calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
-    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds. At a stop
-    what is under way has `stop_s` to end; a second later the process is gone, whatever hangs.
+    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds; `http` has
+    the limits of the door. At a stop what is under way has `stop_s` to end; a second later the
+    process is gone, whatever hangs.
     """
 
     partner: PartnerSettings
@@ -50,6 +52,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     accept_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 4.0
+    http: HttpSettings = HttpSettings()
 
 
 class _Bus(msgspec.Struct, frozen=True):

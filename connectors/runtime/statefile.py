@@ -43,7 +43,33 @@ class StateAway(Retry):
         self.wait_s = AFTER_S
 
 
-class StateFile:
+class Alarm:
+    """Tells once that a file cannot be used, and once that it can again."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.reason = ""  # why it cannot be used, "" when it can
+        self._away_since = 0.0
+
+    def look(self) -> None:
+        """Look whether the file is well again, if it was not."""
+
+    def failed(self, error: Exception) -> None:
+        """It cannot be used."""
+        if not self.reason:
+            self._away_since = time.monotonic()
+            LOG.error(text("state.away", file=self.file, reason=error))
+        self.reason = str(error) or type(error).__name__
+
+    def well(self) -> None:
+        """It was used."""
+        if self.reason:
+            seconds = round(time.monotonic() - self._away_since)
+            LOG.info(text("state.back", file=self.file, seconds=seconds))
+            self.reason = ""
+
+
+class StateFile(Alarm):
     """The connection, as apsw has it, with StateAway in place of every error."""
 
     def __init__(
@@ -55,19 +81,18 @@ class StateFile:
         busy_ms: int = 0,
     ) -> None:
         """The file is its owner's alone. Raises apsw.Error or OSError for one that cannot be."""
-        self.file = file
-        self.reason = ""  # why it cannot be used, "" when it can
+        super().__init__(file)
+        self._path = file
         self._schema = schema
         self._pragmas = pragmas
         self._busy_ms = busy_ms
-        self._away_since = 0.0
         self._db: apsw.Connection | None = None
         try:
             self._open()
         except (*PASSING, apsw.CantOpenError, OSError) as error:
             if not isinstance(error, PASSING) and not _may_pass(file):
                 raise
-            self._failed(error)
+            self.failed(error)
 
     def look(self) -> None:
         """Look whether the file is well again, if it was not."""
@@ -80,7 +105,7 @@ class StateFile:
         with self._watching() as db:
             found = db.execute(statement, values)
         if not statement.startswith("select"):  # that it can be read proves little
-            self._well()
+            self.well()
         return found
 
     def executemany(self, statement: str, values: Iterable[Any]) -> apsw.Cursor:
@@ -109,11 +134,12 @@ class StateFile:
         try:
             yield self._db or self._open()
         except (apsw.Error, OSError) as error:
-            raise self._failed(error) from None
+            self.failed(error)
+            raise StateAway from None
 
     def _open(self) -> apsw.Connection:
-        self.file.touch(mode=0o600, exist_ok=True)
-        db = apsw.Connection(str(self.file))
+        self._path.touch(mode=0o600, exist_ok=True)
+        db = apsw.Connection(str(self._path))
         try:
             db.set_busy_timeout(self._busy_ms)
             db.execute(self._pragmas).fetchall()
@@ -124,21 +150,8 @@ class StateFile:
         self._db = db
         return db
 
-    def _failed(self, error: Exception) -> StateAway:
-        if not self.reason:
-            self._away_since = time.monotonic()
-            LOG.error(text("state.away", file=self.file, reason=error))
-        self.reason = str(error) or type(error).__name__
-        return StateAway()
 
-    def _well(self) -> None:
-        if self.reason:
-            seconds = round(time.monotonic() - self._away_since)
-            LOG.info(text("state.back", file=self.file, seconds=seconds))
-            self.reason = ""
-
-
-class Spared:
+class Spared(Alarm):
     """A file that its connector can do without for a while: what cannot be noted in it is kept in
     memory, within bounds, and noted later. Only `keep` needs it."""
 
@@ -151,21 +164,20 @@ class Spared:
     ) -> None:
         """`file` None keeps everything in memory; `schema` returns what makes the tables where they
         are not there yet. Raises apsw.Error for a file that cannot be."""
+        super().__init__(file)
         self._schema = schema
         self._pragmas = pragmas
-        self.file = file
         self._pending: deque[Statement] = deque(maxlen=PENDING_MAX)
         self._spare: apsw.Connection | None = None
         self._file: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._away_since = self._again_at = 0.0
-        self.reason = ""  # why it cannot be used, "" when it can
+        self._again_at = 0.0
         try:
             self._open()
         except (*PASSING, apsw.CantOpenError) as error:
             if not isinstance(error, PASSING) and not _may_pass(file):
                 raise
-            self._failed(error)
+            self.failed(error)
 
     def write(self, *statements: Statement, synced: bool = True) -> None:
         """Note all of `statements` or none; on the disk when this returns if they are `synced`, and
@@ -175,7 +187,7 @@ class Spared:
             try:
                 self._flush(synced)
             except apsw.Error as error:
-                self._failed(error)
+                self.failed(error)
         if self._pending and statements:
             self._note_in_memory(statements)
 
@@ -189,7 +201,7 @@ class Spared:
                     self._flush(synced=True)
                 except apsw.Error as error:
                     self._pending.clear()  # there were no others
-                    self._failed(error)
+                    self.failed(error)
                 else:
                     return
         raise StateAway
@@ -208,7 +220,7 @@ class Spared:
                     found += source.execute(question, values).fetchall()
                 except apsw.Error as error:
                     if source is self._file:
-                        self._failed(error)
+                        self.failed(error)
         return found
 
     def close(self) -> None:
@@ -256,18 +268,14 @@ class Spared:
         for _ in first:
             self._pending.popleft()
         if self.reason and not self._pending:
-            seconds = round(time.monotonic() - self._away_since)
-            LOG.info(text("state.back", file=self.file, seconds=seconds))
-            self.reason = ""
+            self.well()
             if self._spare is not None:
                 self._spare.close()
                 self._spare = None
 
-    def _failed(self, error: apsw.Error) -> None:
-        if not self.reason:
-            self._away_since = time.monotonic()
-            LOG.error(text("state.away", file=self.file, reason=error))
-        self.reason = str(error) or type(error).__name__
+    def failed(self, error: Exception) -> None:
+        """It cannot be used, and is left alone for a moment."""
+        super().failed(error)
         self._again_at = time.monotonic() + AGAIN_S
 
     def _note_in_memory(self, statements: Iterable[Statement]) -> None:
@@ -296,6 +304,13 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     return None if found is None else (found.st_dev, found.st_ino)
 
 
+def may_pass(error: OSError) -> bool:
+    """Whether an error is one of the machine's, which passes or is mended while we run."""
+    return error.errno in (
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
+    )  # fmt: skip
+
+
 def _may_pass(file: Path | None) -> bool:
     """Whether a file that cannot be opened is where one may be: the disk is full or read-only, or
     there are no descriptors. A folder that is not there, or not ours, is a wrong setting."""
@@ -304,10 +319,5 @@ def _may_pass(file: Path | None) -> bool:
     try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        return error.errno in (
-            errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE,
-        )  # fmt: skip
+        return may_pass(error)
     return True
-
-
-State = StateFile | Spared

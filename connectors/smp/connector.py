@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from connectors.runtime.body import without_mark
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door
 from connectors.runtime.openapi import DOCUMENT, PAGE
@@ -139,7 +140,7 @@ def noted(answer: Answer) -> str:
     if answer.status >= 300:
         raise Reject(f"HTTP {answer.status}")
     try:
-        reply = decode_json(answer.body, contract.CallReply)
+        reply = decode_json(without_mark(answer.body), contract.CallReply)
     except UNREADABLE:
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
     return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()

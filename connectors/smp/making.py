@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.runtime.body import BadInput, convert, decode
+from connectors.runtime.body import BadInput, convert, decode, without_mark
 from connectors.runtime.door import message_id
 from connectors.runtime.number import numbers
 from connectors.runtime.repeats import Repeats, digest_of
@@ -49,6 +49,7 @@ class Maker:
     def make(self, type: str, body: bytes) -> list[Message]:
         """Return the messages of one post; none when the settings send it nowhere. Raises
         BadInput."""
+        body = without_mark(body)
         if own := self._own.get(type):
             return own(body)
         if type not in CLINICAL:

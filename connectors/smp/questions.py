@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.body import BadInput, decode, read_body
+from connectors.runtime.body import BadInput, decode, read_body, without_mark
 from proto import catalogue
 from proto.client import BusClient
 from proto.errors import Code, RequestFailed
@@ -58,7 +58,7 @@ class Questions:
             decode(body, catalogue.entry(type).schema)
         except BadInput as bad:
             return self._told(bad.status, bad.sentence)
-        message = Message.new(type, self._bus.name, body)
+        message = Message.new(type, self._bus.name, without_mark(body))
         timeout_s = self._settings.question_timeout_s
         try:
             reply = await self._bus.request(destination, message, timeout_s=timeout_s)

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.body import BadInput, decode, read_body
+from connectors.runtime.body import BadInput, decode, read_body, refuse
 from connectors.runtime.door import Door, Verdict, message_id
+from connectors.runtime.oddities import oddities
 from connectors.smp import contract
 from connectors.smp.making import Maker
 from connectors.smp.queue import Queue
@@ -65,7 +66,8 @@ class QueueDoor:
         async def endpoint(request: Request) -> Response:
             try:
                 body = await read_body(request, self._settings.body_bytes_max)
-                return await answer(request, decode(body or b"{}", shape))
+                # The payloads are looked at one by one.
+                return await answer(request, decode(body or b"{}", shape, whole=False))
             except BadInput as bad:
                 return _told(bad.status, bad.sentence)
 
@@ -86,6 +88,7 @@ class QueueDoor:
     async def _commit(self, _: Request, asked: contract.CommitRequest) -> Response:
         if self._queue is None:
             return _told(409, NOT_HERE)
+        refuse(oddities({"reason": asked.reason, "note": asked.note}))
         if asked.outcome == "reject" and not asked.reason.strip():
             raise BadInput("reason", "is required to reject")
         return _json(200, contract.CommitReply(self._queue.commit(asked)))
@@ -120,6 +123,10 @@ class QueueDoor:
         return contract.SendResult(verdict.status, verdict.sentence, path, sent.id)
 
     def _made(self, index: int, sent: contract.Sent) -> Made:
+        try:
+            refuse(oddities({"id": sent.id, "subject": sent.subject}))
+        except BadInput as bad:
+            return BadInput(f"messages[{index}].{bad.path}", bad.rule)
         try:
             messages = self._maker.make(sent.type, bytes(sent.payload))
         except BadInput as bad:

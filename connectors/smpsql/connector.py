@@ -51,7 +51,7 @@ class SmpSqlSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     (store.dedup_hours), or one of them would be put into the inbox as a new one."""
 
     partner: PostgresSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7123"
+    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7124"
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     poll_s: Annotated[float, msgspec.Meta(ge=0.01, le=60)] = 0.5

@@ -11,9 +11,10 @@ from typing import Final
 
 import msgspec
 
-from connectors.runtime.body import BadInput, bad_input
+from connectors.runtime.body import BadInput, bad_input, refuse
 from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
+from connectors.runtime.oddities import may_be_odd, oddities
 from connectors.smpsql.database import BadData, DatabaseAway, NotTaken
 from connectors.smpsql.lines import Held, waves
 from connectors.smpsql.tables import Outbox, Row
@@ -227,6 +228,8 @@ def _check(body: bytes, type: str) -> None:
         raise bad_input(str(error)) from None
     except RecursionError:
         raise BadInput("payload", "is nested too deeply") from None
+    if may_be_odd(body):
+        refuse(oddities(msgspec.json.decode(body), "payload"))
 
 
 def _told(refused: Refused) -> BadInput:

@@ -13,14 +13,14 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.runtime import soap
-from connectors.runtime.body import BadInput, convert, decode_urgent
+from connectors.runtime.body import BadInput, convert, decode_urgent, without_mark
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, Mended, message_id
 from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.repeats import digest_of
 from connectors.runtime.settings import ConnectorSettings
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from connectors.sys112 import contract, mapping, soapdoor
 from connectors.sys112.deadlines import Deadlines
 from connectors.sys112.memory import Memory
@@ -93,7 +93,7 @@ class Sys112Connector(Connector):
         """Return how the cards were confirmed."""
         return {"confirmation": self._deadlines.figures()}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the file of cards."""
         return [self._memory.state]
 
@@ -272,7 +272,7 @@ class Sys112Connector(Connector):
 def coded(answer: Answer) -> tuple[int, str]:
     """Return the status and the Code of a reply. Raises BadReply when it has none."""
     try:
-        code = decode_json(answer.body, _Coded).Code
+        code = decode_json(without_mark(answer.body), _Coded).Code
     except UNREADABLE:
         code = ""
     if not code:

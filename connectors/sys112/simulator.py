@@ -187,9 +187,9 @@ def create_app(settings: SimulatorSettings) -> FaultyApp:
         return Response(status_code=202)
 
     routes = [
-        Route("/112/cards/{id112}", card, methods=["PUT"]),
-        Route("/112/cards/{id112}/reactions", reaction, methods=["POST"]),
-        Route("/112/cards/{id112}/finish", finish, methods=["POST"]),
+        Route("/112/cards/{id112:path}", card, methods=["PUT"]),
+        Route("/112/cards/{id112:path}/reactions", reaction, methods=["POST"]),
+        Route("/112/cards/{id112:path}/finish", finish, methods=["POST"]),
         soap.SoapService(
             soapdoor.PATH,
             {f"{name}Request": system.take_soap for name in SHAPES},

@@ -24,7 +24,7 @@ from connectors.runtime import checks
 from connectors.runtime.connector import Connector
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
-from connectors.runtime.statefile import State, StateAway
+from connectors.runtime.statefile import Alarm, StateAway
 from connectors.tfoms.canonical import Canonical
 from connectors.tfoms.dialect import Dialect
 from connectors.tfoms.draft import Draft, draft_of, question_about
@@ -191,7 +191,7 @@ class TfomsConnector(Connector):
             kept = {}
         return {"lookup": self.lookup.figures(), "cards": {"came": self._came, "kept": kept}}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the file of cards."""
         return [self.store.state]
 

@@ -17,7 +17,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings
 from connectors.runtime.soapclient import SoapClient
-from connectors.runtime.statefile import State
+from connectors.runtime.statefile import Alarm
 from connectors.vimis import contract
 from proto import clinical
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -61,7 +61,7 @@ class VimisConnector(Connector):
         """Return how many documents are in which state."""
         return {"documents": self.life.counts()}
 
-    def states(self) -> list[State]:
+    def states(self) -> list[Alarm]:
         """Return the archive."""
         return [self.life.archive.state]
 

@@ -14,6 +14,8 @@ from connectors.remd import RemdConnector
 from connectors.remd import simulator as remd
 from connectors.rmis import RmisConnector
 from connectors.rmis import simulator as rmis
+from connectors.rmr import RmrConnector
+from connectors.rmr import simulator as rmr
 from connectors.runtime.simulation import SimulatorSettings
 from connectors.smp import SmpConnector
 from connectors.smp import simulator as smp
@@ -28,6 +30,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "sys112": (Sys112Connector, sys112.create_app),
     "smp": (SmpConnector, smp.create_app),
     "rmis": (RmisConnector, rmis.create_app),
+    "rmr": (RmrConnector, rmr.create_app),
     "external": (ExternalConnector, external.create_app),
     "remd": (RemdConnector, remd.create_app),
 }

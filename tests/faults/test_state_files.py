@@ -2,9 +2,13 @@
 
 import asyncio
 import logging
+import os
 import resource
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,14 @@ import apsw
 import msgspec
 import pytest
 
+from connectors.ats.calls import Call
+from connectors.ats.memory import LiveCalls
 from connectors.document.archive import Archive
 from connectors.external.memory import Memory as Calls
 from connectors.external.memory import now_s
 from connectors.rmis.memory import Memory as Numbers
 from connectors.rmis.riams.numbers import Numbers as RiamsNumbers
+from connectors.rmr import RmrConnector
 from connectors.runtime import statefile
 from connectors.runtime.reporter import report_of
 from connectors.runtime.statefile import Spared, StateAway
@@ -41,9 +48,10 @@ HAND_IN = {
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of those who write, as a backup or a person with a shell does."""
-    other = apsw.Connection(str(file))
+def locked(file: Path, connect: Any = apsw.Connection) -> Iterator[None]:
+    """Hold the lock of those who write, as a backup or a person with a shell does. Of one process
+    two libraries do not see each other's locks: `connect` is to be of the same one."""
+    other = connect(str(file))
     other.execute("begin immediate")
     yield
     other.execute("rollback")
@@ -250,3 +258,53 @@ def test_where_the_file_is_needed_the_bus_is_asked_to_come_back(
     assert (tmp_path / "archive.db").stat().st_mode & 0o077 == 0
     for one in (archive, store, numbers):
         one.close()
+
+
+def test_a_full_disk_does_not_end_the_telephony(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The exchange's connector ended, and did not start again, when it could not write down which
+    calls are live."""
+    file = tmp_path / "live.calls"
+    memory = LiveCalls(file)
+    assert memory.open() == []
+    real, memory._descriptor = memory._descriptor, os.open("/dev/full", os.O_WRONLY)
+    calls = [Call(f"c{number}", "in", "1", "2", datetime.now(UTC)) for number in range(3)]
+    for call in calls:
+        memory.began(call)
+    assert "space" in memory.reason
+    memory.close()
+    memory._descriptor = real
+    memory.look()
+    assert memory.reason == ""
+    memory.ended(["c1"])
+    memory.close()
+    again = LiveCalls(file)
+    assert [one["id"] for one in again.open()] == ["c0", "c2"]
+    again.close()
+    assert [one.levelname for one in caplog.records if str(file) in one.getMessage()] == ["ERROR"]
+    with pytest.raises(OSError, match="live"):  # a folder that is not there is a wrong setting
+        LiveCalls(tmp_path / "none" / "live.calls").open()
+
+
+def test_a_load_of_workers_waits_and_says_why_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sibling with a file of another make: a mistake line for every poll before."""
+    file = tmp_path / "register.db"
+
+    async def act(stage: Scene, bus: Bus) -> None:
+        connector = stage.connector
+        assert isinstance(connector, RmrConnector)
+        connector.progress._connection.execute("pragma busy_timeout = 0")
+        with locked(file, partial(sqlite3.connect, isolation_level=None)):
+            for _ in range(3):
+                await connector.poll()
+            wish = Message.new("worker.load.v1", "admin", {"full": True})
+            with pytest.raises(Retry):
+                await stage.handle(wish)
+        await connector.poll()
+        assert bus.bodies("worker.changed.v1")
+
+    play("rmr", act, state_file=file, pause_s=0.01)
+    assert len([one for one in caplog.records if one.levelname == "WARNING"]) == 1

@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 from connectors.rmis.riams.contract import Answer, Reply, Session
+from connectors.runtime.body import without_mark
 from connectors.runtime.http import HttpAnswer
 from connectors.runtime.partner import EXPLAINED, BadReply, Partner, Untouched, credentials
 from proto.client import Reject, Retry
@@ -95,7 +96,7 @@ def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
     if answer.status >= 300:
         raise Reject(f"HTTP {answer.status}")
     try:
-        return decode_json(answer.body, shape, strict=False)
+        return decode_json(without_mark(answer.body), shape, strict=False)
     except UNREADABLE:
         # its text may quote the body
         raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
