@@ -146,14 +146,17 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: a client in PHP, the checker of the systemd units, a cache,
-# a database and its pooler.
+# What the tests run besides Python: a client in PHP, systemd and a machine for it to run on, a
+# cache, a database and its pooler.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
 	command -v curl >/dev/null || want="$$want curl"
 	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
+	command -v systemd-nspawn >/dev/null || want="$$want systemd-container"
+	command -v openssl >/dev/null || want="$$want openssl"
+	command -v ip >/dev/null || want="$$want iproute2"
 	command -v memcached >/dev/null || want="$$want memcached"
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"
 	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || want="$$want pgbouncer"
