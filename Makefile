@@ -105,7 +105,11 @@ lint: $(STAMP)
 	      else echo "make lint: FAILED at: $$step"; fi' EXIT
 	step="ruff check"; echo "== $$step"; $(BIN)/ruff check .
 	step="ruff format"; echo "== $$step"; $(BIN)/ruff format --check .
-	step="mypy"; echo "== $$step"; $(BIN)/mypy
+	# Types of the standard library differ from version to version.
+	for version in 3.11 3.12 3.13; do
+		step="mypy for Python $$version"; echo "== $$step"
+		$(BIN)/mypy --python-version $$version
+	done
 	step=done
 
 test: packages $(STAMP)
