@@ -31,6 +31,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=register.test \
 openssl rand -hex 32 > keys/medevac.webhook
 echo manager:secret > ats.password
 echo smpbus:secret > smpsql.password
+cp keys/documents.pem keys/region-ca.pem
 cp keys/router.pub central.pub
 chmod 600 keys/documents.key keys/medevac.webhook *.password
 chown smpbus: keys/* *.password central.pub

@@ -21,6 +21,7 @@ from connectors.rmr.simulator import create_app
 from connectors.runtime.simulation import SimulatorSettings
 uvicorn.run(
     create_app(SimulatorSettings()),
+    host="0.0.0.0",
     port=8116,
     ssl_keyfile="/etc/smpbus/keys/documents.key",
     ssl_certfile="/etc/smpbus/keys/documents.pem",
@@ -59,6 +60,15 @@ def sessions(machine: Machine) -> set[str]:
     if asked.returncode:
         return set()
     return {row["name"] for row in json.loads(asked.stdout)["sessions"]}
+
+
+def answers(machine: Machine, name: str) -> bool | None:
+    """Return whether the partner of a connector answers, as the bus tells it; None: not known."""
+    for row in json.loads(machine.call("smpbus partners --json").stdout)["partners"]:
+        if row["connector"] == name and row["partners"]:
+            up: bool | None = row["partners"][0]["up"]
+            return up
+    return None
 
 
 def running(machine: Machine, unit: str, old: int) -> bool:
@@ -102,16 +112,25 @@ class TestStart:
             assert bus.show(unit, "ActiveState", "NRestarts") == ["active", "0"], bus.log(unit)
 
     def test_a_partner_is_found_by_name_and_asked_by_tls(self, bus: Machine) -> None:
-        def reached() -> bool:
-            told = json.loads(bus.call("smpbus partners --json").stdout)["partners"]
-            return [
-                partner["up"]
-                for row in told
-                if row["connector"] == "rmr"
-                for partner in row["partners"]
-            ] == [True]
+        bus.wait("an answer of the register", lambda: answers(bus, "rmr") is True)
 
-        bus.wait("an answer of the register", reached)
+    def test_a_partner_elsewhere_is_behind_the_wall_until_it_is_let_in(self, bus: Machine) -> None:
+        """Only this machine and 10.0.0.0/8 may be spoken to; the guide says how to allow more."""
+        bus.run(
+            "ip address add 192.0.2.1/32 dev lo\n"
+            "sed -i 's/^127.0.0.1 register.test/192.0.2.1 register.test/' /etc/hosts\n"
+            "systemctl restart smpbus-connector@rmr"
+        )
+        bus.wait("the loss of the register", lambda: answers(bus, "rmr") is False)
+
+        drop_in = "[Service]\\nIPAddressAllow=192.0.2.1\\n"
+        folder = "/etc/systemd/system/smpbus-connector@rmr.service.d"
+        bus.run(
+            f"mkdir {folder}; printf '{drop_in}' > {folder}/override.conf\n"
+            "systemctl daemon-reload; systemctl restart smpbus-connector@rmr"
+        )
+
+        bus.wait("an answer of the register", lambda: answers(bus, "rmr") is True)
 
     def test_what_they_write_belongs_to_their_user_alone(self, bus: Machine) -> None:
         found = bus.run(
@@ -129,12 +148,26 @@ class TestStart:
             assert {"network-online.target", "time-set.target", "time-sync.target"} <= set(after)
 
 
+class TestWhoMayAsk:
+    def test_a_group_may_ask_when_the_settings_say_so(self, bus: Machine) -> None:
+        bus.run(
+            "useradd --groups smpbus duty\n"
+            'sed -i \'s/^# ipc_mode = "0600"/ipc_mode = "0660"/\' /etc/smpbus/smpbus.toml\n'
+            "systemctl restart smpbus-router"
+        )
+
+        asked = bus.call("smpbus status", user="duty")
+
+        assert asked.returncode == 0, asked.stderr
+
+
 class TestAddresses:
     @pytest.mark.fault("C1")
     @pytest.mark.parametrize(
         ("listen", "peer"),
         [
             ("tcp://127.0.0.1:5570", "tcp://127.0.0.1:5570"),
+            ("tcp://[::1]:5570", "tcp://[::1]:5570"),
             ("tcp://*:5570", "tcp://127.0.0.1:5570"),
         ],
     )
