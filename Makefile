@@ -19,6 +19,7 @@
 # make fuzz [INPUTS=10000000]   mutated inputs for all that reads what others wrote
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
+# make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -28,7 +29,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -98,6 +99,12 @@ calls: $(STAMP)
 
 faults: $(STAMP)
 	@$(BIN)/python -m pytest tests/contract/test_fault_matrix.py -s $(ARGS)
+
+test-roots: $(STAMP)
+	@want=""
+	command -v debootstrap >/dev/null || want="$$want debootstrap"
+	$(install_packages)
+	$(BIN)/python -m tests.roots $(ARGS)
 
 lint: $(STAMP)
 	@step=start
