@@ -109,9 +109,9 @@ def main() -> int:
     if os.geteuid() != 0:
         print("make test-roots: only root can make a root; run it as root", file=sys.stderr)
         return 1
-    keep = Path(tempfile.gettempdir()) / "smpbus-roots-logs"
+    keep = Path(tempfile.gettempdir()) / "clean-roots-logs"
     keep.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="smpbus-roots-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="clean-roots-", ignore_cleanup_errors=True) as name:
         if shutil.disk_usage(name).free < FREE_BYTES_MIN:
             print(f"make test-roots: {name} has less than 6 GiB free", file=sys.stderr)
             return 1

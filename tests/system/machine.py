@@ -78,7 +78,7 @@ class Machine:
         reason = hindrance()
         if reason:
             raise CannotBootError(reason)
-        self._folder = Path(tempfile.mkdtemp(prefix="smpbus-machine-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="unit-machine-"))
         self._console = self._folder.with_suffix(".console")
         name = self._folder.name
         own_systemd = Path("/run/systemd/system").exists()
