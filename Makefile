@@ -157,8 +157,8 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: a client in PHP, systemd and a machine for it to run on, a
-# cache, a database and its pooler.
+# What the tests run besides Python: clients in PHP, servers and proxies that are not ours, systemd
+# and a machine for it to run on, a cache, a database and its pooler.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
@@ -169,6 +169,11 @@ packages:
 	command -v openssl >/dev/null || want="$$want openssl"
 	command -v ip >/dev/null || want="$$want iproute2"
 	command -v memcached >/dev/null || want="$$want memcached"
+	{ command -v php >/dev/null && php -m | grep -qx soap; } || want="$$want php-soap"
+	{ command -v php >/dev/null && php -m | grep -qx dom; } || want="$$want php-xml"
+	command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || want="$$want apache2"
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || want="$$want nginx"
+	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || want="$$want haproxy"
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"
 	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || want="$$want pgbouncer"
 	$(install_packages)
