@@ -19,6 +19,7 @@
 # make fuzz [INPUTS=10000000]   mutated inputs for all that reads what others wrote
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
+# make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -28,7 +29,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -99,13 +100,23 @@ calls: $(STAMP)
 faults: $(STAMP)
 	@$(BIN)/python -m pytest tests/contract/test_fault_matrix.py -s $(ARGS)
 
+test-roots: $(STAMP)
+	@want=""
+	command -v debootstrap >/dev/null || want="$$want debootstrap"
+	$(install_packages)
+	$(BIN)/python -m tests.roots $(ARGS)
+
 lint: $(STAMP)
 	@step=start
 	trap 'if [ "$$step" = done ]; then echo "make lint: OK"; \
 	      else echo "make lint: FAILED at: $$step"; fi' EXIT
 	step="ruff check"; echo "== $$step"; $(BIN)/ruff check .
 	step="ruff format"; echo "== $$step"; $(BIN)/ruff format --check .
-	step="mypy"; echo "== $$step"; $(BIN)/mypy
+	# Types of the standard library differ from version to version.
+	for version in 3.11 3.12 3.13; do
+		step="mypy for Python $$version"; echo "== $$step"
+		$(BIN)/mypy --python-version $$version
+	done
 	step=done
 
 test: packages $(STAMP)
@@ -146,15 +157,23 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: a client in PHP, the checker of the systemd units, a cache,
-# a database and its pooler.
+# What the tests run besides Python: clients in PHP, servers and proxies that are not ours, systemd
+# and a machine for it to run on, a cache, a database and its pooler.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
 	command -v curl >/dev/null || want="$$want curl"
 	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
+	command -v systemd-nspawn >/dev/null || want="$$want systemd-container"
+	command -v openssl >/dev/null || want="$$want openssl"
+	command -v ip >/dev/null || want="$$want iproute2"
 	command -v memcached >/dev/null || want="$$want memcached"
+	{ command -v php >/dev/null && php -m | grep -qx soap; } || want="$$want php-soap"
+	{ command -v php >/dev/null && php -m | grep -qx dom; } || want="$$want php-xml"
+	command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || want="$$want apache2"
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || want="$$want nginx"
+	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || want="$$want haproxy"
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"
 	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || want="$$want pgbouncer"
 	$(install_packages)

@@ -161,6 +161,6 @@ class Archive:
         rows = self._db.execute("select state, count(*) from document group by state")
         return {str(state): int(str(count)) for state, count in rows}
 
-    def _one(self, where: str, *values: object) -> Document | None:
+    def _one(self, where: str, *values: str | int) -> Document | None:
         row = self._db.execute(f"select {_COLUMNS} from document where {where}", values).fetchone()
         return None if row is None else Document(*row)

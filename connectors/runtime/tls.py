@@ -13,6 +13,7 @@ from proto.exits import StartError
 from proto.wording import text
 
 SCHEMES: Final = frozenset({"https", "tls"})
+ELSEWHERE: Final = frozenset({"postgresql"})  # its own library speaks TLS, with the same files
 CERTIFICATE, TLS = "certificate", "tls"  # kinds of a failure
 
 
@@ -31,8 +32,9 @@ def make_context(settings: _Settings) -> ssl.SSLContext | None:
     """Return how to speak to a partner, None when its address is a plain one. Raises StartError for
     files that cannot be used, and for files that would never be."""
     pair = (settings.client_certificate_file, settings.client_key_file)
-    if urlsplit(settings.url).scheme not in SCHEMES:
-        if settings.ca_file or any(pair):
+    scheme = urlsplit(settings.url).scheme
+    if scheme not in SCHEMES:
+        if scheme not in ELSEWHERE and (settings.ca_file or any(pair)):
             raise StartError(text("tls.plain", url=settings.url))
         return None
     context = ssl.create_default_context(cafile=_readable(settings.ca_file))

@@ -255,10 +255,10 @@ class History:
         if checksum is None or crc32(raw) != checksum:
             raise StoreError(f"{self.path}: message {n} is damaged (checksum)")
 
-    def _rows(self, sql: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, sql: str, values: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, ...]]:
         return iter(self._db.execute(sql, values))
 
-    def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
+    def _one(self, sql: str, values: tuple[str | int, ...] = ()) -> Any:
         return next(self._rows(sql, values))[0]
 
 

@@ -119,7 +119,7 @@ class Reader(History):
         for row in self.recent():
             yield row.delivery, row.destination
 
-    def _attempts(self, which: str, values: tuple[object, ...] = ()) -> dict[int, _Latest]:
+    def _attempts(self, which: str, values: tuple[str | int, ...] = ()) -> dict[int, _Latest]:
         """Return of each delivery tried the number and the due time of its latest attempt, and when
         it was replayed: its age counts from then."""
         rows = self._rows(

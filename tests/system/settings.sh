@@ -1,0 +1,37 @@
+# What the guide leaves to the administrator: keys, rights and queues of the connectors that are not
+# in the default files, and the secrets that the example's settings name.
+for name in cssi112 external smpsql replication; do
+    runuser -u smpbus -- smpbus keys new $name
+done
+cat >> /etc/smpbus/permissions.toml <<'END'
+[peers.cssi112]
+consume = ["cssi112"]
+[peers.smpsql]
+consume = ["smpsql"]
+[peers.replication]
+consume = ["central"]
+END
+printf '\n[destinations.%s]\n' cssi112 smpsql central >> /etc/smpbus/routes.toml
+
+# One partner is asked by name and TLS, and what it says is kept in memcached.
+sed -e 's|^url = "http://127.0.0.1:8116"|url = "https://register.test:8116"\nca_file = "keys/documents.pem"|' \
+    -e 's|^.connectors.smpsql.$|&\nlisten = "127.0.0.1:7125"|' \
+    config/connectors.example.toml >> /etc/smpbus/smpbus.toml
+cat >> /etc/smpbus/smpbus.toml <<'END'
+[connectors.rmr.lookup]
+server = "127.0.0.1:11211"
+secret_file = "keys/lookup.secret"
+END
+echo 127.0.0.1 register.test >> /etc/hosts
+
+cd /etc/smpbus
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=register.test \
+    -addext subjectAltName=DNS:register.test -keyout keys/documents.key -out keys/documents.pem \
+    2>/dev/null
+openssl rand -hex 32 > keys/medevac.webhook
+echo manager:secret > ats.password
+echo smpbus:secret > smpsql.password
+cp keys/documents.pem keys/region-ca.pem
+cp keys/router.pub central.pub
+chmod 600 keys/documents.key keys/medevac.webhook *.password
+chown smpbus: keys/* *.password central.pub
