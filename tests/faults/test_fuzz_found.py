@@ -1,9 +1,12 @@
 """What mutated inputs found, each in its smallest form."""
 
 import io
+from datetime import datetime
 
+import msgspec
 import pytest
 
+from connectors.runtime.body import BadInput, decode
 from connectors.tfoms.answer import BadAnswer, read_answer
 
 
@@ -17,3 +20,18 @@ def test_a_prefix_that_is_not_declared_is_no_answer_of_the_fund(place: str) -> N
     with pytest.raises(BadAnswer):
         list(read_answer(io.BytesIO(odd.encode())).verdicts)
     assert len(list(read_answer(io.BytesIO(answer.encode())).verdicts)) == 1
+
+
+class _Sent(msgspec.Struct):
+    payload: msgspec.Raw
+    at: datetime
+
+
+@pytest.mark.fault("fuzz")
+def test_what_is_kept_raw_does_not_stop_its_request() -> None:
+    """Every POST /queue/send was answered 500: the times of a request were looked for in what
+    msgspec keeps raw."""
+    body = b'{"payload": {"a": 1}, "at": "2026-11-24T10:00:00Z"}'
+    assert bytes(decode(body, _Sent).payload) == b'{"a": 1}'
+    with pytest.raises(BadInput):
+        decode(body.replace(b"2026", b"0001").replace(b"11-24", b"01-01"), _Sent)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -32,6 +33,8 @@ TARGETS: Final[dict[str, type[Target]]] = {
 }  # fmt: skip
 SLOW_S: Final = 1.0
 HANGS_S: Final = 30
+WAITS_S: Final = 0.1
+SHOWN_EVERY_S: Final = 15.0
 GROWTH_MB: Final = 96.0
 WARM: Final = 0.2  # of the inputs: then caches are full
 FINDINGS_MAX: Final = 200
@@ -137,6 +140,7 @@ class Player:
         self._folder = folder
         self._lines = Lines(_mistake())
         self._warm_mb = 0.0
+        self._shown_at = time.monotonic()
 
     async def play(self, work: Work) -> None:
         """Play a share of the inputs."""
@@ -148,10 +152,18 @@ class Player:
         whole = sum(work.counts.values()) / work.jobs
         for target, first, end in work.groups():
             await self._group(target(), first, end)
+            self._show(whole)
             if not self._warm_mb and self.tally.inputs > whole * WARM:
                 self._warm_mb = memory_mb(os.getpid(), "VmRSS")
         if self._warm_mb:
             self.tally.grown_mb = memory_mb(os.getpid(), "VmRSS") - self._warm_mb
+
+    def _show(self, whole: float) -> None:
+        now = time.monotonic()
+        if now - self._shown_at > SHOWN_EVERY_S:
+            self._shown_at = now
+            done, found = self.tally.inputs, len(self.tally.findings)
+            print(f"{done} of {whole:.0f} inputs, {found} findings", file=sys.stderr, flush=True)
 
     async def _group(self, target: Target, first: int, end: int) -> None:
         began = time.monotonic()
@@ -181,9 +193,12 @@ class Player:
         signal.alarm(HANGS_S)
         began = spent_s()
         try:
-            await target.run(random)
+            async with asyncio.timeout(WAITS_S) as waiting:
+                await target.run(random)
         except Exception as error:
-            self._found(target, number, _told(error))
+            # Whoever asks for it may wait: for news, or until a partner may be asked again.
+            if not waiting.expired():
+                self._found(target, number, _told(error))
         took_s = spent_s() - began
         signal.alarm(0)
         self.tally.slowest_s = max(self.tally.slowest_s, took_s)

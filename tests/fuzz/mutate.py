@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 Kind = Literal["json", "msgpack", "xml", "lines", "bytes"]
-STEPS: Final = (1, 1, 1, 2, 3, 6)
+STEPS: Final = (1, 1, 1, 1, 2, 3, 6)
 DEPTHS: Final = (3, 30, 70, 300)
 BYTES_MAX: Final = 200_000
 ODD_TEXT: Final = (
@@ -22,6 +22,19 @@ ODD_TEXT: Final = (
     "2026-11-24T10:00:00", "24:00", "2026-11-24T10:00:00+99:99", "20261124", "1", "999999999999",
     "' or 1=1", "<a>", "&amp;", "]]>", "{}", "[]", "\"", "\\", "112-1", "01234567890",
 )  # fmt: skip
+ODD_TIMES: Final = (
+    "9999-12-31T23:59:59.999999-23:59", "0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00Z",
+    "9999-12-31", "0001-01-01", "2026-02-29", "2026-11-24T24:00:00Z", "2026-11-24T23:59:60Z",
+    "2026-11-24", "2026-11-24T10:00", "2026-11-24 10:00:00+03:00", "2026-11-24T10:00:00",
+    "2026-11-24T10:00:00.123456789Z", "2026-W48-2", "2026-328", "20261124T100000Z", "1796069053",
+    "1850-01-01", "2099-01-01", "1969-12-31T23:59:59Z", "2026-11-24T10:00:00+14:00",
+    "2026-11-24T10:00:00-12:00", "2026-11-24T10:00:00+00:00:30", "2026-11-24Z",
+    "2026-11-24+03:00", " 2026-11-24", "2026-11-24\n", "٢٠٢٦-11-24", "-2026-11-24",
+)  # fmt: skip
+ODD_DIGITS: Final = (
+    "0", "00000000000", "99999999999", "1" * 40, "-1", "+79990000000", "٣٣٣", "²", "1 2", "1-2",
+    "123-456-789 00", "0x10", "1e5", "1_000", " 12 ", "12\n", "12a",
+)  # fmt: skip
 ODD_NUMBERS: Final = (
     0, -1, 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), 0.1, -0.0, 1e308, 5e-324,
     1e15, 253402300800, 253402300800000, 10**18,
@@ -30,6 +43,8 @@ NOISE: Final = (
     *(one.encode("utf-8", "surrogatepass") for one in ODD_TEXT if len(one) < 300),
     b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\x80", b"\xef\xbb\xbf", b"\x1f\x8b\x08", b"\r\n",
 )  # fmt: skip
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_TIME_BYTES: Final = re.compile(rb"\d{4}-\d\d-\d\d")
 _NUMBER: Final = re.compile(rb"\d+")
 _LEAF: Final = re.compile(rb"<([\w:.-]+)((?:\s[^<>]*)?)>([^<>]*)</\1>")
 _ELEMENT: Final = re.compile(rb"<([\w:.-]+)(?:\s[^<>]*)?>")
@@ -43,7 +58,7 @@ def mutated(kind: Kind, samples: Sequence[bytes], random: Random) -> bytes:
     data = random.choice(samples)
     for _ in range(random.choice(STEPS)):
         # A share of each kind is mutated without any knowledge of it.
-        change = _bytes if random.random() < 0.25 else CHANGES[kind]
+        change = _bytes if random.random() < 0.15 else CHANGES[kind]
         data = change(data, random)
     if random.random() < 0.02:
         other = random.choice(samples)
@@ -137,7 +152,9 @@ def _changed(tree: Any, random: Random) -> Any:
     if not places or random.random() < 0.03:
         return _value(random)
     holder, key = random.choice(places)
-    match random.randrange(7):
+    if isinstance(holder[key], dict | list):  # more often a leaf than what holds leaves
+        holder, key = random.choice(places)
+    match random.randrange(10):
         case 0 | 1 | 2:
             holder[key] = _value(random)
         case 3:
@@ -170,6 +187,10 @@ def _twisted(value: Any, random: Random) -> Any:
     if isinstance(value, int | float):
         return random.choice((-value, value + 1, str(value), value * 1000, [value], float(value)))
     if isinstance(value, str):
+        if _TIME.match(value) and random.random() < 0.8:
+            return random.choice(ODD_TIMES)
+        if value.isdigit() and random.random() < 0.5:
+            return random.choice(ODD_DIGITS)
         at = random.randrange(len(value) + 1)
         return random.choice((
             value[:at] + random.choice(ODD_TEXT) + value[at:], value[:at], value.swapcase(),
@@ -254,6 +275,9 @@ def _leaf(data: bytes, leaf: "re.Match[bytes]", random: Random) -> bytes:
         case _:
             at, to = leaf.span(3)
             value = random.choice((*NOISE, *_BIG)).replace(b"<", b"&lt;")
+            if _TIME_BYTES.match(leaf[3]) and random.random() < 0.6:
+                value = random.choice(ODD_TIMES).encode()
+                return data[:at] + value + data[to:]
             return data[:at] + random.choice((value, leaf[3] + value, b" " + leaf[3])) + data[to:]
 
 

@@ -21,6 +21,7 @@ from tests.siege.battlefield import Field
 MEMORY_BYTES: Final = 3 * 1024**3  # of addresses, most of them never used
 NICE: Final = 10  # a foreign machine would not take our processor
 GRACE_S: Final = 3
+READY: Final = "ready"
 Attacker = Callable[[Field], None]
 ATTACKERS: Final[dict[str, Attacker]] = {
     function.__name__: function
@@ -41,6 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.alarm(int(seconds) + GRACE_S)
     told = json.loads((folder / "siege.json").read_text(encoding="utf-8"))
+    print(READY, flush=True)
     field = Field(folder, told["ports"], told["token"], tuple(told["connectors"]),
                   time.monotonic() + seconds)  # fmt: skip
     try:

@@ -18,6 +18,7 @@ from tests.siege.verdict import HEAD, Book, Line, cards, row
 
 AFTER_S: Final = 1.0  # the end of an attack belongs to it
 RECOVER_S: Final = 15.0
+READY_S: Final = 10.0
 WELL_S: Final = 0.5
 WAITING_MAX: Final = 5  # cards that come and go
 STOP_S: Final = 20.0
@@ -64,6 +65,8 @@ class Siege:
                 town.start_module("attacker", one, str(seconds), name=f"attacker-{number}-{one}")
                 for number, one in enumerate(attack.attackers)
             ]
+            soon(lambda: all(town.log(name) for name in names), READY_S)
+            line.begin = time.monotonic()
             time.sleep(seconds)
             for name in names:
                 town.end(name, 5.0)
