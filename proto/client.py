@@ -40,11 +40,13 @@ COALESCE_BYTES_MAX: Final = 512 * 1024
 
 
 class Retry(Exception):
-    """Raised by a handler: deliver again, after `after_s` seconds if given, else by the policy."""
+    """Raised by a handler: deliver again, after `after_s` seconds if given, else by the policy.
+    With `wish` the seconds are what the partner asks for, and the policy bounds them."""
 
-    def __init__(self, reason: str, after_s: float | None = None) -> None:
+    def __init__(self, reason: str, after_s: float | None = None, *, wish: bool = False) -> None:
         super().__init__(reason)
         self.after_s = after_s
+        self.wish = wish
 
 
 class Reject(Exception):
@@ -72,11 +74,12 @@ class Delivery:
         """Done. `note` (the partner's answer, no personal data) is shown by `smpbus trace`."""
         self._consumer.settle(self, frames.Settlement(self.id, frames.ACK, None, note))
 
-    def retry(self, reason: str, after_s: float | None = None) -> None:
-        """Not now: deliver again after `after_s` seconds, or by the destination's policy."""
+    def retry(self, reason: str, after_s: float | None = None, *, wish: bool = False) -> None:
+        """Not now: deliver again after `after_s` seconds, or by the destination's policy; with
+        `wish` after that time as far as the policy allows it."""
         after_ms = None if after_s is None else int(after_s * 1000)
         self._consumer.settle(
-            self, frames.Settlement(self.id, frames.RETRY, after_ms, reason[:300])
+            self, frames.Settlement(self.id, frames.RETRY, after_ms, reason[:300], wish)
         )
 
     def reject(self, reason: str) -> None:
@@ -96,6 +99,11 @@ class Consumer:
         self._settlements: list[frames.Settlement] = []
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+
+    def widen(self, credit: int) -> None:
+        """Hold up to `credit` deliveries from now on."""
+        self.credit = credit
+        self.client.grant(self.destination, credit)
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
         return self
@@ -407,9 +415,13 @@ class BusClient:
             raise ValueError(f"{destination} is consumed by this client already")
         consumer = Consumer(self, destination, credit)
         self._consumers[destination] = consumer
+        self.grant(destination, credit)
+        return consumer
+
+    def grant(self, destination: str, credit: int) -> None:
+        """Say how many deliveries of `destination` are taken at a time, for a consumer of it."""
         self._peer.credit(destination, credit)
         self._send_outbox()
-        return consumer
 
     async def handle(self, destination: str, handler: Handler, *, credit: int = 64) -> None:
         """Run `handler` for each delivery, concurrently up to `credit`, until cancelled.
@@ -638,7 +650,7 @@ async def _handle_one(handler: Handler, delivery: Delivery) -> None:
     try:
         note = await handler(delivery)
     except Retry as retry:
-        delivery.retry(str(retry), retry.after_s)
+        delivery.retry(str(retry), retry.after_s, wish=retry.wish)
     except Reject as reject:
         delivery.reject(str(reject))
     except asyncio.CancelledError:

@@ -124,6 +124,9 @@ REJECT: Final = 2
 class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What became of one delivery: ACK, RETRY (after so many milliseconds) or REJECT.
 
+    With `wish` that time is what the partner asks for: the router keeps it between the pause of the
+    destination's policy and its longest, and shortens it when the partner takes something else.
+
     `note` is the partner's answer or the reason, in a few words without personal data; it is shown
     by `smpbus trace`.
     """
@@ -132,6 +135,7 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Annotated[int, msgspec.Meta(ge=0, le=2)] = ACK
     after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     note: Annotated[str, msgspec.Meta(max_length=300)] | None = None
+    wish: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from proto.frames import Settlement
 from proto.wording import text
 from router.settings import Backoff
 
@@ -15,6 +16,18 @@ def next_delay_ms(backoff: Backoff, attempts: int, random: Random) -> int:
     """
     pause = min(backoff.longest_ms, backoff.first_ms * backoff.factor ** min(attempts - 1, 60))
     return max(1, int(pause * random.uniform(1 - JITTER, 1 + JITTER)))
+
+
+def pauses_ms(backoff: Backoff, attempts: int, told: Settlement, random: Random) -> tuple[int, int]:
+    """Return the pause before the next attempt, and what it may be brought down to.
+
+    What the consumer wants is done; what its partner asks for is kept between the policy's own
+    pause and its longest, and may be brought down to the first.
+    """
+    if told.after_ms is not None and not told.wish:
+        return told.after_ms, told.after_ms
+    own_ms = next_delay_ms(backoff, attempts, random)
+    return max(own_ms, min(told.after_ms or 0, backoff.longest_ms)), own_ms
 
 
 def given_up(backoff: Backoff, attempts: int, age_ms: int) -> str | None:

@@ -17,7 +17,7 @@ from router.core.delivery import (
     Delivery,
     State,
 )
-from router.core.policy import given_up, next_delay_ms
+from router.core.policy import given_up, pauses_ms
 from router.core.queue import Holding, Queue
 from router.core.session import Session
 from router.core.state import Now
@@ -46,8 +46,10 @@ class Settling(Delivering):
             if settlement.outcome == frames.ACK:
                 session.acked += 1
                 self._end(delivery, SETTLED, settlement.note, now)
+                if queue.asked:
+                    self._hasten(queue, now)
             elif settlement.outcome == frames.RETRY:
-                self._retry(delivery, settlement.after_ms, settlement.note, now)
+                self._retry(delivery, settlement, now)
             else:
                 note = settlement.note or text("router.dead_rejected")
                 self._end(delivery, DEAD, note, now)
@@ -90,8 +92,8 @@ class Settling(Delivering):
             del self.open[delivery.id]
         queue.finish(delivery)
 
-    def _retry(self, delivery: Delivery, after_ms: int | None, note: str | None, now: Now) -> None:
-        queue = delivery.queue
+    def _retry(self, delivery: Delivery, told: frames.Settlement, now: Now) -> None:
+        queue, note = delivery.queue, told.note
         backoff = queue.settings.backoff
         reason = given_up(backoff, delivery.attempts, now.wall_ms - delivery.accepted_at)
         if delivery.expires is not None and delivery.expires <= now.wall_ms:
@@ -99,8 +101,9 @@ class Settling(Delivering):
         elif reason is not None:
             self._end(delivery, DEAD, f"{reason}: {note}" if note else reason, now)
         else:
-            if after_ms is None:
-                after_ms = next_delay_ms(backoff, delivery.attempts, self._random)
+            after_ms, own_ms = pauses_ms(backoff, delivery.attempts, told, self._random)
+            if after_ms > own_ms:
+                queue.asked[delivery.id] = now.mono_ms + own_ms
             if delivery.state is IN_FLIGHT:
                 queue.release(delivery)
             self.counters["retried"] += 1
@@ -120,6 +123,13 @@ class Settling(Delivering):
         delivery.state = RETRYING
         delivery.queue.retrying += 1
         self._set_timer(after_ms, "due", delivery.id, now)
+
+    def _hasten(self, queue: Queue, now: Now) -> None:
+        """The partner takes something: what it put off waits no longer than by our own policy."""
+        for id, rest_ms in queue.take_asked(now.mono_ms):
+            if delivery := self.find(id):
+                delivery.due = now.wall_ms + rest_ms
+                self._set_timer(rest_ms, "due", id, now)
 
     def _vanished(self, delivery: Delivery, now: Now) -> None:
         """Its consumer is gone: it may or may not have reached the partner, so it goes again."""
