@@ -22,6 +22,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.reporter import Reporter
 from connectors.runtime.serving import HttpServer, allow_only, bind
 from connectors.runtime.settings import Loaded, find_config, load
+from connectors.runtime.turns import BULK, RANK
 from proto.client import BusClient
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
@@ -147,6 +148,7 @@ async def _poll(connector: Connector) -> None:
     if connector.poll_s is None:
         await asyncio.Event().wait()
         return
+    RANK.set(BULK)  # nobody waits for it
     while True:
         try:
             await connector.poll()
