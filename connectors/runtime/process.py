@@ -55,7 +55,8 @@ async def _run(name: str, shape: type[Connector], loaded: Loaded) -> None:
     if app is not None:
         where = f"{loaded.file}, connectors.{name}.listen"
         guarded = allow_only(app, loaded.settings.allow)
-        server = HttpServer(guarded, bind(loaded.settings.listen, where))
+        channel = bind(loaded.settings.listen, where)
+        server = HttpServer(guarded, channel, loaded.settings.keep_alive_s)
     stop = stop_on_signals()
     await bus.start()
     intake = Intake.of(connector)

@@ -15,6 +15,9 @@ from connectors.runtime.log import LOG
 from proto.exits import StartError
 from proto.wording import text
 
+# Longer than our own clients and common ones keep an idle connection: who closes first is to be the
+# one that asks, else a request goes into a connection that is being closed.
+KEEP_ALIVE_S: Final = 30.0
 FORBIDDEN_BODY: Final = b'{"Code":"403","CodeDescr":"This address is not allowed to call here"}'
 
 
@@ -57,7 +60,10 @@ def bind(address: str, where: str) -> socket.socket:
 class HttpServer:
     """One app on one listening socket."""
 
-    def __init__(self, app: ASGIApp, channel: socket.socket) -> None:
+    def __init__(
+        self, app: ASGIApp, channel: socket.socket, keep_alive_s: float = KEEP_ALIVE_S
+    ) -> None:
+        """A connection that is not used for `keep_alive_s` seconds is closed."""
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -65,6 +71,7 @@ class HttpServer:
             lifespan="on",
             server_header=False,
             timeout_graceful_shutdown=5,
+            timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]  # any number of seconds
             ws="none",
         )
         self._server = _Server(config)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 
 from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.serving import KEEP_ALIVE_S
 from proto.exits import StartError
 from proto.wording import text
 
@@ -34,7 +35,8 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     `bus` is the router's address ("" is the first of [bus] listen); `listen` is where the partner
     calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
-    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds.
+    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds; its
+    connection is closed when it was not used for `keep_alive_s` seconds.
     """
 
     partner: PartnerSettings
@@ -48,6 +50,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 512 * 1024
     accept_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
+    keep_alive_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = KEEP_ALIVE_S
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 10.0
 
 
