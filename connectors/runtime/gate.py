@@ -25,7 +25,8 @@ Phase = Literal["head", "body", "answer", "idle"]
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.NAME.http]: the limits of a door. A head is to be there within `head_s` and is no
     longer than `head_bytes_max`, a body within `body_s`, an answer is to be read within `answer_s`;
-    between two requests a connection is kept for `idle_s`, longer than any client does. All bodies
+    between two requests a connection is kept for `idle_s`, longer than any client does: who closes
+    first is to be the one that asks, else a request goes into a connection being closed. All bodies
     that are held together have `bodies_bytes_max`. `forwarded_from` are the proxies in front, whose
     X-Forwarded-For is believed; nobody else's is."""
 
