@@ -47,14 +47,16 @@ LOG: Final = logging.getLogger("smpbus.client")
 
 
 class Retry(Exception):
-    """Raised by a handler: deliver again, after `after_s` seconds if given, else by the policy."""
+    """Raised by a handler: deliver again, after `after_s` seconds if given, else by the policy.
+    With `wish` the seconds are what the partner asks for, and the policy bounds them."""
 
-    def __init__(self, reason: str, after_s: float | None = None) -> None:
+    def __init__(self, reason: str, after_s: float | None = None, *, wish: bool = False) -> None:
         """Raises ValueError for a pause that is negative or no number."""
         if after_s is not None and not after_s >= 0:
             raise ValueError(f"a pause of {after_s} seconds")
         super().__init__(reason)
         self.after_s = after_s
+        self.wish = wish
 
 
 class Reject(Exception):
@@ -93,21 +95,22 @@ class Delivery:
         first 300 characters."""
         self._consumer.settle(self, self._settlement(frames.ACK, note))
 
-    def retry(self, reason: str, after_s: float | None = None) -> None:
-        """Not now: deliver again after `after_s` seconds, or by the destination's policy.
+    def retry(self, reason: str, after_s: float | None = None, *, wish: bool = False) -> None:
+        """Not now: deliver again after `after_s` seconds, or by the destination's policy; with
+        `wish` after that time as far as the policy allows it.
 
         Raises ValueError for a pause that is negative or no number; it is unsettled then.
         """
-        self._consumer.settle(self, self._settlement(frames.RETRY, reason, after_s))
+        self._consumer.settle(self, self._settlement(frames.RETRY, reason, after_s, wish=wish))
 
     def reject(self, reason: str) -> None:
         """Never: the message becomes a dead letter with this reason."""
         self._consumer.settle(self, self._settlement(frames.REJECT, reason))
 
     def _settlement(
-        self, outcome: int, note: object, after_s: float | None = None
+        self, outcome: int, note: object, after_s: float | None = None, *, wish: bool = False
     ) -> frames.Settlement:
-        return frames.settlement(self.id, outcome, note, after_s, self.generation)
+        return frames.settlement(self.id, outcome, note, after_s, self.generation, wish=wish)
 
 
 class Consumer:
@@ -122,6 +125,11 @@ class Consumer:
         self._settlements: list[frames.Settlement] = []
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+
+    def widen(self, credit: int) -> None:
+        """Hold up to `credit` deliveries from now on."""
+        self.credit = credit
+        self.client.grant(self.destination, credit)
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
         return self
@@ -458,9 +466,13 @@ class BusClient:
             raise ValueError(f"a credit of {credit}, of {frames.WINDOW_MAX}")
         consumer = Consumer(self, destination, credit)
         self._consumers[destination] = consumer
+        self.grant(destination, credit)
+        return consumer
+
+    def grant(self, destination: str, credit: int) -> None:
+        """Say how many deliveries of `destination` are taken at a time, for a consumer of it."""
         self._peer.credit(destination, credit)
         self._send_outbox()
-        return consumer
 
     async def handle(self, destination: str, handler: Handler, *, credit: int = 64) -> None:
         """Run `handler` for each delivery, concurrently up to `credit`, until cancelled.
@@ -824,7 +836,7 @@ def settle_as(delivery: Delivery, outcome: object) -> None:
     match outcome:
         case Retry():
             try:
-                delivery.retry(str(outcome), outcome.after_s)
+                delivery.retry(str(outcome), outcome.after_s, wish=outcome.wish)
             except (TypeError, ValueError):
                 delivery.retry(str(outcome))
         case Reject():

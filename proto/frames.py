@@ -145,6 +145,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `note` is the partner's answer or the reason, in a few words without personal data; it is shown
     by `smpbus trace`. `generation` is the delivery's own; None when the peer does not know of it.
+    With `wish` the time is what the partner asks for: the router keeps it between the pause of the
+    destination's policy and its longest, and shortens it when the partner takes something else.
     """
 
     delivery: Ordinal
@@ -152,6 +154,7 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     after_ms: Annotated[int, msgspec.Meta(ge=0, le=AFTER_MS_MAX)] | None = None
     note: Annotated[str, msgspec.Meta(max_length=NOTE_LENGTH_MAX)] | None = None
     generation: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    wish: bool = False
 
 
 def settlement(
@@ -160,6 +163,8 @@ def settlement(
     note: object = None,
     after_s: float | None = None,
     generation: str | None = None,
+    *,
+    wish: bool = False,
 ) -> Settlement:
     """Return a settlement that every router takes: the note cut to its length, the pause bounded.
 
@@ -172,7 +177,7 @@ def settlement(
             raise ValueError(f"a pause of {after_s} seconds")
         after_ms = int(min(after_s * 1000, AFTER_MS_MAX))
     told = None if note is None else words(note)
-    return Settlement(delivery, outcome, after_ms, told, generation)
+    return Settlement(delivery, outcome, after_ms, told, generation, wish)
 
 
 def words(note: object, length_max: int = NOTE_LENGTH_MAX) -> str:

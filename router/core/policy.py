@@ -3,6 +3,7 @@
 from random import Random
 from typing import Final
 
+from proto.frames import Settlement
 from proto.wording import text
 from router.settings import Backoff
 
@@ -31,6 +32,19 @@ def pause_ms(backoff: Backoff, attempts: int, asked: int | None, random: Random)
         return next_delay_ms(backoff, attempts, random)
     least = _pause(backoff, attempts - QUICK_MAX) if attempts > QUICK_MAX else 0
     return int(min(max(asked, least), longest_pause_ms(backoff)))
+
+
+def pauses_ms(
+    backoff: Backoff, attempts: int, told: Settlement, random: Random
+) -> tuple[int, int]:
+    """Return the pause before the next attempt, and what it may be brought down to: less only when
+    it is the wish of the consumer's partner, which is kept between the policy's own pause and its
+    longest."""
+    if told.after_ms is None or not told.wish:
+        pause = pause_ms(backoff, attempts, told.after_ms, random)
+        return pause, pause
+    own = next_delay_ms(backoff, attempts, random)
+    return max(own, min(told.after_ms, backoff.longest_ms)), own
 
 
 def longest_pause_ms(backoff: Backoff) -> int:

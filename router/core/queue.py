@@ -79,6 +79,8 @@ class Queue:
         self.aside: dict[str, list[Delivery]] = {}  # read, but what comes before is not yet
         self.in_flight = 0
         self.retrying = 0
+        # of those whose partner asked for more: until when (monotonic) our own policy has them wait
+        self.asked: dict[int, int] = {}
         self.hold: str | None = None  # why an operator holds it back
         self.totals = dict.fromkeys(("accepted", "settled", "dead", "expired", "dropped"), 0)
         self.holdings: list[Holding] = []
@@ -124,14 +126,23 @@ class Queue:
 
     def again(self, delivery: Delivery) -> None:
         """Put a subject's head back at the front of its lane."""
+        self.asked.pop(delivery.id, None)
         delivery.state = READY
         self._lane_of(delivery).appendleft(delivery)
+
+    def take_asked(self, mono_ms: int) -> list[tuple[int, int]]:
+        """Return the ids of those whose partner asked for more time than our policy gives them, and
+        for how long that still has them wait."""
+        asked, self.asked = self.asked, {}
+        return [(id, max(0, until_ms - mono_ms)) for id, until_ms in asked.items()]
 
     def finish(self, delivery: Delivery) -> None:
         """Let the next message of the subject go. The delivery is final."""
         self.open -= 1
         self.resident_bytes[delivery.lane] -= len(delivery.raw) + OVERHEAD_BYTES
         delivery.raw = b""
+        if self.asked:
+            self.asked.pop(delivery.id, None)
         subject = delivery.subject
         if self._heads.get(subject) is not delivery:
             return

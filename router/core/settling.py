@@ -19,7 +19,7 @@ from router.core.delivery import (
     Delivery,
     State,
 )
-from router.core.policy import SUSPECT_MIN, VANISHED_QUICK_MAX, given_up, next_delay_ms, pause_ms
+from router.core.policy import SUSPECT_MIN, VANISHED_QUICK_MAX, given_up, next_delay_ms, pauses_ms
 from router.core.queue import Holding, Queue
 from router.core.session import Session
 
@@ -51,8 +51,10 @@ class Settling(Delivering):
             if settlement.outcome == frames.ACK:
                 session.acked += 1
                 self._end(delivery, SETTLED, settlement.note, now)
+                if queue.asked:
+                    self._hasten(queue, now)
             elif settlement.outcome == frames.RETRY:
-                self._retry(delivery, settlement.after_ms, settlement.note, now)
+                self._retry(delivery, settlement, now)
             else:
                 note = settlement.note or text("router.dead_rejected")
                 self._end(delivery, DEAD, note, now)
@@ -97,8 +99,8 @@ class Settling(Delivering):
             del self.open[delivery.id]
         queue.finish(delivery)
 
-    def _retry(self, delivery: Delivery, after_ms: int | None, note: str | None, now: Now) -> None:
-        queue = delivery.queue
+    def _retry(self, delivery: Delivery, told: frames.Settlement, now: Now) -> None:
+        queue, note = delivery.queue, told.note
         backoff = queue.settings.backoff
         # By the clock that does not step: no wrong date makes anything old.
         reason = given_up(backoff, delivery.attempts, now.mono_ms - delivery.born_ms)
@@ -108,7 +110,9 @@ class Settling(Delivering):
             self._end(delivery, DEAD, f"{reason}: {note}" if note else reason, now)
         else:
             delivery.acquit()  # its consumer lives, and speaks of it
-            after_ms = pause_ms(backoff, delivery.attempts, after_ms, self._random)
+            after_ms, own_ms = pauses_ms(backoff, delivery.attempts, told, self._random)
+            if after_ms > own_ms:
+                queue.asked[delivery.id] = now.mono_ms + own_ms
             if delivery.state is IN_FLIGHT:
                 queue.release(delivery)
             self.counters["retried"] += 1
@@ -129,6 +133,15 @@ class Settling(Delivering):
         delivery.queue.retrying += 1
         delivery.wake_ms = now.mono_ms + after_ms
         self._set_timer(after_ms, "due", delivery.id, now)
+
+    def _hasten(self, queue: Queue, now: Now) -> None:
+        """The partner takes something: what it put off waits no longer than by our own policy."""
+        for id, rest_ms in queue.take_asked(now.mono_ms):
+            delivery = self.find(id)
+            if delivery is not None and delivery.state is RETRYING:
+                delivery.due = now.wall_ms + rest_ms
+                delivery.wake_ms = now.mono_ms + rest_ms
+                self._set_timer(rest_ms, "due", id, now)
 
     def _returned(self, delivery: Delivery, word: str, now: Now) -> None:
         """Its consumer is gone: it may or may not have reached the partner, so it goes again.
