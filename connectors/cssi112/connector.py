@@ -64,8 +64,9 @@ class CssiConnector(Connector):
         try:
             return await self._batch.bring(ukio)
         except Retry as retry:
-            after_s = max(retry.after_s or 0.0, self._repeat_after_s(delivery.attempt))
-            raise Retry(str(retry), after_s) from None
+            own_s = self._repeat_after_s(delivery.attempt)
+            longest_s = max(self.settings.repeat_after_max_s, own_s)
+            raise Retry(str(retry), min(max(retry.after_s or 0.0, own_s), longest_s)) from None
 
     def _ukio(self, message: Message) -> contract.Ukio | None:
         if message.type == "incident.card.v1":

@@ -17,7 +17,7 @@ from connectors.rmis.contract import (
     Visited,
 )
 from connectors.runtime.body import BadInput, convert
-from connectors.runtime.partner import Answer, Partner
+from connectors.runtime.partner import Answer, Partner, path_part
 from connectors.runtime.reply import read_reply
 from proto import clinical, schemas
 from proto.client import Reject
@@ -34,16 +34,16 @@ class Canonical:
 
     async def put_ticket(self, ticket: schemas.CallTicket, body: bytes, key: str) -> Taken:
         """Hand over a ticket."""
-        return await self._ask("PUT", f"/tickets/{_part(ticket.id)}", body, key, Taken)
+        return await self._ask("PUT", f"/tickets/{path_part(ticket.id)}", body, key, Taken)
 
     async def put_status(self, status: schemas.StatusEvent, body: bytes, key: str) -> Taken:
         """Hand over a status."""
-        path = f"/tickets/{_part(status.call_id)}/statuses"
+        path = f"/tickets/{path_part(status.call_id)}/statuses"
         return await self._ask("POST", path, body, key, Taken)
 
     async def put_card(self, card: clinical.CallCard, body: bytes, key: str) -> Taken:
         """Hand over a call card."""
-        return await self._ask("PUT", f"/cards/{_part(card.card_id)}", body, key, Taken)
+        return await self._ask("PUT", f"/cards/{path_part(card.card_id)}", body, key, Taken)
 
     async def identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
         """Ask who it is."""
@@ -61,12 +61,12 @@ class Canonical:
                 raise Reject(f"HTTP {answer.status}")
             return read_reply(answer, clinical.PatientSummary)
 
-        path = f"/patients/{_part(patient)}/summary"
+        path = f"/patients/{path_part(patient)}/summary"
         return await self._partner.ask("GET", path, b"", new_id(), read)
 
     async def hospitals(self, profile: str) -> clinical.HospitalAnswer:
         """Ask where there is a free bed."""
-        path = f"/hospitals?profile={_part(profile)}"
+        path = f"/hospitals?profile={_query(profile)}"
         return await self._ask("GET", path, b"", new_id(), clinical.HospitalAnswer)
 
     async def book(self, bed: clinical.BedRequest, body: bytes, key: str) -> Booked:
@@ -75,7 +75,7 @@ class Canonical:
 
     async def cancel(self, cancelled: clinical.BedCancel, body: bytes, key: str) -> Booked:
         """Give a bed back."""
-        path = f"/bookings/{_part(cancelled.booking_id)}/cancel"
+        path = f"/bookings/{path_part(cancelled.booking_id)}/cancel"
         return await self._ask("POST", path, body, key, Booked)
 
     async def announce(self, notice: clinical.ArrivalNotice, body: bytes, key: str) -> Taken:
@@ -88,7 +88,7 @@ class Canonical:
 
     async def changes(self, after: str) -> Changes:
         """Ask what became of all this."""
-        page = await self._ask("GET", f"/changes?after={_part(after)}", b"", new_id(), LooseChanges)
+        page = await self._ask("GET", f"/changes?after={_query(after)}", b"", new_id(), LooseChanges)
         return read_changes(page)
 
     async def _ask(
@@ -116,5 +116,5 @@ def read_changes(page: LooseChanges) -> Read:
     return Read(changes=changes, unread=unread, cursor=page.cursor, more=page.more)
 
 
-def _part(value: str) -> str:
+def _query(value: str) -> str:
     return quote(value, safe="")

@@ -2,18 +2,24 @@
 
 While the partner's breaker is open nothing is taken from the router, so that waiting costs no
 attempts; when its rest is over one delivery goes as a probe, and only its success lets the others
-follow.
+follow. What has failed before is not the probe while there is anything else: it may be the one
+thing that the partner cannot take.
 """
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
+from typing import Final
 
 from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
+from connectors.runtime.turns import RANK
 from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
 from proto.wording import text
+
+LOOK_S: Final = 0.25  # how long another delivery is waited for
 
 
 class Intake:
@@ -49,19 +55,61 @@ class Intake:
             if wait_s:
                 await asyncio.sleep(min(wait_s, 0.5))
                 continue
-            await self._consume(self._credit if self._breaker.closed else 1)
+            await (self._consume() if self._breaker.closed else self._probe())
 
-    async def _consume(self, credit: int) -> None:
+    async def _consume(self) -> None:
+        with self._consuming(self._credit) as consumer:
+            async for delivery in consumer:
+                self._begin(delivery)
+
+    async def _probe(self) -> None:
+        passed_by: list[Delivery] = []
+        try:
+            with self._consuming(1) as consumer:
+                probe = await self._probe_of(consumer, passed_by)
+            if probe is not None:
+                await asyncio.wait({self._begin(probe)})
+            if self._breaker.closed and not self._stopping:
+                while passed_by:
+                    self._begin(passed_by.pop(0))
+        finally:
+            for delivery in passed_by:
+                # Long enough for others to come to their turn; the first success wakes them.
+                after_s = 0.0 if self._stopping else self._breaker.settings.open_max_s
+                delivery.retry(text("connector.note_passed_by"), after_s, wish=bool(after_s))
+
+    async def _probe_of(self, consumer: Consumer, passed_by: list[Delivery]) -> Delivery | None:
+        """Return a delivery that has not failed before; one that has when no other comes; None
+        when we are to take nothing more."""
+        while len(passed_by) < self._credit:
+            try:
+                async with asyncio.timeout(LOOK_S if passed_by else None):
+                    delivery = await anext(consumer)
+            except TimeoutError:
+                break
+            except StopAsyncIteration:
+                return None
+            if not self._breaker.is_suspect(delivery.key):
+                return delivery
+            passed_by.append(delivery)
+            consumer.widen(len(passed_by) + 1)
+        return passed_by.pop(0)
+
+    @contextlib.contextmanager
+    def _consuming(self, credit: int) -> Iterator[Consumer]:
         consumer = self._bus.consume(self._destination, credit=credit)
         self._consumer = consumer
         try:
-            async for delivery in consumer:
-                task = asyncio.create_task(self._settle(delivery))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            yield consumer
         finally:
             self._consumer = None
             consumer.close()
+
+    def _begin(self, delivery: Delivery) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._settle(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def refresh(self) -> None:
         """The breaker opened or closed: come back with the credit that fits."""
@@ -80,6 +128,7 @@ class Intake:
                 await asyncio.gather(*late, return_exceptions=True)
 
     async def _settle(self, delivery: Delivery) -> None:
+        RANK.set(1 + delivery.message.priority)
         try:
             settle_as(delivery, await self._handle(delivery))
         except asyncio.CancelledError:

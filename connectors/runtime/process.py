@@ -24,6 +24,7 @@ from connectors.runtime.reporter import Reporter
 from connectors.runtime.serving import HttpServer, allow_only, bind, membership
 from connectors.runtime.settings import Loaded, find_config, load
 from connectors.runtime.statefile import StateAway
+from connectors.runtime.turns import BULK, RANK
 from proto.client import BusClient
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
@@ -173,6 +174,7 @@ async def _poll(connector: Connector) -> None:
     if connector.poll_s is None:
         await asyncio.Event().wait()
         return
+    RANK.set(BULK)  # nobody waits for it
     while True:
         try:
             await connector.poll()

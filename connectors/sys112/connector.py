@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
-from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,7 +16,7 @@ from connectors.runtime.body import BadInput, convert, decode_urgent, without_ma
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, Mended, message_id
 from connectors.runtime.number import numbers
-from connectors.runtime.partner import Answer, BadReply, PartnerSettings
+from connectors.runtime.partner import Answer, BadReply, PartnerSettings, path_part
 from connectors.runtime.repeats import digest_of
 from connectors.runtime.settings import ConnectorSettings
 from connectors.runtime.statefile import Alarm
@@ -32,6 +31,7 @@ from proto.nesting import decode_json
 from proto.wording import text
 
 PREFIX: Final = "112-"
+PASSING: Final = frozenset({"500", "503"})
 encode: Final = msgspec.json.Encoder().encode
 
 
@@ -121,7 +121,7 @@ class Sys112Connector(Connector):
             return text("connector.note_untold", system="112")
         if self.settings.protocol == "soap":
             return await self._send(partial(self._ask_soap, request, delivery.key), delivery)
-        path = f"/112/cards/{quote(id112, safe='')}{step}"
+        path = f"/112/cards/{path_part(id112)}{step}"
         asked = partial(self._ask_json, method, path, encode(request), delivery.key)
         return await self._send(asked, delivery)
 
@@ -131,7 +131,14 @@ class Sys112Connector(Connector):
     async def _ask_soap(self, request: contract.Part | dict[str, Any], key: str) -> tuple[int, str]:
         name = "UpdateCard" if isinstance(request, dict) else type(request).__name__
         body = soapdoor.request(name, request)
-        code = await soap.ask(self.partner, "", body, key, soapdoor.code_of, soap=soap.SOAP11)
+        code = await soap.ask(
+            self.partner,
+            "",
+            body,
+            key,
+            lambda reply: taken(soapdoor.code_of(reply)),
+            soap=soap.SOAP11,
+        )
         return 200, code
 
     def _reaction(
@@ -157,11 +164,10 @@ class Sys112Connector(Connector):
     async def _send(self, ask: Callable[[], Awaitable[tuple[int, str]]], delivery: Delivery) -> str:
         try:
             status, code = await ask()
-            if code in ("500", "503"):
-                raise Retry(f"HTTP {status}, Code {code}")
         except Retry as retry:
-            after_s = max(retry.after_s or 0.0, self._repeat_after_s(delivery.attempt))
-            raise Retry(str(retry), after_s) from None
+            own_s = self._repeat_after_s(delivery.attempt)
+            longest_s = max(self.settings.repeat_after_max_s, own_s)
+            raise Retry(str(retry), min(max(retry.after_s or 0.0, own_s), longest_s)) from None
         note = f"HTTP {status}, Code {code}"
         if status < 300 and code == "200":
             return note
@@ -270,14 +276,22 @@ class Sys112Connector(Connector):
 
 
 def coded(answer: Answer) -> tuple[int, str]:
-    """Return the status and the Code of a reply. Raises BadReply when it has none."""
+    """Return the status and the Code of a reply. Raises BadReply when it has none, and Retry when
+    it says that System-112 cannot take anything now."""
     try:
         code = decode_json(without_mark(answer.body), _Coded).Code
     except UNREADABLE:
         code = ""
     if not code:
         raise BadReply(f"HTTP {answer.status}, Code missing")
-    return answer.status, code
+    return answer.status, taken(code, answer.status)
+
+
+def taken(code: str, status: int = 200) -> str:
+    """Return a Code that is about what was sent. Raises Retry for one that is not."""
+    if code in PASSING:
+        raise Retry(f"HTTP {status}, Code {code}")
+    return code
 
 
 class _Coded(msgspec.Struct):

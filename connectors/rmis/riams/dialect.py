@@ -188,7 +188,7 @@ class Riams:
     async def _book(self, fields: cards.Form, bed: clinical.BedRequest) -> str:
         self._numbers.note_asked("bed", bed.booking_id)
         told = await self._service.ask(
-            "AmbulanceService", "bookEmergencyBed", fields, contract.Reply
+            "AmbulanceService", "bookEmergencyBed", fields, contract.Reply, once=True
         )
         return "booked" if told.success else told.Error_Msg or text("rmis.unexplained")
 

@@ -29,15 +29,24 @@ class Service:
     def __init__(self, partner: Partner) -> None:
         self._partner = partner
 
-    async def ask(self, service: str, operation: str, fields: Fields, shape: type[Shape]) -> Shape:
-        """Return the answer. Raises Retry, or Reject for a refusal by HTTP."""
+    async def ask(
+        self,
+        service: str,
+        operation: str,
+        fields: Fields,
+        shape: type[Shape],
+        *,
+        once: bool = False,
+    ) -> Shape:
+        """Return the answer; what may go `once` only is not sent again, whatever became of it.
+        Raises Retry, or Reject for a refusal by HTTP."""
         path = f"/?c={service}&m={operation}"
         body = urlencode(fields).encode()
 
         def whole(answer: HttpAnswer) -> Shape:
             return read(answer, shape)
 
-        return await self._partner.ask("POST", path, body, new_id(), whole, FORM)
+        return await self._partner.ask("POST", path, body, new_id(), whole, FORM, once=once)
 
 
 class Rish:
@@ -71,7 +80,7 @@ class Rish:
         try:
             told = await self._send("POST", "/api/User/mlogin", given, Session)
         except (Retry, Reject) as error:
-            raise Untouched(str(error), getattr(error, "after_s", None)) from None
+            raise Untouched(str(error), getattr(error, "after_s", None), wish=True) from None
         if told is None or told.error_code or not told.sess_id:
             raise Untouched(text("rmis.no_session"))
         return told.sess_id
@@ -87,7 +96,9 @@ class Rish:
             return None if answer.status in UNKNOWN else read(answer, shape)
 
         ask = self._partner.ask
-        return await ask(method, path, sent.encode(), new_id(), known, FORM, explained)
+        # РИАМС knows no idempotency key: what creates something is asked for once.
+        once = method != "GET"
+        return await ask(method, path, sent.encode(), new_id(), known, FORM, explained, once=once)
 
 
 def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
