@@ -88,7 +88,9 @@ class Canonical:
 
     async def changes(self, after: str) -> Changes:
         """Ask what became of all this."""
-        page = await self._ask("GET", f"/changes?after={_query(after)}", b"", new_id(), LooseChanges)
+        page = await self._ask(
+            "GET", f"/changes?after={_query(after)}", b"", new_id(), LooseChanges
+        )
         return read_changes(page)
 
     async def _ask(

@@ -233,8 +233,11 @@ class Partner:
             now = time.monotonic()
             self.tally.answered((now - began) * 1000, now)
             return answer
+        told = tls.sentence_of(why)
+        if why == "too long":
+            told = text("connector.too_long", bytes_max=self.settings.answer_bytes_max)
         gone = why in ("connect", tls.CERTIFICATE, tls.TLS)
-        self.failed(tls.sentence_of(why), why.replace(" ", "_"), began, "" if gone else key)
+        self.failed(told, why.replace(" ", "_"), began, "" if gone else key)
         kind = Untouched if why in ("connect", tls.CERTIFICATE) else Retry
         raise kind(text("connector.note_no_answer", why=why))
 

@@ -34,9 +34,7 @@ def pause_ms(backoff: Backoff, attempts: int, asked: int | None, random: Random)
     return int(min(max(asked, least), longest_pause_ms(backoff)))
 
 
-def pauses_ms(
-    backoff: Backoff, attempts: int, told: Settlement, random: Random
-) -> tuple[int, int]:
+def pauses_ms(backoff: Backoff, attempts: int, told: Settlement, random: Random) -> tuple[int, int]:
     """Return the pause before the next attempt, and what it may be brought down to: less only when
     it is the wish of the consumer's partner, which is kept between the policy's own pause and its
     longest."""
