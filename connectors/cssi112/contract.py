@@ -7,7 +7,7 @@ an ambulance knows; the order of fields is that of the partner's schema.
 
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -174,7 +174,7 @@ class Ukios(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """The answer; `errorCode` is left out when all is well."""
 
-    status: str
+    status: Annotated[str, msgspec.Meta(min_length=1)]
     errorCode: int | None = None
     description: str | None = None
     warnings: list[str] = []

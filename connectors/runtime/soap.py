@@ -20,6 +20,7 @@ from connectors.runtime import xml
 from connectors.runtime.body import BadInput, read_body
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
+from connectors.runtime.multiref import follow
 from connectors.runtime.partner import EXPLAINED, Answer, BadReply, Partner
 from connectors.runtime.statefile import StateAway
 from proto.client import Reject, Retry
@@ -86,6 +87,8 @@ def read_envelope(raw: bytes) -> Call:
         raise BadInput("", "is not a SOAP envelope")
     header = root.find(f"{{{name.namespace}}}Header")
     body = root.find(f"{{{name.namespace}}}Body")
+    if body is not None:
+        follow(body)
     if body is None or len(body) != 1:
         raise BadInput("Envelope.Body", "has not exactly one element")
     return Call(name.namespace, tuple(header if header is not None else ()), body[0], raw)
@@ -122,19 +125,33 @@ async def ask(
     raise BadInput. `sent` are headers of the HTTP request. Raises Retry, or Reject for a sender's
     Fault."""
     kind = f"{CONTENT_TYPE[soap]}; charset=utf-8"
-    sent = {**(sent or {}), "content-type": kind, "accept": "*/*"}
-    raw = envelope(body, header, soap)
+    action = {"soapaction": '""'} if soap == SOAP11 else {}
+    headers = {**action, **(sent or {}), "content-type": kind, "accept": CONTENT_TYPE[soap]}
+    return await send(partner, path, envelope(body, header, soap), key, read, headers)
+
+
+async def send(
+    partner: Partner,
+    path: str,
+    raw: bytes,
+    key: str,
+    read: Callable[[Call], Result],
+    headers: Mapping[str, str],
+) -> Result:
+    """Send an envelope as `ask` does."""
 
     def told(answer: Answer) -> Result:
         try:
             call = read_envelope(answer.body)
-            if xml.local(call.body) != "Fault":
-                return read(call)
+            if xml.local(call.body) == "Fault":
+                raise _refused(call)
+            if answer.status >= 300:
+                raise BadInput("", "is no answer")
+            return read(call)
         except BadInput:
             raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
-        raise _refused(call)
 
-    return await partner.ask("POST", path, raw, key, told, sent, EXPLAINED | {500})
+    return await partner.ask("POST", path, raw, key, told, headers, EXPLAINED | {500})
 
 
 def _refused(call: Call) -> Retry | Reject:

@@ -13,8 +13,9 @@ from lxml import etree
 from msgspec import inspect
 
 from connectors.runtime.body import BadInput, bad_input
+from connectors.runtime.xsd import lexical
 
-__all__ = ["Element", "local", "parse", "plain", "read", "render", "typed", "write"]
+__all__ = ["Element", "local", "measure", "parse", "plain", "read", "render", "typed", "write"]
 
 Element = etree._Element
 DEPTH_MAX: Final = 64
@@ -43,11 +44,12 @@ def parse(body: bytes, elements_max: int = ELEMENTS_MAX) -> Element:
         raise BadInput("", "is not well-formed XML") from None
     if root.getroottree().docinfo.doctype:
         raise BadInput("", "has a DOCTYPE, which is not allowed")
-    _measure(root, elements_max)
+    measure(root, elements_max)
     return root
 
 
-def _measure(root: Element, elements_max: int) -> None:
+def measure(root: Element, elements_max: int = ELEMENTS_MAX) -> None:
+    """Raise BadInput for what is too deep or has too many elements."""
     level: list[Element] = [root]
     count = depth = 0
     while level:
@@ -76,8 +78,9 @@ def local(element: Element) -> str:
 def read(element: Element, shape: type[Shape]) -> Shape:
     """Return the children of `element` as the fields of `shape`. Raises BadInput.
 
-    An element that is empty where no text is expected, or marked nil, counts as absent. Elements
-    that `shape` does not know are left out.
+    An element that is empty where no text is expected, or marked nil, counts as absent, and so does
+    an empty one in a list of structures: PHP's SoapServer writes an empty list so. Elements that
+    `shape` does not know are left out.
     """
     return typed(plain(element, shape), shape)
 
@@ -98,7 +101,8 @@ def typed(value: dict[str, Any], shape: type[Shape]) -> Shape:
 
 
 def _plain(element: Element, kind: inspect.Type) -> Any:
-    match _only(kind):
+    kind = _only(kind)
+    match kind:
         case inspect.StructType(fields=fields):
             return _fields(element, fields)
         case inspect.DictType():
@@ -108,7 +112,7 @@ def _plain(element: Element, kind: inspect.Type) -> Any:
         case inspect.BytesType():  # base64, often in lines
             return "".join((element.text or "").split())
         case _:
-            return (element.text or "").strip(BLANK)
+            return lexical((element.text or "").strip(BLANK), kind)
 
 
 def _fields(element: Element, fields: Iterable[inspect.Field]) -> dict[str, Any]:
@@ -122,12 +126,20 @@ def _fields(element: Element, fields: Iterable[inspect.Field]) -> dict[str, Any]
         if kind is None:
             _collect(result, name, _free(child))
         elif isinstance(kind, inspect.ListType):
-            result.setdefault(name, []).append(_plain(child, kind.item_type))
+            items = result.setdefault(name, [])
+            if not _is_empty_part(child, kind.item_type):
+                items.append(_plain(child, kind.item_type))
         elif name in result:
             raise BadInput(name, "is given more than once")
         elif _says_something(child, kind):
             result[name] = _plain(child, kind)
     return result
+
+
+def _is_empty_part(element: Element, kind: inspect.Type) -> bool:
+    if not isinstance(_only(kind), inspect.StructType) or len(element):
+        return False
+    return not (element.text or "").strip(BLANK)
 
 
 def _says_something(child: Element, kind: inspect.Type) -> bool:

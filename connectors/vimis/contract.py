@@ -6,7 +6,7 @@ It calls us, at /vimis, one way:   sendResult  Result;   sendInterimMsg  Interim
 
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -50,7 +50,7 @@ class SendDocument(msgspec.Struct, frozen=True, rename="camel"):
 class MessageId(msgspec.Struct, frozen=True):
     """The number under which a document is looked at."""
 
-    msg_id: str
+    msg_id: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Status(msgspec.Struct, frozen=True):

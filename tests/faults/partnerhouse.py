@@ -54,10 +54,12 @@ class Side:
 
     say: Callable[[Asked], Response] = lambda _: taken()
     asked: list[Asked] = field(default_factory=list)
+    raw_heads: list[list[tuple[str, str]]] = field(default_factory=list)  # as they came
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         headers = dict(request.headers)
+        self.raw_heads.append([(a.decode(), b.decode()) for a, b in request.headers.raw])
         body = await request.body()
         self.asked.append(Asked(request.url.path, body, time.monotonic(), headers))
         return self.say(self.asked[-1])

@@ -33,9 +33,9 @@ class PersonSearch:
         """Ask who it is. Raises Retry, also when a system that knows people cannot answer and no
         other has found anybody: that is not "nobody"."""
         fields = msgspec.to_builtins(question(asked), builtin_types=(date,))
-        told = await self._soap.call(contract.OPERATION, contract.Answers, new_id(), fields)
-        answers = [answer for answer in told.search_response_wrap or [] if answer]
-        found = people(one for answer in answers for one in answer.persons_data or [])
+        told = await self._soap.call(contract.OPERATION, contract.Answer, new_id(), fields)
+        answers = told.searched_response_services_wrap.search_response_wrap
+        found = people(one for answer in answers for one in answer.persons_data)
         if not found and any(answer.rmis_error for answer in answers):
             raise Retry(text("rmis.search_failed"))
         outcomes: Final = ("not_found", "found", "ambiguous")

@@ -88,17 +88,17 @@ class Wrong(Part, frozen=True, kw_only=True):
 class Found(Part, frozen=True, kw_only=True):
     """What one of the systems asked has found."""
 
-    persons_data: list[Person] | None = None
+    persons_data: list[Person] = []
     rmis_error: Wrong | None = None
 
 
 class Answers(Part, frozen=True, kw_only=True):
-    """What they all have found; an empty element is None."""
+    """What they all have found."""
 
-    search_response_wrap: list[Found | None] | None = None
+    search_response_wrap: list[Found] = []
 
 
 class Answer(Part, frozen=True, kw_only=True):
-    """The answer's element."""
+    """The answer's element; without the wrap it says neither who it is nor that it is nobody."""
 
-    searched_response_services_wrap: Answers | None = None
+    searched_response_services_wrap: Answers
