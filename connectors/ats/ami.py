@@ -4,10 +4,12 @@ A packet is lines of `Key: Value`, ended by an empty line; a connection begins w
 the banner. Sources: docs.asterisk.org, "AMI v2 Specification".
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 PACKET_BYTES_MAX: Final = 256 * 1024
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _END: Final = b"\r\n\r\n"
 
 
@@ -54,6 +56,7 @@ class Parser:
     def _read_banner(self) -> bool:
         line, ended, rest = self._rest.partition(b"\r\n")
         if not ended:
+            self._rest = self._rest[-PACKET_BYTES_MAX:]  # whatever speaks there has no lines
             return False
         self.banner = line.decode("utf-8", "replace")[:100]
         self._rest, self._greeted = rest, True
@@ -73,10 +76,12 @@ def _read(part: bytes) -> Packet | None:
 
 
 def encode(action: str, action_id: str, fields: Mapping[str, str] = {}) -> bytes:
-    """Return the bytes of an action. Raises ValueError for a value that would end its line."""
-    lines = [f"Action: {action}", f"ActionID: {action_id}"]
-    for key, value in fields.items():
-        if "\r" in value or "\n" in value:
-            raise ValueError(f"{key} holds a line end")
-        lines.append(f"{key}: {value}")
+    """Return the bytes of an action. Raises ValueError for a word that would end its line, or holds
+    any other control character."""
+    told = {"Action": action, "ActionID": action_id, **fields}
+    lines = [f"{key}: {value}" for key, value in told.items()]
+    for key, line in zip(told, lines, strict=True):
+        if _CONTROL.search(line):
+            name = key if key.isalnum() else "a field"
+            raise ValueError(f"{name} holds a control character")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -111,7 +111,7 @@ class AtsConnector(Connector):
             try:
                 await self._listen()
             except LinkLost as lost:
-                self.partner.failed(tls.sentence_of(str(lost)))
+                self.partner.failed(tls.sentence_of(str(lost), lost.lack))
             except LoginRefused:
                 self.partner.failed(text("connector.ats_login"))
             pause_s = self.partner.breaker.wait_s(time.monotonic())

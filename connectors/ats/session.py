@@ -15,7 +15,12 @@ Until = Callable[[Packet], bool]
 
 
 class LinkLost(Exception):
-    """The connection is gone, or the exchange does not answer; says which, never what was said."""
+    """The connection is gone, or the exchange does not answer; says which, never what was said, and
+    what its certificate `lack`s."""
+
+    def __init__(self, why: str, lack: str = "") -> None:
+        super().__init__(why)
+        self.lack = lack
 
 
 class LoginRefused(Exception):
@@ -45,7 +50,8 @@ class AmiSession:
                 opening = asyncio.open_connection(host, port, ssl=context)
                 self._reader, self._writer = await opening
         except (OSError, TimeoutError) as error:
-            raise LinkLost(tls.kind_of(error) or type(error).__name__) from None
+            why = tls.kind_of(error) or type(error).__name__
+            raise LinkLost(why, tls.lack_of(error)) from None
 
     async def run(self) -> None:
         """Read until the connection ends. Raises LinkLost always.

@@ -76,7 +76,7 @@ async def _partner(loaded: Loaded) -> Finding:
     except Retry as hung:
         return Finding(False, text("connector.check_no_partner", place=place, reason=hung))
     except (OSError, TimeoutError) as error:
-        told = tls.sentence_of(tls.kind_of(error) or "")
+        told = tls.sentence_of(tls.kind_of(error) or "", tls.lack_of(error))
         reason = told or getattr(error, "strerror", None) or type(error).__name__
         return Finding(False, text("connector.check_no_partner", place=place, reason=reason))
     return Finding(True, text("connector.check_partner", place=place))

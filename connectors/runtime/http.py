@@ -35,11 +35,12 @@ class HttpAnswer:
 
 class Unreachable(Exception):
     """No answer: `kind` is "connect" (nobody listens), "certificate" (not trusted), "tls",
-    "timeout", "broken" or "too long"; no other detail."""
+    "timeout", "broken" or "too long"; no other detail but what a certificate `lack`s."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, lack: str = "") -> None:
         super().__init__(kind)
         self.kind = kind
+        self.lack = lack
 
 
 class HttpClient:
@@ -75,7 +76,7 @@ class HttpClient:
             # No contract has cookies: what a partner sets would grow and go back with each request.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             auth=None if user is None else httpx.BasicAuth(user, password or ""),
-            verify=secure and (context or ssl.create_default_context()),
+            verify=secure and (context or tls.client_context()),
             trust_env=False,
         )
 
@@ -139,8 +140,9 @@ class HttpClient:
         except httpx.TimeoutException:
             raise Unreachable("timeout") from None
         except httpx.ConnectError as error:
-            raise Unreachable(tls.kind_of(error) or "connect") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(tls.kind_of(error) or "connect", tls.lack_of(error)) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            # OSError: what TLS says after the handshake passes all of the library as it is.
             raise Unreachable(tls.kind_of(error) or "broken") from None
         except RuntimeError as error:
             # What uvloop says of a connection that the other side closes at this very moment; no

@@ -63,7 +63,8 @@ class Unauthorised(Retry):
 class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to reach a partner. `credentials_file` holds one line, `user:password` (HTTP Basic).
     `ca_file` holds the certificates (PEM) of the only authorities that are trusted for it; the
-    client's certificate is shown to a partner that asks for one.
+    client's certificate is shown to a partner that asks for one. With `strict_x509` certificates
+    must have all that RFC 5280 wants of them.
 
     An answer longer than `answer_bytes_max` (unpacked) is no answer. A connection that was not used
     for `idle_s` seconds is not used again: to be less than the partner's own limit, often 5 s."""
@@ -82,6 +83,7 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca_file: Path | None = None
     client_certificate_file: Path | None = None
     client_key_file: Path | None = None
+    strict_x509: bool = False
 
 
 class BadReply(Retry):
@@ -223,9 +225,9 @@ class Partner:
             async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
                 answer = await self._http.request(method, path, body, headers, again=not once)
         except Unreachable as error:
-            why = error.kind
+            why, lack = error.kind, error.lack
         except TimeoutError:
-            why = "timeout"
+            why, lack = "timeout", ""
         except asyncio.CancelledError:
             self.breaker.released()
             raise
@@ -233,7 +235,7 @@ class Partner:
             now = time.monotonic()
             self.tally.answered((now - began) * 1000, now)
             return answer
-        told = tls.sentence_of(why)
+        told = tls.sentence_of(why, lack)
         if why == "too long":
             told = text("connector.too_long", bytes_max=self.settings.answer_bytes_max)
         gone = why in ("connect", tls.CERTIFICATE, tls.TLS)

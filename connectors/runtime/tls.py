@@ -1,7 +1,9 @@
 """TLS towards a partner: whose certificate is trusted, and which one we show.
 
-Without `ca_file` what the machine trusts is trusted. With one, only what is in it: a region's own
-authority vouches for its systems, and no other can.
+Without `ca_file` what the machine trusts is trusted. With one, only what is in it, root or not: a
+region's own authority vouches for its systems, and no other can. The decision is the same whatever
+Python's own defaults are: newer ones want of each certificate all that RFC 5280 has, and many a
+region's authority is older than that; `strict_x509` asks for it.
 """
 
 import ssl
@@ -26,6 +28,8 @@ class _Settings(Protocol):
     def client_certificate_file(self) -> Path | None: ...
     @property
     def client_key_file(self) -> Path | None: ...
+    @property
+    def strict_x509(self) -> bool: ...
 
 
 def make_context(settings: _Settings) -> ssl.SSLContext | None:
@@ -37,12 +41,25 @@ def make_context(settings: _Settings) -> ssl.SSLContext | None:
         if scheme not in ELSEWHERE and (settings.ca_file or any(pair)):
             raise StartError(text("tls.plain", url=settings.url))
         return None
-    context = ssl.create_default_context(cafile=_readable(settings.ca_file))
+    context = client_context(_readable(settings.ca_file), strict=settings.strict_x509)
     certificate, key = pair
     if certificate and key:
         _show(context, certificate, key)
     elif certificate or key:
         raise StartError(text("tls.half_pair", path=certificate or key))
+    return context
+
+
+def client_context(ca_file: Path | None = None, *, strict: bool = False) -> ssl.SSLContext:
+    """Return how to speak to a server whose certificate is to be trusted."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
+    if strict:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    if ca_file is not None:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # A server may want our certificate for some of its paths only, and ask when it knows the path.
+    context.post_handshake_auth = True
     return context
 
 
@@ -58,10 +75,21 @@ def kind_of(error: BaseException | None) -> str | None:
     return None
 
 
-def sentence_of(kind: str) -> str:
-    """Return what the administrator reads of a kind of failure, "" when it is none of TLS."""
+def lack_of(error: BaseException | None) -> str:
+    """Return what is wrong with the other side's certificate, as OpenSSL names it; "" when it is
+    not about that."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return str(error.verify_message)[:200]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def sentence_of(kind: str, lack: str = "") -> str:
+    """Return what the administrator reads of a kind of failure and of what the certificate lacks,
+    "" when it is none of TLS."""
     if kind == CERTIFICATE:
-        return text("tls.certificate")
+        return text("tls.certificate", lack=lack or "-")
     return text("tls.refused") if kind == TLS else ""
 
 
