@@ -1,13 +1,14 @@
 """Servers that are not ours, each on a free port and in a folder of its own: Apache, nginx, PHP."""
 
 import contextlib
+import os
 import pwd
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.contract.authority import Pair
@@ -108,11 +109,11 @@ def nginx(pair: Pair, authority: Path, behind: int, keep_alive_s: int = 75) -> I
 
 
 @contextlib.contextmanager
-def php(script: Path) -> Iterator[int]:
+def php(script: Path, **environment: str) -> Iterator[int]:
     """Run PHP's own server with `script` for every path. Yields its port."""
     with _folder() as folder:
         port = free_port()
-        with _running(["php", "-S", f"127.0.0.1:{port}", str(script)], port, folder):
+        with _running(["php", "-S", f"127.0.0.1:{port}", str(script)], port, folder, environment):
             yield port
 
 
@@ -127,10 +128,14 @@ def _folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], port: int, folder: Path) -> Iterator[None]:
+def _running(
+    command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str] = {}
+) -> Iterator[None]:
     log = folder / "output.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, env=os.environ | environment
+        )
     try:
         deadline = time.monotonic() + PATIENCE_S
         while not _listens(port):
