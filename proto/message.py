@@ -124,7 +124,7 @@ def now_ms() -> int:
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 
-_PLACE: Final = re.compile(r" - at `\$\[(\d+)\]`$")
+_PLACE: Final = re.compile(r" - at `\$\[([0-9]+)\]`\Z")
 
 
 def fault_of(error: Exception) -> str:
