@@ -164,6 +164,7 @@ def settlement(
     note: object = None,
     after_s: float | None = None,
     generation: str | None = None,
+    *,
     wish: bool = False,
 ) -> Settlement:
     """Return a settlement that every router takes: the note cut to its length, the pause bounded.
