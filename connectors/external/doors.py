@@ -128,7 +128,9 @@ class Doors:
         )
         self._memory.begin(kept)
         ours = dict(zip(OURS, (ref, client.name, now), strict=True))
-        return Mended([self._message("external.call.v1", ref, raw | ours)], odd)
+        # By what it says, too: a key whose first call our file has lost is no repeat of that.
+        said = kept.digest.hex()
+        return Mended([self._message("external.call.v1", ref, raw | ours, said)], odd)
 
     # -- following ------------------------------------------------------------------------------
 
@@ -177,13 +179,13 @@ class Doors:
 
     # -- what they stand on ---------------------------------------------------------------------
 
-    def _message(self, type: str, ref: str, body: object) -> Message:
+    def _message(self, type: str, ref: str, body: object, *said: str) -> Message:
         return Message.new(
             type,
             self._source,
             body,
             subject=f"ext-{ref}",
-            id=message_id(type, ref),
+            id=message_id(type, ref, *said),
             priority=Priority.EMERGENCY,
             correlation_id=ref,
         )

@@ -116,6 +116,10 @@ class Door:
             return await self._refuse(operation, about, body, bad)
         except StateAway as away:
             return Verdict(503, "The service bus is busy; please repeat.", math.ceil(away.wait_s))
+        except Exception as error:  # its text may hold personal data
+            kind = type(error).__name__
+            LOG.error(text("connector.mistake", id=operation, kind=kind))
+            return Verdict(500, "The service bus made a mistake; please repeat.")
         if not messages:
             return Verdict(200, f"not passed on: {operation} is switched off here")
         try:

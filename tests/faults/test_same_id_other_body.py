@@ -14,6 +14,8 @@ from connectors.rmis.contract import Change
 from connectors.rmis.memory import Memory as Numbers
 from connectors.runtime.door import message_id
 from connectors.runtime.repeats import Repeats, digest_of
+from connectors.runtime.token import digest_of as digest_of_token
+from connectors.runtime.token import new_token
 from connectors.smp.making import Maker
 from proto import catalogue
 from tests.contract.stage import Bus, Scene
@@ -138,3 +140,29 @@ def test_the_memory_of_first_contents_is_bounded() -> None:
     ids = [repeats.id_of(digest_of(what), what) for what in ("a", "b", "c", "a")]
     assert ids[0] == ids[3]
     assert len(repeats._first) == 2
+
+
+def test_a_call_under_a_key_whose_first_call_is_forgotten_is_not_lost(tmp_path: Path) -> None:
+    """The file that knows the keys was lost: another call under the key of an old one was answered
+    201, and the router took it for that one."""
+    token = new_token()
+    (tmp_path / "a.token").write_text(digest_of_token(token) + "\n", encoding="ascii")
+    headers = {"authorization": f"Bearer {token}", "idempotency-key": "k1",
+               "content-type": "application/json"}  # fmt: skip
+    call = {
+        "received_at": "2026-11-20T12:00:00+03:00",
+        "reason": {"code": "11", "system": "own"},
+        "address": {"text": "Лесная, 3"},
+    }
+    ids = []
+    for number, text in enumerate(("Лесная, 3", "Лесная, 3", "Лесная, 7")):
+
+        async def act(stage: Scene, _: Bus, text: str = text) -> None:
+            body = encode(call | {"address": {"text": text}})
+            answer = await stage.http.request("POST", "/external/calls", body, headers)
+            assert answer.status == 201
+
+        clients = {"a": {"token_file": tmp_path / "a.token"}}
+        bus = play("external", act, state_file=tmp_path / f"{number}.db", clients=clients)
+        ids.append(bus.accepted[0].id)
+    assert ids[0] == ids[1] != ids[2]

@@ -308,3 +308,23 @@ def test_a_load_of_workers_waits_and_says_why_once(
 
     play("rmr", act, state_file=file, pause_s=0.01)
     assert len([one for one in caplog.records if one.levelname == "WARNING"]) == 1
+
+
+def test_no_answer_of_a_door_is_bare(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong within, the partner hears it in the words of the contract, so that it
+    repeats; and the log names the kind of mistake, not what was in the card."""
+
+    def broken(*_: Any) -> None:
+        raise LookupError("Иванов")
+
+    async def act(stage: Scene, _: Bus) -> None:
+        monkeypatch.setattr("connectors.sys112.mapping.card_in", broken)
+        answer = await stage.send("PUT", CARD_PATH, CARD.body)
+        assert answer.status == 500
+        assert msgspec.json.decode(answer.body)["Code"] == "500"
+
+    play("sys112", act)
+    assert "LookupError" in caplog.text
+    assert "Иванов" not in caplog.text
