@@ -81,10 +81,9 @@ class Link:
             if self._bus is not None:
                 return self._bus
 
-    def refresh(self) -> None:
-        """Ask the other bus for our deliveries again."""
-        if self._intake is not None:
-            self._intake.refresh()
+    def not_given(self) -> dict[str, str]:
+        """Return the queue that the other bus does not give us, with its code."""
+        return {} if self._bus is None else self._bus.refused
 
     async def run(self, stop_s: float, prepare: Callable[[BusClient], None]) -> None:
         """Hold a session until cancelled; then let what it brought end within `stop_s`, and leave
