@@ -18,6 +18,7 @@ from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
 from connectors.runtime.outage import Outage
 from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import DESTINATION
 from proto.client import BusClient, Handler
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
@@ -38,7 +39,7 @@ class OtherBus(PartnerSettings, frozen=True, forbid_unknown_fields=True, kw_only
     name: Name
     key: Path
     server_key: Path
-    destination: str = ""
+    destination: Annotated[str, msgspec.Meta(pattern=DESTINATION)] = ""
 
     @property
     def queue(self) -> str:

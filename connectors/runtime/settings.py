@@ -19,6 +19,7 @@ from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
 from proto.wording import text
 
+DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
 ENVIRONMENT_PREFIX: Final = "SMPBUS_"
 SEARCHED: Final = (
     Path("/etc/smpbus/smpbus.toml"),
@@ -42,7 +43,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     bus: str = ""
     key: Path | None = None
     server_key: Path | None = None
-    destination: str = ""
+    destination: Annotated[str, msgspec.Meta(pattern=DESTINATION)] = ""
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
     listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")]
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
