@@ -65,6 +65,7 @@ class BlockingBusClient:
         self._deliveries: deque[frames.DeliveredMessage] = deque()
         self._replies: dict[int, frames.Reply] = {}
         self._request_number = 0
+        self._asking: int | None = None  # the question that waits for its answer
         self._heard_at = 0.0
         self._pauses = attempts.Pauses()
         self._connect_at: float | None = None
@@ -130,11 +131,16 @@ class BlockingBusClient:
         timeout_ms = check_question(destination, timeout_s)
         self._request_number += 1
         number = self._request_number
-        self._peer.request(frames.Request(number, destination, timeout_ms, message))
         try:
+            # What is said before the greeting is not kept: a question is asked once.
+            self._pump_until(lambda: self._peer.welcome is not None, timeout_s)
+            self._asking = number
+            self._peer.request(frames.Request(number, destination, timeout_ms, message))
             self._pump_until(lambda: number in self._replies, timeout_s + 1.0)
         except NotConnected:
             raise RequestFailed(Code.TIMEOUT, f"no answer in {timeout_s:g} s") from None
+        finally:
+            self._asking = None
         reply = self._replies.pop(number)
         if reply.code:
             raise RequestFailed(reply.code, reply.sentence)
@@ -206,9 +212,15 @@ class BlockingBusClient:
         self._heard_at = time.monotonic()
         self._peer.greet()
 
+    def _fail_question(self, code: str, sentence: str) -> None:
+        if self._asking is not None:
+            reply = frames.Reply(self._asking, frames.words(code), frames.words(sentence))
+            self._replies[self._asking] = reply
+
     def _lost(self) -> None:
         """The connection or the session is over: try again after a pause."""
         now = time.monotonic()
+        self._fail_question(Code.NO_CONSUMER, "the router went away")
         self._send_outbox()  # it may hold a BYE
         self._peer.lost()
         self._deliveries.clear()
@@ -281,6 +293,8 @@ class BlockingBusClient:
                     self._peer.reply(frames.Reply(event.request, Code.NO_CONSUMER, sentence))
                 case frames.Error():
                     tell_error(event)
+                    if event.verb == frames.REQUEST.decode():
+                        self._fail_question(event.code, event.sentence)
                 case Granting():
                     tell_granting(self, event)
 

@@ -28,6 +28,7 @@ from connectors.runtime.statefile import StateAway
 from proto import clinical
 from proto.client import Reject
 from proto.message import Message, now_ms
+from proto.nesting import decode_json
 from proto.wording import text
 
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000115")
@@ -86,7 +87,7 @@ class Lifecycle:
         number, version = card.card_id, last + 1
         try:
             if may_be_odd(source.body):
-                refuse(oddities(msgspec.json.decode(source.body)))
+                refuse(oddities(decode_json(source.body)))
             file = build(
                 card, self.plan, self.settings.organisation, number=number, version=version
             )

@@ -4,7 +4,6 @@ What the local bus brings is settled when it is on the other router's disk, and 
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final, cast
 
@@ -20,14 +19,13 @@ from connectors.replication.probing import probe
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
 from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
-from proto import frames
-from proto.client import BusClient, Delivery, Retry
+from proto.client import BusClient, Delivery, Retry, tell_granting
 from proto.exits import StartError
 from proto.keys import KeyFileError
+from proto.peer import Granting
 from proto.wording import text
 
 ENDED_PAUSE_S: Final = 0.2
-ASK_AGAIN_S: Final = 5.0
 
 
 class ReplicationSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,9 +51,7 @@ class ReplicationConnector(Connector):
         self._passed = {"out": 0, "home": 0}
         self._turned_back = {"out": 0, "home": 0}
         self._told: dict[str, str] = {}  # queue of a bus -> why we do not get it
-        self._asking: dict[str, asyncio.TimerHandle] = {}
-        # The intake of the local session is heard of by its partner only (Intake.of).
-        bus.on_error = partial(self._not_given, self.destination, lambda: self.partner.on_change())
+        bus.on_granting = partial(self._tell_granting, bus, "")
 
     # -- the two ways ---------------------------------------------------------------------------
 
@@ -89,32 +85,28 @@ class ReplicationConnector(Connector):
         await self._link.run(self.settings.stop_s, self._prepare)
 
     def _prepare(self, other: BusClient) -> None:
-        queue = self.settings.partner.queue
-        other.on_error = partial(self._not_given, f"{other.address} {queue}", self._link.refresh)
+        other.on_granting = partial(self._tell_granting, other, f"{other.address} ")
 
     def _greeted(self, other: BusClient) -> None:
         if other.bus == self.bus.bus:
             raise StartError(text("replication.same_bus", bus=other.bus))
 
-    def _not_given(self, queue: str, refresh: Callable[[], None], error: frames.Error) -> None:
-        """A router does not give us a queue: say so once, and ask again."""
-        if error.verb != "CREDIT":
-            return
-        if self._told.get(queue) != error.code:
-            LOG.error(text("replication.no_queue", queue=queue, code=error.code))
-        self._told[queue] = error.code
-        if queue not in self._asking:
-            later = asyncio.get_running_loop().call_later
-            self._asking[queue] = later(ASK_AGAIN_S, self._ask_again, queue, refresh)
+    def _tell_granting(self, bus: BusClient, where: str, granting: Granting) -> None:
+        """A router does not give us a queue, or gives it again: say so once. The client asks again
+        by itself."""
+        queue = f"{where}{granting.destination}"
+        if granting.code and self._told.get(queue) != granting.code:
+            LOG.error(text("replication.no_queue", queue=queue, code=granting.code))
+        elif not granting.code:
+            tell_granting(bus, granting)
+        self._told[queue] = granting.code
 
-    def _ask_again(self, queue: str, refresh: Callable[[], None]) -> None:
-        del self._asking[queue]
-        refresh()
+    def not_given(self) -> dict[str, str]:
+        """Return the queues that either bus does not give us."""
+        return super().not_given() | self._link.not_given()
 
     async def close(self) -> None:
         """End the session at the other bus."""
-        for timer in self._asking.values():
-            timer.cancel()
         await self._link.close()
         await super().close()
 

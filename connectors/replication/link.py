@@ -18,6 +18,7 @@ from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
 from connectors.runtime.outage import Outage
 from connectors.runtime.partner import PartnerSettings
+from connectors.runtime.settings import DESTINATION
 from proto.client import BusClient, Handler
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
@@ -39,7 +40,7 @@ class OtherBus(PartnerSettings, frozen=True, forbid_unknown_fields=True, kw_only
     name: Name
     key: Path
     server_key: Path
-    destination: str = ""
+    destination: Annotated[str, msgspec.Meta(pattern=DESTINATION)] = ""
 
     @property
     def queue(self) -> str:
@@ -82,10 +83,9 @@ class Link:
             if self._bus is not None:
                 return self._bus
 
-    def refresh(self) -> None:
-        """Ask the other bus for our deliveries again."""
-        if self._intake is not None:
-            self._intake.refresh()
+    def not_given(self) -> dict[str, str]:
+        """Return the queue that the other bus does not give us, with its code."""
+        return {} if self._bus is None else self._bus.refused
 
     async def run(self, stop_s: float, prepare: Callable[[BusClient], None]) -> None:
         """Hold a session until cancelled; then let what it brought end within `stop_s`, and leave

@@ -37,7 +37,7 @@ async def _one(bus: BusClient, queue: str) -> Found:
                 await asyncio.sleep(STEP_S)
         bus.raise_if_dead()
     except TimeoutError:
-        reason = text("connector.check_silent", seconds=f"{ANSWER_S:g}")
+        reason = bus.trouble or text("connector.check_silent", seconds=f"{ANSWER_S:g}")
         return [(False, text("connector.check_no_bus", address=bus.address, reason=reason))]
     except BusError as error:
         reason = error.sentence

@@ -78,7 +78,7 @@ def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
         raise BadInput("", TOO_DEEP) from None
     if whole:
         if may_be_odd(body):
-            refuse(oddities(msgspec.json.decode(body)))
+            refuse(oddities(decode_json(body)))
         if isinstance(value, msgspec.Struct):
             refuse(odd_times(value))
     return value

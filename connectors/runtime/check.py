@@ -50,7 +50,7 @@ async def _bus(name: str, loaded: Loaded) -> Finding:
         async with asyncio.timeout(BUS_S):
             await bus.wait_welcomed()
     except TimeoutError:
-        reason = text("connector.check_silent", seconds=f"{BUS_S:g}")
+        reason = bus.trouble or text("connector.check_silent", seconds=f"{BUS_S:g}")
         return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=reason))
     except BusError as error:
         reason = error.sentence

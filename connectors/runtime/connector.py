@@ -83,6 +83,10 @@ class Connector:
         """Return how many messages wait to be accepted by the bus."""
         return self.ingress.waiting
 
+    def not_given(self) -> dict[str, str]:
+        """Return the queues that the router does not give us, each with the code that says why."""
+        return self.bus.refused
+
     def set_aside(self) -> int:
         """Return how many messages were dropped for good since the start, each with a line."""
         return self.ingress.set_aside

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,7 @@ from proto.wording import set_language, text
 
 WATCH_S: Final = 0.5
 AWAY_AFTER_S: Final = 3.0
+EX_MISTAKE: Final = 1  # as the interpreter ends for an exception that nobody takes
 SETTLE_S: Final = 0.2  # for giving back what did not end in time
 
 
@@ -51,8 +53,19 @@ def run_connector(name: str, shape: type[Connector], config: Path | None) -> Non
     except StartError as error:
         status = error.exit_code
         raise
+    except Exception as mistake:
+        # Not as the interpreter tells it: the text of an exception may hold personal data.
+        status = EX_MISTAKE
+        LOG.error(text("connector.mistake", id=_place(mistake), kind=type(mistake).__name__))
+        raise SystemExit(EX_MISTAKE) from None
     finally:
         ending.soon(status)
+
+
+def _place(mistake: BaseException) -> str:
+    """Return where it happened."""
+    frames = traceback.extract_tb(mistake.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "-"
 
 
 async def _run(

@@ -44,7 +44,7 @@ class Reporter:
                     (partner.outage.up, partner.breaker.state(now))
                     for partner in self._connector.partners()
                 ],
-                self._connector.bus.refused,
+                self._connector.not_given(),
                 hanging(),
             )
             if state != self._told or now - self._told_at >= EVERY_S:
@@ -106,7 +106,7 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
         cache=None if memcached is None else bool(memcached["answers"]),
         rejected=connector.ingress.rejected,
         waiting=connector.waiting(),
-        not_given=dict(list(connector.bus.refused.items())[:KINDS_MAX]),
+        not_given=dict(list(connector.not_given().items())[:KINDS_MAX]),
         hanging=dict(list(hanging().items())[:KINDS_MAX]),
         set_aside=connector.set_aside(),
         figures=figures,

@@ -21,6 +21,7 @@ from proto.exits import StartError
 from proto.pattern import exactly
 from proto.wording import text
 
+DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
 ENVIRONMENT_PREFIX: Final = "SMPBUS_"
 SEARCHED: Final = (
     Path("/etc/smpbus/smpbus.toml"),
@@ -49,7 +50,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     bus: str = ""
     key: Path | None = None
     server_key: Path | None = None
-    destination: str = ""
+    destination: Annotated[str, msgspec.Meta(pattern=DESTINATION)] = ""
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
     listen: Listen
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")

@@ -9,6 +9,7 @@ to the administrator, that nobody has confirmed the card.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from connectors.runtime.door import REJECTED_KEPT_MS, message_id
@@ -18,10 +19,10 @@ from connectors.runtime.window import Window
 from connectors.sys112.memory import Memory, at
 from connectors.sys112.words import Words
 from proto import schemas
-from proto.client import BusClient, Delivery, Reject, Retry
-from proto.frames import Error
+from proto.client import BusClient, Delivery, Reject, Retry, tell_granting
 from proto.message import UNREADABLE, Message, Priority, now_ms
 from proto.nesting import decode_json
+from proto.peer import Granting
 from proto.wording import text
 
 DESTINATION: Final = "deadlines"
@@ -55,13 +56,12 @@ class Deadlines:
         self._ignored = frozenset(ignored)
         self._clock = clock
         self._began = clock()
-        self._told = False
         self._times = Window(within_s)
         self._counts = {"watched": 0, "confirmed": 0, "late": 0, "missed": 0, "not_needed": 0}
 
     async def run(self, bus: BusClient) -> None:
         """Take what comes, as long as the connector runs. Raises BusError."""
-        bus.on_error = self._refused
+        bus.on_granting = partial(self._tell_granting, bus)
         consumer = bus.consume(DESTINATION, credit=CREDIT)
         try:
             async for delivery in consumer:
@@ -186,8 +186,9 @@ class Deadlines:
         await self._publish([message])
         LOG.error(text("sys112.unconfirmed", card=timer.id112, within=f"{timer.within_s:g}"))
 
-    def _refused(self, error: Error) -> None:
+    def _tell_granting(self, bus: BusClient, granting: Granting) -> None:
         """The router does not give us the queue: the region's routes are older than this watch."""
-        if error.verb == "CREDIT" and not self._told:
-            self._told = True
-            LOG.warning(text("sys112.no_watch", queue=DESTINATION, code=error.code))
+        if granting.destination == DESTINATION and granting.code:
+            LOG.warning(text("sys112.no_watch", queue=DESTINATION, code=granting.code))
+        else:
+            tell_granting(bus, granting)

@@ -12,7 +12,7 @@ import pytest
 from proto import attempts
 from proto.blocking import BlockingBusClient
 from proto.client import BusClient
-from proto.errors import NotConnected
+from proto.errors import NotConnected, RequestFailed
 from proto.keys import KeyPair
 from tests.integration.bus import RouterProcess
 
@@ -162,3 +162,21 @@ def test_a_process_that_stood_still_does_not_take_the_router_for_lost() -> None:
 
     with RouterProcess() as router:
         asyncio.run(work(router))
+
+
+@pytest.mark.fault("C9")
+def test_a_question_of_a_script_ends_with_its_session() -> None:
+    """A sibling: the blocking client forgot a question that was asked before the greeting, and
+    waited out its time for one whose router had gone."""
+    with RouterProcess() as router, router.blocking("producer") as script:
+        router.stop()
+        began = time.monotonic()
+        threading.Timer(0.5, router.start, (False,)).start()
+        question = script.message("test.question.v1", b"{}")
+        codes = []
+        for _ in range(2):
+            with pytest.raises(RequestFailed) as caught:
+                script.request("sink", question, timeout_s=60)
+            codes.append(caught.value.code)
+        assert codes[-1] == "no_consumer"
+        assert time.monotonic() - began < 30
