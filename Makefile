@@ -171,7 +171,7 @@ packages:
 	command -v memcached >/dev/null || want="$$want memcached"
 	{ command -v php >/dev/null && php -m | grep -qx soap; } || want="$$want php-soap"
 	{ command -v php >/dev/null && php -m | grep -qx dom; } || want="$$want php-xml"
-	command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || want="$$want apache2"
+	command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || want="$$want apache2-bin"
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || want="$$want nginx"
 	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || want="$$want haproxy"
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"
