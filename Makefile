@@ -20,6 +20,7 @@
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
+# make findings            what outside libraries do against expectation, shown without the product
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -29,7 +30,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots findings clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -105,6 +106,17 @@ test-roots: $(STAMP)
 	command -v debootstrap >/dev/null || want="$$want debootstrap"
 	$(install_packages)
 	$(BIN)/python -m tests.roots $(ARGS)
+
+findings:
+	@want=""
+	command -v strace >/dev/null || want="$$want strace"
+	command -v python3 >/dev/null || want="$$want python3"
+	$(install_packages)
+	for script in findings/*.sh; do
+		echo "== $$script"
+		timeout 300 bash "$$script" || { echo "make findings: FAILED at: $$script"; exit 1; }
+	done
+	echo "make findings: OK"
 
 lint: $(STAMP)
 	@step=start
