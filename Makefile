@@ -20,6 +20,7 @@
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
+# make findings            what outside libraries do against expectation, shown without the product
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -29,7 +30,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots findings clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
@@ -106,6 +107,17 @@ test-roots: $(STAMP)
 	$(install_packages)
 	$(BIN)/python -m tests.roots $(ARGS)
 
+findings:
+	@want=""
+	command -v strace >/dev/null || want="$$want strace"
+	command -v python3 >/dev/null || want="$$want python3"
+	$(install_packages)
+	for script in findings/*.sh; do
+		echo "== $$script"
+		timeout 300 bash "$$script" || { echo "make findings: FAILED at: $$script"; exit 1; }
+	done
+	echo "make findings: OK"
+
 lint: $(STAMP)
 	@step=start
 	trap 'if [ "$$step" = done ]; then echo "make lint: OK"; \
@@ -163,15 +175,15 @@ packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
 	command -v curl >/dev/null || want="$$want curl"
-	{ command -v php >/dev/null && php -m | grep -qx zmq; } || want="$$want php-zmq"
+	php -r "exit((int) !extension_loaded('zmq'));" 2>/dev/null || want="$$want php-zmq"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
 	command -v systemd-nspawn >/dev/null || want="$$want systemd-container"
 	command -v openssl >/dev/null || want="$$want openssl"
 	command -v ip >/dev/null || want="$$want iproute2"
 	command -v memcached >/dev/null || want="$$want memcached"
-	{ command -v php >/dev/null && php -m | grep -qx soap; } || want="$$want php-soap"
-	{ command -v php >/dev/null && php -m | grep -qx dom; } || want="$$want php-xml"
-	command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || want="$$want apache2"
+	php -r "exit((int) !extension_loaded('soap'));" 2>/dev/null || want="$$want php-soap"
+	php -r "exit((int) !extension_loaded('dom'));" 2>/dev/null || want="$$want php-xml"
+	command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || want="$$want apache2-bin"
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || want="$$want nginx"
 	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || want="$$want haproxy"
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"

@@ -23,6 +23,7 @@ TOP_LEVEL = {
     "config",
     "connectors",
     "docs",
+    "findings",
     "proto",
     "pyproject.toml",
     "requirements.lock",

@@ -42,14 +42,14 @@ class Outcome:
     ok: bool | None = None  # None: not reached
 
 
-def try_suite(suite: Suite, folder: Path, keep: Path) -> Outcome:
-    """Make the root, run both commands in it, take it away."""
+def try_suite(suite: Suite, folder: Path, logs: Path, *, keep: bool) -> Outcome:
+    """Make the root, run both commands in it, take it away unless it is to be kept."""
     outcome = Outcome(suite)
     archive = archive_of(suite, folder)
     if not archive:
         return outcome
     outcome.ok = False
-    log_path = keep / f"{suite.code}.log"
+    log_path = logs / f"{suite.code}.log"
     print(f"== {suite.title}: its log is {log_path}", flush=True)
     deadline = time.monotonic() + MINUTES * 60
     with log_path.open("w", encoding="utf-8") as log:
@@ -78,7 +78,8 @@ def try_suite(suite: Suite, folder: Path, keep: Path) -> Outcome:
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             outcome.verdict = f"FAILED: no root could be made: {error}"
         finally:
-            root.close()
+            if not keep:
+                root.close()
     said = log_path.read_text(encoding="utf-8", errors="replace")
     if passed := re.findall(r"^\d+ passed.*$|^\d+ failed.*$", said, re.MULTILINE):
         outcome.verdict += f" ({passed[-1]})"
@@ -101,7 +102,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-roots", description=__doc__)
     codes = [suite.code for suite in SUITES]
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(codes)}; all")
-    chosen = parser.parse_args().suites or codes
+    parser.add_argument(
+        "--keep", metavar="FOLDER", help="leave the roots in this folder, to look into"
+    )
+    given = parser.parse_args()
+    chosen = given.suites or codes
     if unknown := set(chosen) - set(codes):
         parser.error(
             f"there is no suite {', '.join(sorted(unknown))}; there are {', '.join(codes)}"
@@ -109,8 +114,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("make test-roots: only root can make a root; run it as root", file=sys.stderr)
         return 1
-    keep = Path(tempfile.gettempdir()) / "clean-roots-logs"
-    keep.mkdir(exist_ok=True)
+    logs = Path(tempfile.gettempdir()) / "clean-roots-logs"
+    logs.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="clean-roots-", ignore_cleanup_errors=True) as name:
         if shutil.disk_usage(name).free < FREE_BYTES_MIN:
             print(f"make test-roots: {name} has less than 6 GiB free", file=sys.stderr)
