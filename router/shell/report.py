@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from proto.frames import PROTOCOL_VERSION
+from proto.logs import lost_lines
 from router.core.queue import Queue
 from router.shell.partnermetrics import partner_metrics
 
@@ -134,6 +135,7 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "errors_max": bus.errors_max,
         "peers_dismissed": peers.dismissed,
         "routing_ids_guessed": peers.guessed,
+        "log_lines_lost": lost_lines(),
     }
 
 
