@@ -267,6 +267,7 @@ class Daemon:
 
     async def _serve(self) -> None:
         self.state = "running"
+        self.gate.begin()
         log.info(text("router.running", addresses=", ".join(self.addresses)))
         notify("READY=1")
         while not self._stopping.is_set():

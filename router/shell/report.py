@@ -122,6 +122,7 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "connections_accepted": gate.accepted,
         "connections_shut": gate.shut_out,
         "keys_refused": gate.refused,
+        "other_router_key": gate.other_key,
         "strangers": gate.strangers,
         "descriptors_max": daemon.descriptors,
         "sessions_max": bus.sessions_max,
