@@ -38,7 +38,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "store": StoreSettings,
     "log": LogSettings,
 }
-__all__ = ["ConfigError", "LoadedSettings", "Place", "load"]
+__all__ = ["ConfigError", "LoadedSettings", "Place", "load", "needs_restart"]
 
 SYSTEM_FILE: Final = Path("/etc/smpbus/smpbus.toml")
 
@@ -122,6 +122,26 @@ def load(
         overrides=dict(overrides or {}),
         warnings=warnings(settings),
     )
+
+
+# What a reload puts in force; all other keys of smpbus.toml are read at the start.
+RELOADED: Final = {
+    "bus": ("body_bytes_max", "sessions_max", "session_timeout_ms", "unread_bytes_max",
+            "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max"),
+    "store": ("history_hours", "dedup_hours", "free_bytes_min"),
+    "log": ("level",),
+}  # fmt: skip
+
+
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """Return the dotted keys that differ and that only a restart puts in force."""
+    return [
+        f"{section}.{field}"
+        for section in SECTIONS
+        for field in getattr(new, section).__struct_fields__
+        if field not in RELOADED.get(section, ())
+        and getattr(getattr(old, section), field) != getattr(getattr(new, section), field)
+    ]
 
 
 def digest_of(settings: Settings) -> str:

@@ -7,6 +7,7 @@ by "line 7", so the text is scanned once more for the key when there is somethin
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,9 +49,13 @@ class TomlFile:
         except tomllib.TOMLDecodeError as error:
             raise _toml_error(str(error), text) from None
 
+    @cached_property
+    def _lines(self) -> dict[KeyPath, int]:
+        return lines_of(self.text)
+
     def line(self, key: KeyPath) -> int | None:
         """Return the line of `key`, see `find_line`."""
-        return find_line(self.text, key)
+        return _nearest(self._lines, key)
 
 
 def find_line(text: str, key: KeyPath) -> int | None:
@@ -59,9 +64,22 @@ def find_line(text: str, key: KeyPath) -> int | None:
 
     Tables of an array are addressed by their index: ("routes", 1, "to").
     """
+    return _nearest(lines_of(text), key)
+
+
+def _nearest(lines: dict[KeyPath, int], key: KeyPath) -> int | None:
+    for length in range(len(key), 0, -1):
+        if (line := lines.get(key[:length])) is not None:
+            return line
+    return None
+
+
+def lines_of(text: str) -> dict[KeyPath, int]:
+    """Return the line where each table begins and each key is set, the first one where it is
+    several times."""
     table: KeyPath = ()
     tables_seen: dict[KeyPath, int] = {}
-    best, best_length = None, 0
+    found: dict[KeyPath, int] = {}
     for number, line in _plain_lines(text):
         if header := _HEADER.match(line):
             table = _table(header[1], _parts(header[2]), tables_seen)
@@ -70,9 +88,8 @@ def find_line(text: str, key: KeyPath) -> int | None:
             here = table + _parts(assignment[1])
         else:
             continue
-        if len(here) > best_length and here == key[: len(here)]:
-            best, best_length = number, len(here)
-    return best
+        found.setdefault(here, number)
+    return found
 
 
 def _plain_lines(text: str) -> list[tuple[int, str]]:

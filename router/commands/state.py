@@ -70,6 +70,9 @@ def reload(path: Path | None, as_json: bool) -> None:
     if as_json:
         return echo_json(result)
     click.echo(text("cli.reloaded", digest=result.get("digest", "")), err=True)
+    if result.get("ignored"):
+        sentence = text("router.reload_ignored", keys=", ".join(result["ignored"]))
+        click.echo(text("log.warning", sentence=sentence), err=True)
 
 
 def _print_head(status: dict[str, Any]) -> None:
@@ -94,6 +97,9 @@ def _print_head(status: dict[str, Any]) -> None:
     )
     click.echo(room)
     click.echo(text("cli.status_memory", rss=size(status["rss_bytes"])))
+    if bounds := status.get("bounds"):
+        told = {name: size(count) if "bytes" in name else count for name, count in bounds.items()}
+        click.echo(text("cli.status_bounds", **told))
     if not store["writable"]:
         click.echo(styled(text("cli.status_store_full"), fg="red"))
 

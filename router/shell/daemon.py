@@ -29,7 +29,7 @@ from proto.logs import configure_logs
 from proto.message import now_ms
 from proto.notify import notify
 from proto.wording import set_language, text
-from router.config import ConfigError, LoadedSettings, load
+from router.config import ConfigError, LoadedSettings, load, needs_restart
 from router.core.core import Core, Now
 from router.core.delivery import State
 from router.core.generations import Generations
@@ -45,7 +45,7 @@ from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
 from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
-from router.shell.socket import bind, open_router, self_test
+from router.shell.socket import IpcPath, bind, open_router, self_test
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
 from router.store.head import head_of
@@ -91,6 +91,8 @@ class Daemon:
     def __init__(self, loaded: LoadedSettings) -> None:
         self.loaded = loaded
         self.settings = loaded.settings
+        self._begun_with = loaded.settings
+        self._ipc_paths: list[IpcPath] = []
         self.state = "starting"
         self.started_at = now_ms()
         self.addresses: list[str] = []
@@ -220,12 +222,19 @@ class Daemon:
         self.peers = Peers(bus, self.gate, first_id)
         self.core.supply_bytes = self.peers.supply_bytes
         for address in bus.listen:
-            bound = bind(socket, address, bus.ipc_mode, self.loaded.where("bus.listen"))
+            bound = self._bind(socket, address, bus.ipc_mode, "bus.listen")
             self.addresses.append(bound)
             if key is not None:
                 self_test(self._context, bound, key.public)
         self._bus = DrainedSocket(socket, self._read_burst)
         self._cleanup.callback(self._bus.close)
+
+    def _bind(self, socket: "zmq.Socket[bytes]", address: str, mode: str, key: str) -> str:
+        where = self.loaded.where(key)
+        bound = bind(socket, address, mode, where)
+        if address.startswith("ipc:///"):
+            self._ipc_paths.append(IpcPath(socket, address, mode, where))
+        return bound
 
     def _guard(
         self, socket: "zmq.Socket[bytes]", name: str, most: int, patience_s: float = 0.0
@@ -240,14 +249,14 @@ class Daemon:
         socket.setsockopt(zmq.LINGER, 100)
         socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
         self._guard(socket, "ops", OPS_CONNECTIONS_MAX)
-        bind(socket, ops.listen, ops.ipc_mode, where("ops.listen"))
+        self._bind(socket, ops.listen, ops.ipc_mode, "ops.listen")
         self._ops = OpsServer(socket, self._commands())
         self._cleanup.callback(self._ops.close)
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)
         events.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._events_gate = self._guard(events, "events", OPS_CONNECTIONS_MAX)
-        bind(events, ops.events, ops.ipc_mode, where("ops.events"))
+        self._bind(events, ops.events, ops.ipc_mode, "ops.events")
         self._events = EventSocket(events, self._observe)
         self._cleanup.callback(self._events.close)
         if ops.http:
@@ -258,6 +267,7 @@ class Daemon:
 
     async def _serve(self) -> None:
         self.state = "running"
+        self.gate.begin()
         log.info(text("router.running", addresses=", ".join(self.addresses)))
         notify("READY=1")
         while not self._stopping.is_set():
@@ -460,6 +470,7 @@ class Daemon:
         self._tell_partners()
         self._refresh_keys()
         self._tidy_peers()
+        self._mend_paths()
         self._judge_disk()
         if all(self.live().values()):
             notify("WATCHDOG=1")
@@ -467,6 +478,11 @@ class Daemon:
             self._prune()
         self._tidy()
         self._flush()
+
+    def _mend_paths(self) -> None:
+        for one in self._ipc_paths:
+            if told := one.mend():
+                log.error(text(told, path=one.path))
 
     def _tell_partners(self) -> None:
         for event in self.partners.watch():
@@ -630,10 +646,16 @@ class Daemon:
         self._refresh_keys(force=True)
         self.loaded = loaded
         self.settings = loaded.settings
+        self.peers.configure(loaded.settings.bus)
+        self.gate.patience_s = loaded.settings.bus.session_timeout_ms / 1000
+        logging.getLogger().setLevel(loaded.settings.log.level.upper())
         self.core.configure(loaded.settings, self.now())
         self._flush()
         log.info(text("router.reloaded", file=loaded.path))
-        return {"digest": loaded.digest}
+        ignored = needs_restart(self._begun_with, loaded.settings)
+        if ignored:
+            log.warning(text("router.reload_ignored", keys=", ".join(ignored)))
+        return {"digest": loaded.digest, "ignored": ignored}
 
     def _reload_logged(self) -> None:
         if self.state == "starting":  # what is taken up may not change meanwhile

@@ -37,6 +37,10 @@ _ACCEPTED: Final = int(zmq.EVENT_ACCEPTED)
 _DISCONNECTED: Final = int(zmq.EVENT_DISCONNECTED)
 _STOPPED: Final = int(zmq.EVENT_MONITOR_STOPPED)
 _REFUSED: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+# Of a failed handshake: what came cannot be opened with our key.
+CRYPTOGRAPHIC: Final = int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC)
+SETTLED_S: Final = 0.5
+TELL_S: Final = 60.0  # the same not more often
 
 log = logging.getLogger("smpbus.gate")
 
@@ -65,11 +69,13 @@ class Gate:
         self.accepted = 0  # ever
         self.shut_out = 0  # one too many, or silent for too long
         self.refused = 0  # handshakes: a key that is not known
+        self.other_key = 0  # handshakes for another key of the router, or made up
         self.broken = 0  # other handshakes that came to nothing
         self._open: dict[int, Connection] = {}
         self._strangers: dict[int, Connection] = {}  # by age
         self._guard = threading.Lock()
-        self._told_at = -float("inf")
+        self._told_at: dict[str, float] = {}
+        self._quiet_until = float("inf")
         self._socket = socket
         address = f"inproc://gate-{name}-{id(self)}"
         socket.monitor(address, EVENTS)
@@ -79,6 +85,11 @@ class Gate:
         self._monitor.connect(address)
         self._thread = threading.Thread(target=self._run, name=f"gate-{name}", daemon=True)
         self._thread.start()
+
+    def begin(self) -> None:
+        """Count from here on, and soon tell: what was refused before was our own self-test."""
+        self.refused = self.other_key = self.broken = 0
+        self._quiet_until = time.monotonic() + SETTLED_S
 
     def __len__(self) -> int:
         return len(self._open)
@@ -138,10 +149,14 @@ class Gate:
             elif event == _DISCONNECTED:
                 self._open.pop(value, None)
                 self._strangers.pop(value, None)
-            elif event == _REFUSED:
-                self.refused += 1
             elif event == _STOPPED:
                 return False
+            elif event == _REFUSED:
+                self.refused += 1
+                self._tell("router.key_refused", count=self.refused)
+            elif value == CRYPTOGRAPHIC:
+                self.other_key += 1
+                self._tell("router.other_key", count=self.other_key)
             else:
                 self.broken += 1
 
@@ -171,7 +186,10 @@ class Gate:
             while self._strangers and (first := next(iter(self._strangers.values()))).since < late:
                 self._shut_out(first)
         if self.shut_out > before:
-            self._tell()
+            self._tell(
+                "router.connections_shut", count=self.shut_out, open=len(self._open),
+                most=self.connections_max,
+            )  # fmt: skip
 
     def _shut_out(self, connection: Connection) -> None:
         self.shut_out += 1
@@ -195,18 +213,11 @@ class Gate:
         finally:
             handle.detach()  # the descriptor is libzmq's to close
 
-    def _tell(self) -> None:
+    def _tell(self, what: str, **fields: object) -> None:
         now = time.monotonic()
-        if now - self._told_at < 60:
-            return
-        self._told_at = now
-        log.warning(
-            text(
-                "router.connections_shut",
-                name=self.name, count=self.shut_out, open=len(self._open),
-                most=self.connections_max,
-            )
-        )  # fmt: skip
+        if now >= self._quiet_until and now - self._told_at.get(what, -TELL_S) >= TELL_S:
+            self._told_at[what] = now
+            log.warning(text(what, name=self.name, **fields))
 
 
 def raise_descriptor_limit() -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from router.shell.daemon import Daemon
 
 CONNECTIONS_MAX: Final = 64
-PATIENCE_S: Final = 10.0  # for a whole connection: whoever asks often asks anew
+PATIENCE_S: Final = 5.0  # for a whole connection: whoever asks often asks anew
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -81,11 +81,8 @@ class Peers:
 
     def __init__(self, settings: BusSettings, gate: Gate, first_id: bytes) -> None:
         """`first_id` is one that libzmq made for this socket before all others."""
-        self.settings = settings
+        self.configure(settings)
         self.unread = 0
-        self.unread_max = max(settings.unread_bytes_max, 2 * settings.frame_bytes_max)
-        self.share_max = max(settings.share_bytes_max, settings.frame_bytes_max)
-        self.supply_bytes = min(SUPPLY_BYTES, self.unread_max // 4)
         self.dismissed = 0  # ever: did not read, or was wrong too often
         self.guessed = 0  # routing ids that libzmq cannot have made
         self._gate = gate
@@ -93,6 +90,13 @@ class Peers:
         self._peers: dict[bytes, Peer] = {}
         self._parties: dict[bytes, Party] = {}
         self._published: dict[Party, float] = {}  # when last, monotonic
+
+    def configure(self, settings: BusSettings) -> None:
+        """Put other bounds in force."""
+        self.settings = settings
+        self.unread_max = max(settings.unread_bytes_max, 2 * settings.frame_bytes_max)
+        self.share_max = max(settings.share_bytes_max, settings.frame_bytes_max)
+        self.supply_bytes = min(SUPPLY_BYTES, self.unread_max // 4)
 
     def __len__(self) -> int:
         return len(self._peers)

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from proto.frames import PROTOCOL_VERSION
+from proto.logs import lost_lines
 from router.core.queue import Queue
 from router.shell.partnermetrics import partner_metrics
 
@@ -121,6 +122,7 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "connections_accepted": gate.accepted,
         "connections_shut": gate.shut_out,
         "keys_refused": gate.refused,
+        "other_router_key": gate.other_key,
         "strangers": gate.strangers,
         "descriptors_max": daemon.descriptors,
         "sessions_max": bus.sessions_max,
@@ -134,6 +136,7 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "errors_max": bus.errors_max,
         "peers_dismissed": peers.dismissed,
         "routing_ids_guessed": peers.guessed,
+        "log_lines_lost": lost_lines(),
     }
 
 

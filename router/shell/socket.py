@@ -10,6 +10,7 @@ import os
 import socket as posix
 import stat
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,37 @@ def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, where: str) -> st
     except (zmq.ZMQError, OSError) as error:
         raise bind_error(error.errno, address, where) from None
     return socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
+
+
+class IpcPath:
+    """The file of a bound ipc address. Whoever cleans up a folder may take it away, and nobody
+    could connect any more: then it is made anew."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", address: str, mode: str, where: str) -> None:
+        self.path = Path(address.removeprefix("ipc://"))
+        self._rebind = partial(bind, socket, address, mode, where)
+        self._inode = self._look()
+
+    def mend(self) -> str | None:
+        """Bind anew if the file is gone; return the text of what to say, if anything."""
+        inode = self._look()
+        if inode == self._inode:
+            return None
+        if inode is not None:  # another's: it is not ours to take away
+            self._inode = inode
+            return "router.socket_taken"
+        try:
+            self._rebind()
+        except StartError:
+            return None  # the folder is not there yet, perhaps
+        self._inode = self._look()
+        return "router.socket_bound_anew"
+
+    def _look(self) -> int | None:
+        try:
+            return self.path.stat().st_ino
+        except OSError:
+            return None
 
 
 def bind_error(number: int | None, address: str, where: str) -> StartError:

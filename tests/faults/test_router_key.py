@@ -1,0 +1,45 @@
+"""Keys that do not fit: the router says so, since a peer hears nothing in such a handshake."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+
+from bus import RouterProcess
+
+from proto import KeyPair
+
+
+@pytest.mark.fault("A20")
+@pytest.mark.parametrize(
+    ("what", "counter", "said"),
+    [("router", "other_router_key", "router.pub"), ("peer", "keys_refused", "bus.keys_dir")],
+)
+def test_a_key_that_does_not_fit_is_told(what: str, counter: str, said: str) -> None:
+    """After a change of the router's key its peers waited for ever, and no log said why; the same
+    for a peer whose key is not in the folder."""
+    context: zmq.Context[Any] = zmq.Context()
+    with RouterProcess() as router:
+        key = KeyPair.load(router.keys / "producer.key") if what == "router" else KeyPair.new()
+        server = (router.keys / "router.pub").read_bytes().strip()
+        before = router.ask("status")["bounds"][counter]
+        with context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.curve_publickey, socket.curve_secretkey = key.public, key.secret
+            socket.curve_serverkey = KeyPair.new().public if what == "router" else server
+            socket.connect(router.address)
+            router.wait_until("status", lambda status: status["bounds"][counter] > before)
+            for _ in range(200):
+                if said in router.log.read_text():
+                    break
+                time.sleep(0.05)
+                if what == "peer":  # libzmq does not try again after such a refusal
+                    socket.disconnect(router.address)
+                    socket.connect(router.address)
+        assert said in router.log.read_text()
+    context.term()
