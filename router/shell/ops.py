@@ -6,6 +6,7 @@ A live view subscribes to the events socket: frames `[topic, JSON]`, dropped whe
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -15,9 +16,12 @@ import zmq
 from proto.drain import DrainedSocket
 from proto.message import UNREADABLE
 from proto.nesting import decode_json
+from router.shell.pace import Pace
 
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 BURST_MAX: Final = 16
+OPEN_MAX: Final = 32  # questions of all operators that are taken up at once
+COST_MAX_S: Final = 0.005
 
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -38,6 +42,7 @@ class OpsServer:
         self._socket = socket
         self._commands = commands
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pace = Pace()
         self._wire = DrainedSocket(socket, self._read_burst)
 
     def close(self) -> None:
@@ -48,19 +53,30 @@ class OpsServer:
 
     def _read_burst(self) -> bool:
         for _ in range(BURST_MAX):
+            if len(self._tasks) >= OPEN_MAX:
+                self._wire.pause()  # whoever asks more waits in the queue of his own connection
+                return False
             try:
                 parts = self._socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return False
             task = asyncio.get_running_loop().create_task(self._serve(parts))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._served)
         return True
+
+    def _served(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._wire.resume()
 
     async def _serve(self, parts: list[bytes]) -> None:
         # A REQ peer puts an empty frame before its question, and expects it back.
         address, question = parts[:-1], parts[-1]
+        await self._pace.turn()
+        began = time.perf_counter()
         answer = await self._answer(question)
+        # An answer that waited for the store did not keep the loop busy all that time.
+        self._pace.took(min(time.perf_counter() - began, COST_MAX_S))
         try:
             self._socket.send_multipart([*address, msgspec.json.encode(answer)], zmq.DONTWAIT)
         except zmq.ZMQError:

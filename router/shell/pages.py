@@ -9,6 +9,7 @@ answer, "partners" has a row per connector.
 import asyncio
 import contextlib
 import socket as posix
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -18,8 +19,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from router.shell.pace import Pace
 from router.shell.partners import all_well
 from router.shell.report import metrics_page
 from router.shell.socket import bind_error
@@ -74,8 +77,10 @@ class Pages:
             Route("/healthz", self._ready),
             Route("/partners", self._partners),
         ]
+        self._pace = Pace()
+        app = self._paced(Starlette(routes=routes))
         config = uvicorn.Config(
-            Starlette(routes=routes), log_config=None, access_log=False, lifespan="off",
+            app, log_config=None, access_log=False, lifespan="off",
             server_header=False, timeout_graceful_shutdown=1, http=_Impatient, ws="none",
         )  # fmt: skip
         self._server = _Server(config)
@@ -85,6 +90,17 @@ class Pages:
         """Stop serving."""
         self._server.should_exit = True
         await self._task
+
+    def _paced(self, app: ASGIApp) -> ASGIApp:
+        """Return `app`, whose answers come at a pace: making and sending them delays messages."""
+
+        async def paced(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._pace.turn()
+            began = time.perf_counter()
+            await app(scope, receive, send)
+            self._pace.took(time.perf_counter() - began)
+
+        return paced
 
     async def _metrics(self, _: Request) -> Response:
         return Response(metrics_page(self._daemon), headers={"content-type": METRICS_TYPE})
