@@ -120,7 +120,12 @@ def main() -> int:
         if shutil.disk_usage(name).free < FREE_BYTES_MIN:
             print(f"make test-roots: {name} has less than 6 GiB free", file=sys.stderr)
             return 1
-        outcomes = [try_suite(suite, Path(name), keep) for suite in SUITES if suite.code in chosen]
+        folder = Path(given.keep or name)
+        outcomes = [
+            try_suite(suite, folder, logs, keep=bool(given.keep))
+            for suite in SUITES
+            if suite.code in chosen
+        ]
     print(table(outcomes))
     reached = [one.ok for one in outcomes if one.ok is not None]
     right = bool(reached) and all(reached)
