@@ -101,16 +101,16 @@ class Delivery:
 
         Raises ValueError for a pause that is negative or no number; it is unsettled then.
         """
-        self._consumer.settle(self, self._settlement(frames.RETRY, reason, after_s, wish))
+        self._consumer.settle(self, self._settlement(frames.RETRY, reason, after_s, wish=wish))
 
     def reject(self, reason: str) -> None:
         """Never: the message becomes a dead letter with this reason."""
         self._consumer.settle(self, self._settlement(frames.REJECT, reason))
 
     def _settlement(
-        self, outcome: int, note: str | None, after_s: float | None = None, wish: bool = False
+        self, outcome: int, note: object, after_s: float | None = None, *, wish: bool = False
     ) -> frames.Settlement:
-        return frames.settlement(self.id, outcome, note, after_s, self.generation, wish)
+        return frames.settlement(self.id, outcome, note, after_s, self.generation, wish=wish)
 
 
 class Consumer:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from proto.pattern import exactly
 from proto.schemas import (
     Address,
     Body,
@@ -26,8 +27,8 @@ from proto.schemas import (
     Text,
 )
 
-Oid = Annotated[str, msgspec.Meta(pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$", max_length=128)]
-Icd10 = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?$")]
+Oid = Annotated[str, msgspec.Meta(pattern=exactly(r"[0-2](\.(0|[1-9][0-9]*))+"), max_length=128)]
+Icd10 = Annotated[str, msgspec.Meta(pattern=exactly(r"[A-Z][0-9]{2}(\.[0-9]{1,2})?"))]
 CallId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
@@ -393,5 +394,5 @@ class RegisterState(Body, frozen=True, kw_only=True):
     register: Required
     state: Literal["accepted", "refused", "paid"]
     codes: list[Short] = []
-    sum: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]{2}$")] | None = None
+    sum: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]+\.[0-9]{2}"))] | None = None
     at: Instant

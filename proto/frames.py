@@ -148,6 +148,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `note` is the partner's answer or the reason, in a few words without personal data; it is shown
     by `smpbus trace`. `generation` is the delivery's own; None when the peer does not know of it.
+    With `wish` the time is what the partner asks for: the router keeps it between the pause of the
+    destination's policy and its longest, and shortens it when the partner takes something else.
     """
 
     delivery: Ordinal
@@ -164,6 +166,7 @@ def settlement(
     note: object = None,
     after_s: float | None = None,
     generation: str | None = None,
+    *,
     wish: bool = False,
 ) -> Settlement:
     """Return a settlement that every router takes: the note cut to its length, the pause bounded.

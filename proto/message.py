@@ -13,6 +13,7 @@ import msgspec
 
 from proto.identifiers import new_id
 from proto.nesting import decode_json
+from proto.pattern import exactly
 
 ID_LENGTH_MAX: Final = 128
 TYPE_LENGTH_MAX: Final = 128
@@ -38,7 +39,7 @@ class Priority(IntEnum):
 
 
 TYPE_GRAMMAR: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
-NAME_GRAMMAR: Final = r"^[a-z][a-z0-9_-]*$"
+NAME_GRAMMAR: Final = exactly(r"[a-z][a-z0-9_-]*")
 # The source of a message that was passed on: the bus that accepted it first, and its source there.
 RELAYED_GRAMMAR: Final = re.compile(r"([0-9a-z]+)\.([a-z][a-z0-9_-]*)")
 
@@ -123,7 +124,7 @@ def now_ms() -> int:
 encode_message = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 
-_PLACE: Final = re.compile(r" - at `\$\[(\d+)\]`$")
+_PLACE: Final = re.compile(r" - at `\$\[([0-9]+)\]`\Z")
 
 
 def fault_of(error: Exception) -> str:

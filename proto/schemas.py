@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from proto.pattern import exactly
+
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 Short = Annotated[str, msgspec.Meta(max_length=400)]
@@ -332,8 +334,8 @@ class GroupStatistics(Body, frozen=True, kw_only=True):
 class DialRequest(Body, frozen=True, kw_only=True):
     """Call a number from an operator's telephone (click-to-call)."""
 
-    operator: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,40}$")]
-    number: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9*#]{1,20}$")]
+    operator: Annotated[str, msgspec.Meta(pattern=exactly(r"[A-Za-z0-9_.-]{1,40}"))]
+    number: Annotated[str, msgspec.Meta(pattern=exactly(r"\+?[0-9*#]{1,20}"))]
     id112: Id112 | None = None
 
 
@@ -374,7 +376,7 @@ class Worker(Body, frozen=True, kw_only=True):
     """A medical worker as the register has it now; the whole record, the newest holds."""
 
     id: WorkerId
-    snils: Annotated[str, msgspec.Meta(pattern=r"^\d{11}$")]
+    snils: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{11}"))]
     family: Required
     given: Required
     middle: Short | None = None
@@ -397,7 +399,7 @@ class WorkerQuestion(Body, frozen=True, kw_only=True):
     """Who is it? Asked by the register's `id` or by `snils` (11 digits), one of the two."""
 
     id: WorkerId | None = None
-    snils: Annotated[str, msgspec.Meta(pattern=r"^\d{11}$")] | None = None
+    snils: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{11}"))] | None = None
 
 
 class WorkerLoad(Body, frozen=True, kw_only=True):
@@ -419,8 +421,8 @@ class InsuranceQuestion(Body, frozen=True, kw_only=True):
     document, or by names; a birth date narrows it, and names need one."""
 
     on_date: date
-    enp: Annotated[str, msgspec.Meta(pattern=r"^\d{16}$")] | None = None
-    snils: Annotated[str, msgspec.Meta(pattern=r"^\d{11}$")] | None = None
+    enp: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{16}"))] | None = None
+    snils: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{11}"))] | None = None
     policy_number: Short | None = None
     document: IdentityDocument | None = None
     family: Short | None = None
@@ -432,7 +434,7 @@ class InsuranceQuestion(Body, frozen=True, kw_only=True):
 class InsuredPerson(Body, frozen=True, kw_only=True):
     """Somebody whom the fund knows, and the policy on the date asked for; `policy_kind` is F008."""
 
-    enp: Annotated[str, msgspec.Meta(pattern=r"^\d{16}$")]
+    enp: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{16}"))]
     policy_kind: Literal[1, 2, 3]
     policy_number: Required
     insurer: Short | None = None

@@ -15,7 +15,7 @@ KeyPath = tuple[str | int, ...]
 _HEADER: Final = re.compile(r"""\s*(\[\[?)\s*([^\[\]]+?)\s*\]""")
 _KEY: Final = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[^=\s]+)*)\s*=""")
 _PART: Final = re.compile(r""""([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)""")
-_AT_LINE: Final = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)")
+_AT_LINE: Final = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 
 
 class TomlError(Exception):

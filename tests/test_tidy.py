@@ -118,6 +118,21 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def patterns_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and text of every regular expression, and of every part of one, in a module."""
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        compiled = ast.unparse(node.func) in ("re.compile", "exactly")
+        given = node.args[:1] if compiled else []
+        given += [one.value for one in node.keywords if one.arg == "pattern"]
+        for part in (part for one in given for part in ast.walk(one)):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield node.lineno, part.value
+            elif isinstance(part, ast.Constant) and isinstance(part.value, bytes):
+                yield node.lineno, part.value.decode()
+
+
 def ignored() -> set[str]:
     """Return the names that .gitignore keeps out of the repository."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
@@ -225,6 +240,16 @@ class TestCode:
         tests = sorted((ROOT / "tests").rglob("*.py"))
         found = [path.name for path in tests if path != Path(__file__) and off.search(read(path))]
         assert found == []
+
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_a_pattern_means_all_of_a_text_and_plain_digits(self, path: Path) -> None:
+        # `$` lets a last line feed through, "\\d" the digits of every script: proto/pattern.py.
+        if path == ROOT / "proto" / "pattern.py":
+            return
+        for line, pattern in patterns_of(path):
+            outside = re.sub(r"\[(?:\\.|[^]\\])*\]", "", pattern)  # of a class of characters
+            assert not re.search(r"(?<!\\)\$", outside), f"line {line}: {pattern}"
+            assert "\\d" not in pattern, f"line {line}: {pattern}"
 
 
 class TestTexts:

@@ -21,13 +21,14 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.door import message_id
 from connectors.runtime.outbox import Outbox
 from connectors.runtime.partner import PartnerSettings, credentials
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.exits import StartError
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
+from proto.pattern import exactly
 from proto.wording import text
 
 PORTS: Final = {"tcp": 5038, "tls": 5039}
@@ -42,7 +43,7 @@ encode: Final = msgspec.json.Encoder().encode
 class AmiSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
     """Where the exchange listens; `credentials_file` holds a manager's `name:secret`."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^(tcp|tls)://[^/]+$")]
+    url: Annotated[str, msgspec.Meta(pattern=exactly(r"(tcp|tls)://[^/]+"))]
 
 
 class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,7 +52,7 @@ class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     Government decree 1931."""
 
     partner: AmiSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7105"  # not used
+    listen: Listen = "127.0.0.1:7105"  # not used
     inbound: tuple[str, ...] = ("from-trunk", "from-pstn", "from-external")
     channel: str = "PJSIP"
     context: str = "from-internal"

@@ -36,7 +36,7 @@ class Joining:
         return self._cards.get(hash, now)
 
     def _hash(self, number: str) -> bytes | None:
-        digits = "".join(sign for sign in number if sign.isdigit())[-DIGITS:]
+        digits = "".join(sign for sign in number if sign.isascii() and sign.isdigit())[-DIGITS:]
         if len(digits) < DIGITS:  # 112, an extension: not somebody's own number
             return None
         return hashlib.blake2b(digits.encode(), key=self._key, digest_size=16).digest()

@@ -9,7 +9,7 @@ from connectors.cssi112 import contract, mapping
 from connectors.cssi112.batch import Batch
 from connectors.runtime.connector import Connector
 from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.soapclient import SoapClient
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -26,7 +26,7 @@ class CssiSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, k
     `repeat_after_max_s`."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7121"  # not used
+    listen: Listen = "127.0.0.1:7121"  # not used
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
     edition: mapping.Edition = "5"
     dispatch_service: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "SMP"

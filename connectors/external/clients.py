@@ -15,10 +15,11 @@ from connectors.runtime.quota import Quota
 from connectors.runtime.serving import membership
 from connectors.runtime.token import TokenFile, bearer, digest_of
 from proto.exits import StartError
+from proto.pattern import exactly
 from proto.wording import text
 
 # A call's ref is NAME-ID and its subject ext-NAME-ID: short enough for a subject.
-ClientName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+ClientName = Annotated[str, msgspec.Meta(pattern=exactly(r"[a-z][a-z0-9_-]{0,31}"))]
 
 
 class ClientSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

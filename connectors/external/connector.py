@@ -15,7 +15,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
 from connectors.runtime.statefile import Alarm
 from connectors.runtime.waiting import Waiting
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -32,7 +32,7 @@ class ExternalSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=Tru
     used. `state_file` keeps calls and events, `credit` is shared by all webhooks."""
 
     partner: PartnerSettings = PartnerSettings(url="http://unused", system="-")
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7123"
+    listen: Listen = "127.0.0.1:7123"
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 128 * 1024
     state_file: Path = Path("/var/lib/smpbus/external/calls.db")

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Generic, TypeVar
 import msgspec
 
 from proto import clinical, schemas
+from proto.pattern import exactly
 
 Value = TypeVar("Value")
 
@@ -52,7 +53,7 @@ class CodeList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     list.
     """
 
-    oid: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)+$", max_length=128)]
+    oid: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]+(\.[0-9]+)+"), max_length=128)]
     version: schemas.Required
     name: schemas.Text
     key: schemas.Required

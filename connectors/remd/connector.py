@@ -1,7 +1,7 @@
 """The connector of РЭМД: a call card becomes a document, and the register has its last word."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,7 +18,7 @@ from connectors.runtime.body import BadInput
 from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -40,7 +40,7 @@ class RemdSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, k
     the register calls back; `document` says how documents are made."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7119"
+    listen: Listen = "127.0.0.1:7119"
     client: str
     reply_to: str
     document: DocumentSettings

@@ -19,7 +19,7 @@ from connectors.replication.passing import SessionEnded, pass_on
 from connectors.replication.probing import probe
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
-from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
 from proto import frames
 from proto.client import BusClient, Delivery, Retry
 from proto.exits import StartError
@@ -35,7 +35,7 @@ class ReplicationSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=
     `credit` holds for each direction: so many messages may be under way over the link."""
 
     partner: OtherBus
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7122"
+    listen: Listen = "127.0.0.1:7122"
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 128
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 3.0
 

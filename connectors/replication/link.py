@@ -23,6 +23,7 @@ from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
 from proto.keys import KeyFileError, KeyPair, load_public
 from proto.message import Name
+from proto.pattern import exactly
 from proto.wording import text
 
 WATCH_S: Final = 0.5
@@ -34,7 +35,7 @@ class OtherBus(PartnerSettings, frozen=True, forbid_unknown_fields=True, kw_only
     """[connectors.replication.partner]: where the other bus listens, who we are there (`name`, its
     `key`), the other router's public key, and the queue that is ours there ("" is our name)."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^tcp://[^/]+:\d{1,5}$")]
+    url: Annotated[str, msgspec.Meta(pattern=exactly(r"tcp://[^/]+:[0-9]{1,5}"))]
     name: Name
     key: Path
     server_key: Path

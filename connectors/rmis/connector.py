@@ -30,7 +30,7 @@ from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
 from connectors.runtime.statefile import Alarm
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -47,7 +47,7 @@ class RmisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, k
     `search`, who somebody is is asked at that service for persons, by SOAP."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7118"
+    listen: Listen = "127.0.0.1:7118"
     dialect: Literal["canonical", "riams"] = "canonical"
     poll_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 5.0
     question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=30)] = 2.0

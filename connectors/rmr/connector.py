@@ -23,7 +23,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import StateAway
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -41,7 +41,7 @@ class RmrSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     `state_timeout_s`."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7116"
+    listen: Listen = "127.0.0.1:7116"
     state_file: Path = Path("/var/lib/smpbus/rmr/register.db")
     state_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     poll_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from proto.pattern import exactly
 from proto.schemas import Count, Instant, Required, Short, WorkerId
 
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
@@ -41,7 +42,7 @@ class Speciality(Part, frozen=True, kw_only=True):
 class Position(Part, frozen=True, kw_only=True):
     """A position, a code of 1.2.643.5.1.13.13.11.1002, in the organisation with this OID."""
 
-    mo_oid: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)+$", max_length=128)]
+    mo_oid: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]+(\.[0-9]+)+"), max_length=128)]
     department: Short | None = None
     position_code: Required
     rate: Annotated[float, msgspec.Meta(gt=0, le=3)] | None = None
@@ -54,7 +55,7 @@ class Record(Part, frozen=True, kw_only=True):
     """A worker. `snils` is 11 digits, with or without its usual separators."""
 
     id: WorkerId
-    snils: Annotated[str, msgspec.Meta(pattern=r"^[\d \-]{11,14}$")]
+    snils: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9 \-]{11,14}"))]
     family: Required
     given: Required
     middle: Short | None = None

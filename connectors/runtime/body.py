@@ -15,9 +15,9 @@ from starlette.requests import Request
 from connectors.runtime.oddities import ODD, Odd, may_be_odd, mended, odd_times, oddities
 from proto.nesting import decode_json
 
-_AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
-_MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`$")
-_VALUE: Final = re.compile(r"^Invalid (enum )?value.*$")
+_AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`\Z")
+_MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`\Z")
+_VALUE: Final = re.compile(r"^Invalid (enum )?value.*\Z")
 _BOM: Final = b"\xef\xbb\xbf"
 TOO_DEEP: Final = "is nested too deeply"
 # Unlike msgspec it takes controls within texts, and halves of characters.

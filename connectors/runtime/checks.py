@@ -10,14 +10,14 @@ from typing import Final, Literal
 
 Sex = Literal["male", "female"]
 SNILS_CHECKED_FROM: Final = 1_001_998  # lower numbers have no check digits
-_DIGITS: Final = re.compile(r"^[0-9]+$")
-_ICD: Final = re.compile(r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?$")
-_OKATO: Final = re.compile(r"^[0-9]{5}([0-9]{3}([0-9]{3})?)?$")
+_DIGITS: Final = re.compile(r"[0-9]+")
+_ICD: Final = re.compile(r"[A-Z][0-9]{2}(\.[0-9]{1,2})?")
+_OKATO: Final = re.compile(r"[0-9]{5}([0-9]{3}([0-9]{3})?)?")
 
 
 def snils_problem(snils: str) -> str | None:
     """Return what is wrong with 11 digits of a СНИЛС."""
-    if len(snils) != 11 or not _DIGITS.match(snils):
+    if len(snils) != 11 or not _DIGITS.fullmatch(snils):
         return "is not 11 digits"
     number, check = snils[:9], int(snils[9:])
     if int(number) <= SNILS_CHECKED_FROM:
@@ -37,7 +37,7 @@ def luhn(digits: str) -> bool:
 
 def enp_problem(enp: str, born: date | None = None, sex: Sex | None = None) -> str | None:
     """Return what is wrong with 16 digits of an ЕНП, or in what it differs from its owner."""
-    if len(enp) != 16 or not _DIGITS.match(enp):
+    if len(enp) != 16 or not _DIGITS.fullmatch(enp):
         return "is not 16 digits"
     if not luhn(enp):
         return "has a wrong check digit"
@@ -78,7 +78,7 @@ def make_enp(region: str, born: date, sex: Sex, serial: int) -> str:
 
 def ogrn_problem(ogrn: str) -> str | None:
     """Return what is wrong with an ОГРН (13 digits) or ОГРНИП (15)."""
-    if len(ogrn) not in (13, 15) or not _DIGITS.match(ogrn):
+    if len(ogrn) not in (13, 15) or not _DIGITS.fullmatch(ogrn):
         return "is not 13 or 15 digits"
     check = int(ogrn[:-1]) % (len(ogrn) - 2) % 10
     return None if check == int(ogrn[-1]) else "has a wrong check digit"
@@ -87,7 +87,7 @@ def ogrn_problem(ogrn: str) -> str | None:
 def okato_problem(okato: str) -> str | None:
     """Return what is wrong with a code of ОКАТО (5, 8 or 11 digits; the first two are a subject of
     the Federation, and none has the number 00)."""
-    if not _OKATO.match(okato):
+    if not _OKATO.fullmatch(okato):
         return "is not 5, 8 or 11 digits"
     return "is of no territory" if okato.startswith("00") else None
 
@@ -99,4 +99,4 @@ def territory_problem(okato: str) -> str | None:
 
 def icd_problem(code: str) -> str | None:
     """Return what is wrong with a code of МКБ-10."""
-    return None if _ICD.match(code) else "is no code of ICD-10"
+    return None if _ICD.fullmatch(code) else "is no code of ICD-10"

@@ -8,7 +8,7 @@ import click
 from proto.wording import text
 
 UNITS_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-_SHAPE: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+_SHAPE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)")
 
 
 def seconds(typed: str) -> float:

@@ -18,6 +18,7 @@ import msgspec
 from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
+from proto.pattern import exactly
 from proto.wording import text
 
 ENVIRONMENT_PREFIX: Final = "SMPBUS_"
@@ -26,8 +27,12 @@ SEARCHED: Final = (
     Path(__file__).parents[2] / "config" / "smpbus.toml",
     Path(sys.prefix) / "share" / "smpbus" / "config" / "smpbus.toml",
 )
-_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)$")
-_AT = re.compile(r" - at `\$\.?(.*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)\Z")
+_AT = re.compile(r" - at `\$\.?(.*)`\Z")
+
+
+# HOST:PORT
+Listen = Annotated[str, msgspec.Meta(pattern=exactly(r".+:[0-9]{1,5}"))]
 
 
 class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +51,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     server_key: Path | None = None
     destination: str = ""
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")]
+    listen: Listen
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 512 * 1024
     accept_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0

@@ -14,7 +14,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door
 from connectors.runtime.openapi import DOCUMENT, PAGE
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
-from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
 from connectors.runtime.token import TokenFile, TokenRequired
 from connectors.runtime.window import Window
 from connectors.smp import contract
@@ -42,7 +42,7 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     `token_file` every request must bring a token whose digest is in it."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7103"
+    listen: Listen = "127.0.0.1:7103"
     clinical: bool = True
     question_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 3.0
     card_within_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 1.0

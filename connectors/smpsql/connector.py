@@ -14,7 +14,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings, Loaded
+from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
 from connectors.smpsql.database import (
     Address,
     BadData,
@@ -28,12 +28,13 @@ from connectors.smpsql.probing import probe
 from connectors.smpsql.publishing import Publisher
 from connectors.smpsql.tables import OUTBOX_CHANNEL, Inbox, Outbox, greet
 from proto.client import BusClient, Delivery, Reject, Retry
+from proto.pattern import exactly
 from proto.wording import text
 
 PRUNE_ROWS: Final = 1000
 PRUNE_PAUSE_S: Final = 0.2
 LISTEN_AGAIN_S: Final = 2.0
-URL: Final = r"^postgres(ql)?://[^/@][^@]*$"  # no user and no password in it
+URL: Final = r"postgres(?:ql)?://[^/@][^@]*"  # no user and no password in it
 
 
 class PostgresSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
@@ -41,8 +42,8 @@ class PostgresSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True)
     the connector's user:password there. `listen_url` leads to the database itself. On another
     machine it has to show a certificate (`ca_file`) unless the URL ends in ?sslmode=..."""
 
-    url: Annotated[str, msgspec.Meta(pattern=URL)]
-    listen_url: Annotated[str, msgspec.Meta(pattern=f"^$|{URL}")] = ""
+    url: Annotated[str, msgspec.Meta(pattern=exactly(URL))]
+    listen_url: Annotated[str, msgspec.Meta(pattern=exactly(f"(?:{URL})?"))] = ""
 
 
 class SmpSqlSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,7 +52,7 @@ class SmpSqlSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     (store.dedup_hours), or one of them would be put into the inbox as a new one."""
 
     partner: PostgresSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7124"
+    listen: Listen = "127.0.0.1:7124"
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     poll_s: Annotated[float, msgspec.Meta(ge=0.01, le=60)] = 0.5

@@ -18,7 +18,7 @@ from connectors.runtime.door import Door, Mended, message_id
 from connectors.runtime.number import numbers
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings, path_part
 from connectors.runtime.repeats import digest_of
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm
 from connectors.sys112 import contract, mapping, soapdoor
 from connectors.sys112.deadlines import Deadlines
@@ -48,7 +48,7 @@ class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     """
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7112"
+    listen: Listen = "127.0.0.1:7112"
     sys_code: str = "SMP"
     dds_type: str = contract.DDS_TYPE
     protocol: Literal["json", "soap"] = "json"

@@ -17,12 +17,13 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from connectors.runtime.body import BadInput
+from proto.pattern import exactly
 from proto.schemas import Count, Id112, Instant, Required, Short, Text
 
 DDS_TYPE: Final = "Ambulance"
 Number = Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)]
-Latitude = Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,2}(\.\d+)?$")]
-Longitude = Annotated[str, msgspec.Meta(pattern=r"^-?\d{1,3}(\.\d+)?$")]
+Latitude = Annotated[str, msgspec.Meta(pattern=exactly(r"-?[0-9]{1,2}(\.[0-9]+)?"))]
+Longitude = Annotated[str, msgspec.Meta(pattern=exactly(r"-?[0-9]{1,3}(\.[0-9]+)?"))]
 IncidentState = Literal["New", "Created", "InWork", "Finished", "Closed", "Assigned", "NotSet"]
 ActionType = Literal["Notification", "Departure", "Arrival", "Solution", "Canceled", "Unknown"]
 IerType = Literal[0, 1, 2, 4, 5]

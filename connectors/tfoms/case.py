@@ -9,6 +9,7 @@ import msgspec
 
 from connectors.runtime import checks
 from connectors.tfoms.profile import Tables
+from proto.pattern import exactly
 
 Text36 = Annotated[str, msgspec.Meta(min_length=1, max_length=36)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
@@ -25,7 +26,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
     middle: Name | None = None
     sex: Literal["male", "female"]
     birth_date: date
-    phone: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{10}$")] | None = None
+    phone: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{10}"))] | None = None
     snils: str | None = None
     document_type: Annotated[int, msgspec.Meta(ge=1, le=99)] | None = None  # F011
     document_series: Annotated[str, msgspec.Meta(max_length=10)] | None = None

@@ -23,7 +23,7 @@ from connectors.lookup.question import spelt
 from connectors.runtime import checks
 from connectors.runtime.connector import Connector
 from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm, StateAway
 from connectors.tfoms.canonical import Canonical
 from connectors.tfoms.dialect import Dialect
@@ -51,7 +51,7 @@ class TfomsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, 
     it does not know after `unknown_again_s`, then after twice as long each time."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7117"
+    listen: Listen = "127.0.0.1:7117"
     dialect: Literal["canonical", "ferzl", "hl7"] = "canonical"
     ferzl: FerzlSettings | None = None
     hl7: Hl7Settings = Hl7Settings()

@@ -23,6 +23,7 @@ from proto import schemas
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
+from proto.pattern import exactly
 from proto.wording import text
 
 TYPES: Final = "http://ffoms.ru/types/"
@@ -37,8 +38,8 @@ class FerzlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     the ОКАТО of the region (5 digits). The token is in `token_file`, which somebody else renews,
     or is asked for at `token`, the address and credentials of the endpoint."""
 
-    edition: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)*$")] = "24.1.2"
-    territory: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{5}$")]
+    edition: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]+(\.[0-9]+)*"))] = "24.1.2"
+    territory: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{5}"))]
     token_file: Path | None = None
     token: PartnerSettings | None = None
 

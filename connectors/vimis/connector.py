@@ -15,7 +15,7 @@ from connectors.runtime.body import BadInput
 from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.soapclient import SoapClient
 from connectors.runtime.statefile import Alarm
 from connectors.vimis import contract
@@ -33,7 +33,7 @@ class VimisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, 
     word; `document` says how documents are made."""
 
     partner: PartnerSettings
-    listen: Annotated[str, msgspec.Meta(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:7120"
+    listen: Listen = "127.0.0.1:7120"
     document: DocumentSettings
     check_after_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
 

@@ -24,6 +24,7 @@ from proto.message import (
 )
 from proto.nesting import decode_json
 from proto.ops import connectable
+from proto.pattern import exactly
 from proto.wording import text
 from router.commands.option import Failure, common, echo_json, machine
 from router.config import LoadedSettings, load
@@ -35,7 +36,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message as a person writes it; what is left out, the bus client fills in."""
 
     type: Annotated[
-        str, msgspec.Meta(max_length=TYPE_LENGTH_MAX, pattern=f"^{TYPE_GRAMMAR.pattern}$")
+        str, msgspec.Meta(max_length=TYPE_LENGTH_MAX, pattern=exactly(TYPE_GRAMMAR.pattern))
     ]
     body: msgspec.Raw = msgspec.Raw(b"{}")
     subject: Subject = ""

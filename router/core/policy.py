@@ -35,16 +35,14 @@ def pause_ms(backoff: Backoff, attempts: int, asked: int | None, random: Random)
 
 
 def pauses_ms(backoff: Backoff, attempts: int, told: Settlement, random: Random) -> tuple[int, int]:
-    """Return the pause before the next attempt, and what it may be brought down to.
-
-    What the consumer's partner asks for (`wish`) is kept between the policy's own pause and its
-    longest, and may be brought down to the first.
-    """
+    """Return the pause before the next attempt, and what it may be brought down to: less only when
+    it is the wish of the consumer's partner, which is kept between the policy's own pause and its
+    longest."""
     if told.after_ms is None or not told.wish:
-        after_ms = pause_ms(backoff, attempts, told.after_ms, random)
-        return after_ms, after_ms
-    own_ms = next_delay_ms(backoff, attempts, random)
-    return max(own_ms, min(told.after_ms, backoff.longest_ms)), own_ms
+        pause = pause_ms(backoff, attempts, told.after_ms, random)
+        return pause, pause
+    own = next_delay_ms(backoff, attempts, random)
+    return max(own, min(told.after_ms, backoff.longest_ms)), own
 
 
 def longest_pause_ms(backoff: Backoff) -> int:

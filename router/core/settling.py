@@ -137,7 +137,8 @@ class Settling(Delivering):
     def _hasten(self, queue: Queue, now: Now) -> None:
         """The partner takes something: what it put off waits no longer than by our own policy."""
         for id, rest_ms in queue.take_asked(now.mono_ms):
-            if delivery := self.find(id):
+            delivery = self.find(id)
+            if delivery is not None and delivery.state is RETRYING:
                 delivery.due = now.wall_ms + rest_ms
                 delivery.wake_ms = now.mono_ms + rest_ms
                 self._set_timer(rest_ms, "due", id, now)
