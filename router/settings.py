@@ -28,11 +28,17 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One partner's queue: `open_max` deliveries at most, `memory_mib` MiB of them in memory (a
-    quarter for each priority), the rest on the disk only."""
+    quarter for each priority), the rest on the disk only.
+
+    Of `open_max` `emergency_percent` are kept for emergencies, and one sender may have open
+    `sender_percent` of what the other senders leave.
+    """
 
     backoff: Backoff = Backoff()
     open_max: Annotated[int, msgspec.Meta(ge=1)] = 2_000_000
     memory_mib: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
+    emergency_percent: Annotated[int, msgspec.Meta(ge=0, le=90)] = 10
+    sender_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 80
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ from router.core.clock import Now
 from router.core.delivering import DELIVER_LENGTH_MAX
 from router.core.delivery import DELAYED, EXPIRED, IN_FLIGHT, READY, RETRYING, Delivery
 from router.core.operating import Operating
-from router.core.output import BacklogRow, Batch, Filed, Load, OpenDelivery
+from router.core.output import Batch, Filed, Load, OpenDelivery
 from router.core.permission import Rights
 from router.core.policy import longest_pause_ms
 from router.core.publishing import Publishing
@@ -114,7 +114,9 @@ class Core(Publishing, Operating, Asking):
         the newest message was accepted, 0 if there is none: what the clock is held against."""
         self._clock.begin(newest_ms, now)
         self._next_n = max(self._next_n, next_n)
-        self._next_delivery = max(self._next_delivery, next_delivery)
+        self._next_delivery = self._first_delivery = max(self._next_delivery, next_delivery)
+        for queue in self.queues.values():
+            queue.counted_from = self._first_delivery
         deliveries = [
             supply.delivery_of(row, self.queue_of(row.destination), now.mono_ms)
             for row in sorted(recent, key=lambda row: row.delivery)
@@ -318,6 +320,7 @@ class Core(Publishing, Operating, Asking):
             queue = delivery.queue
             if duplicates and delivery.n in duplicates:
                 queue.open -= 1
+                queue.count(delivery.sender, -1)
                 queue.resident_bytes[delivery.lane] -= delivery.size
                 continue
             if delivery.filed:
@@ -332,7 +335,7 @@ class Core(Publishing, Operating, Asking):
                 self._enqueue(delivery, now)
         self._recalled.difference_update(row[0] for row in batch.dropped)
         if batch.spilled:
-            self._note_spilled(batch.spilled, duplicates, touched)
+            self._note_spilled(batch, duplicates, touched)
         for load, rows in zip(batch.loads, loaded or (), strict=False):
             queue = touched[load.destination] = self.queues[load.destination]
             for delivery in self._take_up(queue, load, rows, now):
@@ -344,13 +347,15 @@ class Core(Publishing, Operating, Asking):
             self._dispatch(queue, now)
 
     def _note_spilled(
-        self, rows: list[BacklogRow], duplicates: dict[int, int], touched: dict[str, Queue]
+        self, batch: Batch, duplicates: dict[int, int], touched: dict[str, Queue]
     ) -> None:
-        for name, lane, id, n, until in rows:
+        sources = {row[0]: row[1] for row in batch.messages} if duplicates else {}
+        for name, lane, id, n, until in batch.spilled:
             queue = touched[name] = self.queues[name]
             is_repeat = bool(duplicates) and n in duplicates
             if is_repeat:
                 queue.open -= 1
+                queue.count(supply.sender_of(sources[n]), -1)
             else:
                 queue.totals["accepted"] += 1
             if lane >= ASLEEP:

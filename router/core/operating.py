@@ -20,13 +20,17 @@ class Operating(Settling):
                 continue
             delivery = supply.delivery_of(row, queue, now.mono_ms)
             delivery.filed = True
+            if not delivery.sender:
+                delivery.sender = supply.sender_of(supply.source_of(row))
+            queue.count(delivery.sender, 1)
             delivery.acquit()
+            delivery.born_ms = now.mono_ms
             queue.spill.pass_by(delivery.lane, delivery.id)
             queue.resident_bytes[delivery.lane] += delivery.size
             delivery.attempts, delivery.accepted_at = 0, now.wall_ms  # both begin anew
             batch.reopened.append((row.delivery, queue.name))
             batch.filed.append(supply.backlog_row(delivery))
-            batch.attempts.append((row.delivery, 0, now.wall_ms, "replayed", reason, None))
+            batch.attempts.append((row.delivery, 0, now.wall_ms, "replayed", reason, None, 0))
             batch.fresh.append(delivery)
             self._recalled.add(row.delivery)
             queue.open += 1

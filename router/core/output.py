@@ -21,8 +21,8 @@ MessageRow = tuple[int, str, str, str, int, int, str, int, bytes]
 BacklogRow = tuple[str, int, int, int, int]
 # delivery, n, destination, state, attempts, delivered_at, ended_at, note
 OutcomeRow = tuple[int, int, str, int, int, int | None, int, str | None]
-# delivery, attempt, at, outcome, note, due
-AttemptRow = tuple[int, int, int, str, str | None, int | None]
+# delivery, attempt, at, outcome, note, due, age in ms
+AttemptRow = tuple[int, int, int, str, str | None, int | None, int]
 
 
 class Filed(NamedTuple):
@@ -113,7 +113,8 @@ class OpenDelivery(msgspec.Struct, frozen=True, gc=False):
 
     `due` is when its next attempt is, if it was retried (ms UTC); `filed` is the lane under which
     it is in the backlog, if it is. Since it was last retried or replayed its consumers `vanished`
-    so often with it in hand, and so often of these it was the only one (`lonely`).
+    so often with it in hand, and so often of these it was the only one (`lonely`). `age` (ms) is
+    what routers have seen pass since they got it, or replayed it.
     """
 
     delivery: int
@@ -126,5 +127,6 @@ class OpenDelivery(msgspec.Struct, frozen=True, gc=False):
     filed: int | None = None
     vanished: int = 0
     lonely: int = 0
+    age: int = 0
     ended_at: int | None = None  # of a dead letter
     note: str | None = None  # of a dead letter: why

@@ -83,8 +83,10 @@ class Publishing(CoreState):
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
         )  # fmt: skip
+        sender = supply.sender_of(source)
         for queue in target.queues:
             queue.open += 1
+            queue.count(sender, 1)
             if until:
                 batch.spilled.append((queue.name, priority + ASLEEP, id, n, until))
                 id += 1
@@ -97,20 +99,12 @@ class Publishing(CoreState):
                     id += 1
                     continue
             queue.resident_bytes[priority] += len(data) + OVERHEAD_BYTES
-            batch.fresh.append(
-                Delivery(
-                    id,
-                    n,
-                    queue,
-                    message.subject,
-                    priority,
-                    data,
-                    wall_ms,
-                    now.mono_ms,
-                    due,
-                    message.expires,
-                )
-            )
+            delivery = Delivery(
+                id, n, queue, message.subject, priority, data, wall_ms, now.mono_ms, due,
+                message.expires,
+            )  # fmt: skip
+            delivery.sender = sender
+            batch.fresh.append(delivery)
             id += 1
         return None
 
@@ -148,7 +142,8 @@ class Publishing(CoreState):
             return Code.EXPIRED, "its time was over when it came"
         if self.store_full:
             return Code.STORE_FULL, "the router's disk is almost full"
+        sender = supply.sender_of(message.source)
         for queue in target.queues:
-            if queue.open >= queue.settings.open_max:
-                return Code.QUEUE_FULL, f"{queue.open} deliveries to {queue.name} are open"
+            if sentence := queue.refuses(message.priority, sender):
+                return Code.QUEUE_FULL, sentence
         return None

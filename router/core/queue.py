@@ -72,6 +72,8 @@ class Queue:
         self.number = number  # of all queues
         self.configure(settings)
         self.open = 0
+        self.open_of: dict[str, int] = {}  # of these what each sender has, since the start
+        self.counted_from = 0  # the first delivery of this start
         self.resident_bytes = [0] * PRIORITIES
         self.spill = Spill()
         self.sleepers = Sleepers()
@@ -100,6 +102,31 @@ class Queue:
         """Put other settings in force."""
         self.settings = settings
         self.lane_bytes_max = settings.memory_mib * MIB // PRIORITIES
+        reserve = settings.open_max * settings.emergency_percent // 100
+        self._usual_max = settings.open_max - reserve
+
+    def refuses(self, priority: int, sender: str) -> str | None:
+        """Return why one more delivery finds no room, or None if it does.
+
+        A part of `open_max` is for emergencies alone. And of what the others leave one sender may
+        have a share: so there is always some for who comes next, whatever a start has found.
+        """
+        limit = self.settings.open_max if priority == 0 else self._usual_max
+        if self.open >= limit:
+            return f"{self.open} deliveries to {self.name} are open"
+        own = self.open_of.get(sender, 0)
+        left = limit - self.open + own
+        if own * 100 >= left * self.settings.sender_percent and own:
+            return f"{own} deliveries of {sender} to {self.name} are open: the rest is for others"
+        return None
+
+    def count(self, sender: str, by: int) -> None:
+        """Count what a sender has open."""
+        open = self.open_of.get(sender, 0) + by
+        if open:
+            self.open_of[sender] = open
+        else:
+            del self.open_of[sender]
 
     def supply(self, lane: int) -> int:
         """Return about how many deliveries a lane has ready."""
@@ -139,6 +166,8 @@ class Queue:
     def finish(self, delivery: Delivery) -> None:
         """Let the next message of the subject go. The delivery is final."""
         self.open -= 1
+        if delivery.sender:
+            self.count(delivery.sender, -1)
         self.resident_bytes[delivery.lane] -= len(delivery.raw) + OVERHEAD_BYTES
         delivery.raw = b""
         if self.asked:

@@ -118,7 +118,15 @@ class Settling(Delivering):
             self.counters["retried"] += 1
             delivery.due = now.wall_ms + after_ms
             self.out.batch.attempts.append(
-                (delivery.id, delivery.attempts, now.wall_ms, "retry", note, delivery.due)
+                (
+                    delivery.id,
+                    delivery.attempts,
+                    now.wall_ms,
+                    "retry",
+                    note,
+                    delivery.due,
+                    now.mono_ms - delivery.born_ms,
+                )
             )
             if self.observed:
                 self._observe_delivery("retry", delivery, note)
@@ -169,7 +177,15 @@ class Settling(Delivering):
                 after_ms = next_delay_ms(backoff, tries, self._random)
         due = delivery.due = now.wall_ms + after_ms if after_ms else None
         self.out.batch.attempts.append(
-            (delivery.id, delivery.attempts, now.wall_ms, word, None, due)
+            (
+                delivery.id,
+                delivery.attempts,
+                now.wall_ms,
+                word,
+                None,
+                due,
+                now.mono_ms - delivery.born_ms,
+            )
         )
         self._set_expiry(delivery, now)
         return self._retry_at(delivery, after_ms, now)

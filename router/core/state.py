@@ -56,12 +56,14 @@ class CoreState:
         self._random = random
         self._next_n = 1
         self._next_delivery = 1
+        self._first_delivery = 1  # of this start
         self._timers = Timers()
         self._questions = Questions()
 
     def add_queue(self, name: str, destination: Destination) -> Queue:
         """Make a destination known."""
         queue = self.queues[name] = Queue(name, destination, len(self.queues))
+        queue.counted_from = self._first_delivery
         return queue
 
     def queue_of(self, name: str) -> Queue:

@@ -37,14 +37,26 @@ def delivery_of(row: OpenDelivery, queue: Queue, mono_ms: int) -> Delivery:
     due = row.due if row.attempts else message.not_before
     delivery = Delivery(
         row.delivery, row.n, queue, message.subject, message.priority, row.raw,
-        row.accepted_at, mono_ms, due, message.expires, row.attempts,
+        row.accepted_at, mono_ms - row.age, due, message.expires, row.attempts,
     )  # fmt: skip
     if row.filed is not None:
         delivery.filed, delivery.place = True, row.filed
+    if row.delivery >= queue.counted_from:
+        delivery.sender = sender_of(message.source)
     if row.vanished:
         delivery.vanished, delivery.lonely = row.vanished, row.lonely
         delivery.suspect = row.vanished >= SUSPECT_MIN
     return delivery
+
+
+def sender_of(source: str) -> str:
+    """Return whom a message counts for: its source, or the bus that passed it on."""
+    return source.partition(".")[0]
+
+
+def source_of(row: OpenDelivery) -> str:
+    """Return who sent a stored message."""
+    return decode_message(row.raw).source
 
 
 def wakes_at(due: int | None, expires: int | None, sure_ms: int) -> int | None:

@@ -1,7 +1,7 @@
 """What the embedded store is asked by a start and by the core: what is open."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -11,7 +11,20 @@ from router.store.history import CAME, History
 LOAD_LENGTH_MAX: Final = 256
 LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 RUN_LENGTH: Final = 16_384
-_Latest = tuple[int, int | None, int | None]  # attempt, due, replayed at
+
+
+class _Latest(NamedTuple):
+    """The latest attempt of a delivery, and what the ones before it add up to."""
+
+    attempt: int
+    due: int | None
+    replayed_at: int | None
+    vanished: int
+    lonely: int
+    age: int
+
+
+_UNTRIED: Final = _Latest(0, None, None, 0, 0, 0)
 
 
 class Reader(History):
@@ -120,25 +133,33 @@ class Reader(History):
             yield row.delivery, row.destination
 
     def _attempts(self, which: str, values: tuple[str | int, ...] = ()) -> dict[int, _Latest]:
-        """Return of each delivery tried the number and the due time of its latest attempt, and when
-        it was replayed: its age counts from then."""
+        """Return what is known of each delivery tried: see `_Latest`."""
         rows = self._rows(
-            "select delivery, attempt, due, at, outcome = 'replayed' from attempt"
+            "select delivery, attempt, due, at, outcome, age from attempt"
             f" where {which} order by delivery, {CAME}",
             values,
         )
         found: dict[int, _Latest] = {}
-        for delivery, attempt, due, at, is_replay in rows:
-            since = at if is_replay else found[delivery][2] if delivery in found else None
-            found[delivery] = attempt, due, since
+        for delivery, attempt, due, at, outcome, age in rows:
+            before = found.get(delivery, _UNTRIED)
+            since, vanished, lonely = before.replayed_at, before.vanished, before.lonely
+            if outcome in ("retry", "replayed"):
+                vanished = lonely = 0
+            elif outcome != "returned":
+                vanished, lonely = vanished + 1, lonely + (outcome == "vanished_alone")
+            if outcome == "replayed":
+                since = at
+            found[delivery] = _Latest(attempt, due, since, vanished, lonely, age or 0)
         return found
 
 
 def _tried(row: OpenDelivery, latest: _Latest) -> OpenDelivery:
-    attempt, due, since = latest
+    since = latest.replayed_at
     return replace(
-        row, attempts=attempt, due=due, accepted_at=row.accepted_at if since is None else since
-    )
+        row, attempts=latest.attempt, due=latest.due, vanished=latest.vanished,
+        lonely=latest.lonely, age=latest.age,
+        accepted_at=row.accepted_at if since is None else since,
+    )  # fmt: skip
 
 
 def count_of(destinations: str) -> int:

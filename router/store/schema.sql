@@ -64,7 +64,8 @@ create table subject_message (
 ) without rowid;
 
 -- Attempts that did not end a delivery. `seq` is the order in which they came, whatever the clock
--- said; those of a version 2 journal have none and came before.
+-- said; those of a version 2 journal have none and came before. `age` is what routers had seen pass
+-- by then (ms) since they got the delivery, or replayed it.
 create table attempt (
     delivery integer not null,
     attempt integer not null,
@@ -73,6 +74,7 @@ create table attempt (
     note text,
     due integer,
     seq integer,
+    age integer,
     primary key (delivery, at, attempt)
 ) without rowid;
 

@@ -46,14 +46,14 @@ GENERATION_BYTES: Final = 6
 # What makes a journal of a version one of the next. Nothing is copied: it may be large.
 UPGRADES: Final = {
     2: "create table generation (first_delivery integer primary key, word text not null);"
-    " alter table attempt add column seq integer",
+    " alter table attempt add column seq integer; alter table attempt add column age integer",
 }
 # The same attempt in the same millisecond is one: what was said of it last counts.
 TRY: Final = (
-    "insert into attempt values(?,?,?,?,?,?,"
+    "insert into attempt(delivery,attempt,at,outcome,note,due,age,seq) values(?,?,?,?,?,?,?,"
     "(select coalesce(max(seq),0)+1 from attempt where delivery=?))"
     " on conflict do update set outcome=excluded.outcome,note=excluded.note,due=excluded.due,"
-    "seq=excluded.seq"
+    "age=excluded.age,seq=excluded.seq"
 )
 ON_REPEAT: Final = " on conflict(source,id) do nothing"
 FRONTIER_STEP: Final = 10_000

@@ -174,7 +174,8 @@ class Ledger:
         end = self.ends.get(delivery)
         ended = end[3:] if end else (None, 0, None, None, None)
         tried = [
-            (at, word, note, due) for _, _, at, word, note, due in self.attempts.get(delivery, ())
+            (at, word, note, due)
+            for _, _, at, word, note, due, _ in self.attempts.get(delivery, ())
         ]
         return delivery, destination, *ended, tuple(tried)
 

@@ -103,7 +103,7 @@ def retry(stage: Stage, batch: Batch, count: int) -> None:
         due = random.choice((None, AT + 60_000 + number))
         word = random.choice(("retry", "vanished"))
         at = AT + 1000 * number - random.choice((0, 0, 3_600_000))  # the clock may be set back
-        batch.attempts.append((delivery, number, at, word, "HTTP 503", due))
+        batch.attempts.append((delivery, number, at, word, "HTTP 503", due, number))
 
 
 def put_behind(stage: Stage, batch: Batch, count: int) -> None:
@@ -129,7 +129,7 @@ def command(stage: Stage, batch: Batch) -> None:
             at = AT + 1_000_000 + len(stage.steps)
             batch.reopened.append((delivery, destination))
             batch.filed.append((destination, n % 4, delivery, n, n * 7 % 5))
-            batch.attempts.append((delivery, 0, at, "replayed", "адресат исправен", None))
+            batch.attempts.append((delivery, 0, at, "replayed", "адресат исправен", None, 0))
     for destination in random.sample(DESTINATIONS, random.randint(0, 2)):
         batch.holds[destination] = random.choice((None, "ремонт"))
 

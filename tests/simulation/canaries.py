@@ -99,6 +99,26 @@ def limits_forgotten(real: Broken, core: Core, message: Any, queues: Any, now: A
     return None
 
 
+@plant(Queue, "refuses")
+def reserve_for_emergencies_forgotten(
+    real: Broken, queue: Queue, priority: int, sender: str
+) -> str | None:
+    """Bulk fills a queue to its last place, and an emergency is refused."""
+    refusal: str | None = real(queue, 0, sender)
+    return refusal
+
+
+@plant(Queue, "count")
+def shares_forgotten(real: Broken, queue: Queue, sender: str, by: int) -> None:
+    """One sender may fill a queue alone."""
+
+
+@plant(supply, "sender_of")
+def senders_mixed_up(real: Broken, source: str) -> str:
+    """What one sender has open is counted for all."""
+    return "all"
+
+
 @plant(Publishing, "_accept")
 def follower_overtakes(
     real: Broken, core: Core, session: Any, raw: Any, batch: Any, held: Any, now: Any

@@ -39,7 +39,8 @@ class Disk:
         self.open: dict[int, int] = {}  # delivery -> n, without those in the backlog
         self.backlog: dict[int, BacklogRow] = {}  # delivery -> its row
         self.ended: dict[int, tuple[State, int]] = {}  # delivery -> how, after which attempt
-        self.attempts: dict[int, tuple[int, int | None]] = {}  # delivery -> latest number, due
+        # delivery -> number, due and age at the latest
+        self.attempts: dict[int, tuple[int, int | None, int]] = {}
         self.deaths: dict[int, tuple[int, int]] = {}  # delivery -> of its consumers; alone with it
         self.replayed: set[int] = set()
         self.holds: dict[str, str] = {}
@@ -59,8 +60,8 @@ class Disk:
 
     def _write(self, batch: Batch) -> dict[int, int]:
         duplicates = self._insert(batch)
-        for delivery, number, _, word, _, due in batch.attempts:
-            self.attempts[delivery] = number, due
+        for delivery, number, _, word, _, due, age in batch.attempts:
+            self.attempts[delivery] = number, due, age
             deaths, alone = self.deaths.get(delivery, (0, 0))
             if word in ("retry", "replayed"):
                 self.deaths[delivery] = 0, 0
@@ -197,9 +198,9 @@ class Disk:
     def _row(self, delivery: int, filed: int | None) -> OpenDelivery:
         n, name = self.deliveries[delivery]
         at, raw = self.messages[n]
-        number, due = self.attempts.get(delivery, (0, None))
+        number, due, age = self.attempts.get(delivery, (0, None, 0))
         deaths = self.deaths.get(delivery, (0, 0))
-        return OpenDelivery(delivery, n, name, at, raw, number, due, filed, *deaths)
+        return OpenDelivery(delivery, n, name, at, raw, number, due, filed, *deaths, age)
 
     def newest_ms(self) -> int:
         """Return when the newest message was accepted, as a start finds it."""

@@ -28,6 +28,7 @@ class Item:
         "raw",
         "replayed",
         "retrying",
+        "sender",
         "since_ms",
         "size",
         "state",
@@ -58,6 +59,7 @@ class Item:
         self.wait_until = 0  # monotonic ms
         self.urgency: int = message.priority
         self.replayed = False
+        self.sender = ""  # for whom this life of the router counts it
         self.given_ms = 0  # monotonic: when it came into the hand
         self.vanished = 0  # so often in a row did a consumer die of it or of something beside it,
         self.lonely = 0  # and so often of nothing else, though well otherwise

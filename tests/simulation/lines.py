@@ -4,6 +4,8 @@ This is the model's own account of `router.core.queue`, kept by other means: eve
 lies in one of four sets, and nothing here decides what goes, it only says whether that was right.
 """
 
+from collections import Counter
+
 from tests.simulation.item import DELAYED, LINED, Item
 from tests.simulation.promise import broken
 
@@ -20,6 +22,7 @@ class Lines:
         self.name = name
         self.open = 0
         self.unwritten = 0
+        self.senders: Counter[str] = Counter()  # what each has open, since the start
         self.held_back = False
         self.windows: dict[bytes, int] = {}
         self.held: dict[bytes, int] = {}
@@ -88,6 +91,7 @@ class Lines:
     def end(self, item: Item) -> None:
         """It is over: the next of its subject may go."""
         self.open -= 1
+        self.senders[item.sender] -= 1
         self.withhold(item)
         if item.state == DELAYED or not item.subject:
             return

@@ -86,8 +86,8 @@ class Model:
         n, name = self.disk.deliveries[delivery]
         _, raw = self.disk.messages[n]
         item = Item(delivery, n, name, self._message_of(n), raw)
-        item.born_ms, item.since_ms = self.born[delivery], now.mono_ms
-        item.attempts, due = self.disk.attempts.get(delivery, (0, None))
+        item.attempts, due, age = self.disk.attempts.get(delivery, (0, None, 0))
+        item.born_ms, item.since_ms = self.born[delivery], now.mono_ms - age
         item.vanished, item.lonely = self.disk.deaths.get(delivery, (0, 0))
         self._know(name).open += 1
         self.items[delivery] = item
@@ -191,6 +191,8 @@ class Model:
             self.gathered.append(item)
             self.items[delivery] = item
             self.queues[name].unwritten += 1
+            item.sender = message.source
+            self.queues[name].senders[item.sender] += 1
             self._expect_spilled(item, now)
 
     def _expect_spilled(self, item: Item, now: Now) -> None:
@@ -248,10 +250,22 @@ class Model:
         if full:
             reasons.add("store_full")
         for queue in names:
-            lines = self.queues[queue]
-            if lines.open + lines.unwritten >= self.destinations[queue].open_max:
+            if not self._has_room(queue, message):
                 reasons.add("queue_full")
         return reasons, names
+
+    def _has_room(self, name: str, message: Message) -> bool:
+        """Whether a queue may take one more: a part is for emergencies, and of what the others
+        leave one sender has a share."""
+        lines, settings = self.queues[name], self.destinations[name]
+        room = settings.open_max
+        if message.priority > 0:
+            room -= settings.open_max * settings.emergency_percent // 100
+        own = lines.senders[message.source]
+        others = lines.open + lines.unwritten - own
+        if own + others >= room:
+            return False
+        return own == 0 or own < (room - others) * settings.sender_percent / 100
 
     # -- the disk ---------------------------------------------------------------------------------
 
@@ -290,6 +304,7 @@ class Model:
 
     def _never_was(self, item: Item) -> None:
         del self.items[item.id]
+        self.queues[item.queue].senders[item.sender] -= 1
         if item.unread:
             self.queues[item.queue].take_back(item)
         elif item.asleep is None:
@@ -297,16 +312,17 @@ class Model:
 
     def _read_back(self, load: Load, rows: list[OpenDelivery], now: Now) -> None:
         due = {row.delivery: row.due for row in rows}
+        ages = {row.delivery: row.age for row in rows}
         items = [self.items[row.delivery] for row in rows if row.delivery in self.items]
         if load.wakes:
             for item in items:
-                item.asleep, item.since_ms = None, now.mono_ms
+                item.asleep, item.since_ms = None, now.mono_ms - ages[item.id]
                 self._resident[item.queue][item.lane] += item.size
                 self._enqueue(item, due[item.id], now)
             return
         for item in items:
             if item.unread:
-                item.since_ms = now.mono_ms
+                item.since_ms = now.mono_ms - ages[item.id]
                 self._resident[item.queue][item.lane] += item.size
         subject = load.subject if load.places else None
         for item in self.queues[load.destination].bring(items, subject):
@@ -419,9 +435,9 @@ class Model:
         return True
 
     def _read_attempt(
-        self, row: tuple[int, int, int, str, str | None, int | None], now: Now, loose: bool
+        self, row: tuple[int, int, int, str, str | None, int | None, int], now: Now, loose: bool
     ) -> None:
-        id, number, at, word, _, due = row
+        id, number, at, word, _, due, age = row
         item = self.items.get(id)
         if item is None:
             broken("a settlement is kept", f"an attempt of delivery {id}, which is not open")
@@ -431,6 +447,8 @@ class Model:
             item.attempts = number
         if number != item.attempts or at != now.wall_ms:
             broken("attempts are counted", f"delivery {id}: {number} at {at}, not {item.attempts}")
+        if age != now.mono_ms - item.since_ms or age > self.true_ms - item.born_ms:
+            broken("old enough to die", f"delivery {id} is noted as {age} ms old")
         if word == "replayed":
             return
         if due is None and item.id not in self.pauses:
@@ -722,6 +740,8 @@ class Model:
             item.born_ms, item.since_ms = self.true_ms, now.mono_ms
             self.born[item.id] = self.true_ms
             item.replayed = True
+            item.sender = item.message.source
+            self.queues[item.queue].senders[item.sender] += 1
             self.items[item.id] = item
             self.gathered.append(item)
             self.due[item.id] = [frozenset(("reopened",)), REPLAYED]

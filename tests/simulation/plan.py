@@ -69,7 +69,10 @@ PROFILES: Final[tuple[tuple[str, dict[str, float]], ...]] = (
     ("failing partner", {"settle": 1.5, "late": 3, "replay": 3, "drop": 2, "time": 1.5}),
     ("busy operator", {"reload": 6, "keys": 5, "full": 4, "hold": 5, "replay": 4, "drop": 4}),
     ("flood", {"publish": 2.5, "settle": 2, "credit": 0.6, "time": 0.5, "crash": 0.4}),
-    ("deadly messages", {"vanish": 8, "credit": 3, "settle": 0.7, "beat": 6, "crash": 0.5}),
+    (
+        "deadly messages",
+        {"vanish": 8, "credit": 4, "settle": 0.4, "beat": 12, "time": 2, "crash": 0.3},
+    ),
     ("wrong clocks", {"time": 1.5, "crash": 2, "stop": 3, "replay": 2}),
     ("repeating sender", {"repeat": 6, "again": 5, "resend": 5, "crash": 2, "fail": 3}),
 )

@@ -42,7 +42,9 @@ def settings_of(variant: int, open_max: int) -> Settings:
     """Return one of the configurations; `open_max` is an index of OPEN_MAX."""
     limit = OPEN_MAX[open_max]
     destinations = {
-        "first": Destination(backoff=BRISK, open_max=limit, memory_mib=8),
+        "first": Destination(
+            backoff=BRISK, open_max=limit, memory_mib=8, emergency_percent=25, sender_percent=60
+        ),
         "second": Destination(backoff=PATIENT, open_max=limit),
         "third": Destination(backoff=BRISK, open_max=limit, memory_mib=2),
     }

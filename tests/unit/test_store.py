@@ -85,7 +85,7 @@ def test_what_is_open_survives_a_kill_and_what_has_ended_does_not_return(
 ) -> None:
     store.write(batch_of(1, ["a", "b", "c"]))
     store.write(outcome(2))
-    store.write(Batch(attempts=[(3, 1, AT, "retry", "HTTP 503", AT + 500)]))
+    store.write(Batch(attempts=[(3, 1, AT, "retry", "HTTP 503", AT + 500, 0)]))
     image = tmp_path / "image"
     image.mkdir()
     for file in tmp_path.glob(f"{FILE}*"):  # what a killed process leaves: log and all
@@ -175,7 +175,7 @@ def test_the_backlog_holds_what_lies_behind_the_frontier(tmp_path: Path) -> None
     store.write(batch_of(1, [str(n) for n in range(30)]))
     for delivery in range(3, 11):
         store.write(outcome(delivery))
-    store.write(Batch(attempts=[(1, 4, AT, "retry", "HTTP 503", AT + 9)]))
+    store.write(Batch(attempts=[(1, 4, AT, "retry", "HTTP 503", AT + 9, 0)]))
     store.write(Batch(filed=[("sink", 2, 1, 1, 0), ("sink", 0, 2, 2, 0)], frontier=11))
     ended = outcome(2)
     ended.unfiled.append(("sink", 0, 2, 2, 0))
