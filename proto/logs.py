@@ -18,6 +18,7 @@ import threading
 import time
 from typing import Final
 
+from proto.strangers import close_to_strangers
 from proto.visible import visible
 from proto.wording import text
 
@@ -166,6 +167,7 @@ def configure_logs(level: str = "info") -> None:
     except (AttributeError, OSError, io.UnsupportedOperation):  # stderr is no file here
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
+    close_to_strangers(handler)
     root = logging.getLogger()
     for old in root.handlers:
         old.close()

@@ -118,7 +118,7 @@ class RemdConnector(Connector):
             "",
             contract.element("registerDocumentRequest", request),
             document.uid,
-            lambda reply: xml.read(reply.body, contract.Accepted),
+            lambda reply: soap.read_answer(reply, contract.Accepted),
             header=contract.header(
                 "registerDocument",
                 self.settings.partner.url,

@@ -6,14 +6,17 @@ lost, which only an idempotency key can heal); `refuse` is the share that is ref
 "cut" is a body that ends too early, "html" is a page where data should be, "encoding" is EBCDIC
 that claims to be what was expected, "redirect" sends elsewhere; "any" is each of them, and now and
 then a good answer. "stall" begins an answer and never ends it, "type" is the answer under a wrong
-content type, "fault" and "sender" are SOAP Faults that blame us or the partner itself. Seeded: a
-run repeats.
+content type, "fault" and "sender" are SOAP Faults that blame us or the partner itself; "drip" is an
+answer byte by byte, that never gets further, "giant" one without end at full speed, "cookies" a
+good one with a hundred cookies, "later" is 503 with a Retry-After of an hour, "now" one of 0.
+Seeded: a run repeats.
 
 What a partner says of a failure quotes the request, as real ones do: none of it may be found in our
 logs and notes.
 """
 
 import asyncio
+import contextlib
 import random
 from typing import Annotated, Final, Literal
 
@@ -27,8 +30,13 @@ from proto.nesting import decode_json
 
 CONTROL: Final = ("/ledger", "/ledger/entries", "/faults", "/drive", "/livez")
 Spoil = Literal[
-    "", "half", "cut", "html", "encoding", "redirect", "any", "stall", "type", "fault", "sender"
-]
+    "", "half", "cut", "html", "encoding", "redirect", "any", "stall", "type", "fault", "sender",
+    "drip", "giant", "cookies", "later", "now",
+]  # fmt: skip
+COOKIES: Final = 100
+DRIP_S: Final = 0.1
+GIANT_PIECE: Final = 256 * 1024
+LISTENS_S: Final = 60.0
 SPOILS: Final[tuple[Spoil, ...]] = ("half", "cut", "html", "encoding", "redirect", "")
 
 
@@ -96,6 +104,13 @@ class FaultyApp:
         if spoil in ("html", "redirect", "fault", "sender"):
             await (await _instead(spoil, scope, receive))(scope, receive, send)
             return
+        if spoil in ("later", "now"):
+            after_s = "3600" if spoil == "later" else "0"
+            await Response(status_code=503, headers={"retry-after": after_s})(scope, receive, send)
+            return
+        if spoil in ("drip", "giant"):
+            await _without_end(spoil, send)
+            return
         whole = Answered()
         await self._app(scope, receive, whole)
         body, kind = whole.body, whole.media_type
@@ -116,7 +131,10 @@ class FaultyApp:
             body = body.decode(errors="replace").encode("cp500", "replace")
         elif spoil == "type":
             kind = "application/octet-stream"
-        await Response(body, whole.status, media_type=kind)(scope, receive, send)
+        answer = Response(body, whole.status, media_type=kind)
+        for number in range(COOKIES if spoil == "cookies" else 0):
+            answer.set_cookie(f"c{number}", "x" * 50)
+        await answer(scope, receive, send)
 
     def _is_down(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -146,6 +164,18 @@ class FaultyApp:
 
     def _recover(self) -> None:
         self.faults = Faults(seed=self.faults.seed)
+
+
+async def _without_end(spoil: Spoil, send: Send) -> None:
+    """Answer as long as somebody listens, but no longer than the longest time limit there is."""
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    piece, pause_s = (b" ", DRIP_S) if spoil == "drip" else (b" " * GIANT_PIECE, 0.0)
+    ends_at = asyncio.get_running_loop().time() + LISTENS_S
+    with contextlib.suppress(OSError):  # it has gone
+        while asyncio.get_running_loop().time() < ends_at:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(pause_s)
 
 
 class Answered:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+import msgspec
 from lxml import etree
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,6 +36,7 @@ CODES: Final = {
     SOAP12: {"sender": "Sender", "receiver": "Receiver", "mustUnderstand": "MustUnderstand"},
 }
 Result = TypeVar("Result")
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 LANG: Final = "{http://www.w3.org/XML/1998/namespace}lang"
 ADDRESS: Final = b"{address}"
 
@@ -128,6 +130,14 @@ async def ask(
     action = {"soapaction": '""'} if soap == SOAP11 else {}
     headers = {**action, **(sent or {}), "content-type": kind, "accept": CONTENT_TYPE[soap]}
     return await send(partner, path, envelope(body, header, soap), key, read, headers)
+
+
+def read_answer(call: Call, shape: type[Shape]) -> Shape:
+    """Return the answer's element as `shape`, of a partner whose WSDL is not to be had: whatever it
+    is called, it is a response. Raises BadInput."""
+    if not xml.local(call.body).endswith("Response"):
+        raise BadInput("Body", "is no response")
+    return xml.read(call.body, shape)
 
 
 async def send(

@@ -130,7 +130,10 @@ class Sys112Connector(Connector):
 
     async def _ask_soap(self, request: contract.Part | dict[str, Any], key: str) -> tuple[int, str]:
         name = "UpdateCard" if isinstance(request, dict) else type(request).__name__
-        body = soapdoor.request(name, request)
+        try:
+            body = soapdoor.request(name, request)
+        except BadInput as bad:
+            raise Reject(bad.sentence) from None
         code = await soap.ask(
             self.partner,
             "",

@@ -101,4 +101,4 @@ def request(name: str, value: contract.Part | dict[str, Any]) -> xml.Element:
 
 def code_of(reply: soap.Call) -> str:
     """Return the Code of an answer. Raises BadInput."""
-    return xml.read(reply.body, PlainReply).Code
+    return soap.read_answer(reply, PlainReply).Code

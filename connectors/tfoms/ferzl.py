@@ -187,6 +187,8 @@ class Ferzl:
         def read(call: soap.Call) -> Shape:
             if xml.local(call.body) != f"{action}Response":
                 raise BadInput("Body", "is the answer to something else")
+            if not len(call.body):
+                raise BadInput("Body", "says nothing: not that there is nobody, either")
             answer = xml.read(call.body, shape)
             for error in answer.errors.errorItem:
                 code = _NOT_A_CODE.sub("", error.code)[:40]

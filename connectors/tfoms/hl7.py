@@ -211,5 +211,8 @@ def _place(parent: xml.Element, territory: str) -> None:
 
 def _add(parent: xml.Element, name: str, value: str | None = None) -> xml.Element:
     child = etree.SubElement(parent, f"{{{NAMESPACE}}}{name}")
-    child.text = value
+    try:
+        child.text = value
+    except ValueError:  # a character that XML cannot hold is in nobody's name
+        raise Reject(text("connector.note_bad_body")) from None
     return child

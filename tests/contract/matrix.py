@@ -57,6 +57,11 @@ FAULTS = (
     Fault("type", switches={"spoil": "type"}),
     Fault("encoding", switches={"spoil": "encoding"}),
     Fault("redirect", switches={"spoil": "redirect"}),
+    Fault("drip", switches={"spoil": "drip"}, away=True),
+    Fault("giant", switches={"spoil": "giant"}, away=True),
+    Fault("an hour", switches={"spoil": "later"}, away=True),
+    Fault("at once", switches={"spoil": "now"}, away=True),
+    Fault("cookies", switches={"spoil": "cookies"}),
     Fault("twice"),
     Fault("early"),
 )
@@ -94,10 +99,14 @@ def expected(row: Row, fault: Fault) -> Expected:
         return "at once" if name in row.callbacks else "n/a"
     if (row.name == "ats" and name not in AMI) or (name in ("fault", "sender") and not row.soap):
         return "n/a"
+    if name == "an hour" and row.kind in ("load", "client"):
+        return "n/a"  # nobody waits for them: they do as they are told, for half a minute at most
     if name in row.dead:
         return "dead"
-    at_once = (name == "type" and (row.soap or row.name in TOLERANT)) or (
-        row.name == "ats" and name == "html"
+    at_once = (
+        name == "cookies"
+        or (name == "type" and (row.soap or row.name in TOLERANT))
+        or (row.name == "ats" and name == "html")
     )
     return "at once" if at_once else "again"
 

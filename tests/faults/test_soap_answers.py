@@ -1,6 +1,8 @@
 """What a SOAP client takes for an answer, and what it sends for a question."""
 
 import asyncio
+import tempfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from connectors.runtime.body import BadInput
 from connectors.runtime.multiref import FOLLOWED_MAX
 from connectors.runtime.partner import BadReply, Partner, PartnerSettings
 from connectors.runtime.soapclient import SoapClient
+from connectors.sys112 import soapdoor
+from connectors.tfoms.ferzl import Ferzl, FerzlSettings
+from connectors.tfoms.hl7 import Hl7Settings, question
 from connectors.vimis import contract as vimis
-from proto import clinical
+from proto import clinical, schemas
 from proto.client import Reject, Retry
 
 ASKED = {"msg_id": "1"}
@@ -248,3 +253,43 @@ def test_no_log_line_quotes_a_value_that_cannot_be_read(
         found(wrapped(f"<personsData><birthday>{birthday}</birthday></personsData>"))
     assert birthday not in caplog.text
     assert birthday not in str(told.value)
+
+
+@pytest.mark.fault("C3")
+@pytest.mark.parametrize("inner", ["<v:error><Code>200</Code></v:error>", "<Code>200</Code>"])
+def test_without_a_wsdl_an_answer_is_a_response_still(inner: str) -> None:
+    """Sibling: System-112 and the register of documents took any element with the right field."""
+    good = soap.read_envelope(
+        enveloped("<AddReactionResponse><Code>200</Code></AddReactionResponse>")
+    )
+    assert soapdoor.code_of(good) == "200"
+    with pytest.raises(BadInput):
+        soapdoor.code_of(soap.read_envelope(enveloped(inner)))
+
+
+@pytest.mark.fault("C3")
+def test_an_answer_of_the_fund_that_says_nothing_is_not_nobody() -> None:
+    """Sibling: of the register of the insured an empty response was "not found"."""
+    side = Side(lambda _: answered("<findPersonsByPersCriteriaResponse/>"))
+
+    async def act() -> None:
+        async with side.listening() as url:
+            partner = Partner("test", msgspec.convert({"url": url}, PartnerSettings))
+            with tempfile.NamedTemporaryFile() as token:
+                token.write(b"token")
+                token.flush()
+                settings = FerzlSettings(territory="45000", token_file=Path(token.name))
+                asked = schemas.InsuranceQuestion(family="Иванова", on_date=date(2026, 1, 1))
+                with pytest.raises(BadReply):
+                    await Ferzl("test", partner, settings).insured(asked)
+            await partner.close()
+
+    asyncio.run(act())
+
+
+@pytest.mark.fault("D10")
+def test_a_question_to_the_fund_that_xml_cannot_hold_is_refused_by_us() -> None:
+    """Sibling: in a question by HL7 it was a mistake of ours, again and again."""
+    asked = schemas.InsuranceQuestion(policy_number="12\x0134", on_date=date(2026, 1, 1))
+    with pytest.raises(Reject):
+        question(asked, "1", Hl7Settings())
