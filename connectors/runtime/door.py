@@ -7,6 +7,7 @@ answer is 503 with Retry-After and a sentence: the partner keeps the data and re
 
 import hashlib
 import math
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from starlette.responses import Response
 from connectors.runtime.body import BadInput, read_body
 from connectors.runtime.counted import Counted
 from connectors.runtime.ingress import REJECTED, Ingress, NotAccepted
+from connectors.runtime.limiter import Limiter
 from connectors.runtime.log import LOG
 from connectors.runtime.oddities import Odd, told
 from connectors.runtime.statefile import StateAway
@@ -27,6 +29,10 @@ from proto.message import Message, now_ms
 from proto.wording import text
 
 REJECTED_KEPT_MS: Final = 30 * 24 * 3600 * 1000  # then nobody will ask for it any more
+# Refusals beyond these are counted and not told to the bus, one by one: who sends nonsense without
+# end would have the bus sync for each of it.
+TOLD_PER_S: Final = 20.0
+TOLD_AT_ONCE: Final = 1000
 ACCEPTED: Final = "accepted"
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000112")
 
@@ -78,6 +84,7 @@ class Door:
         self._answer = answer
         self._subject = subject
         self._counted = Counted()
+        self._told = Limiter(TOLD_PER_S, TOLD_AT_ONCE)
 
     def endpoint(self, operation: str, make: Make, about: str | None = None) -> Endpoint:
         """Return the endpoint of `operation`; `about` names the path parameter of its object.
@@ -157,6 +164,9 @@ class Door:
             rule=bad.rule,
         )
         self._counted.warning(f"{self._system}, {operation}, refused", line)
+        if self._told.admit(time.monotonic()):
+            self._ingress.rejected += 1
+            return Verdict(bad.status, bad.sentence, bad=bad)
         message = Message.new(
             REJECTED,
             self._ingress.name,

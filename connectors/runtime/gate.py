@@ -7,7 +7,6 @@ longest goes, of the address that has the most: so a stranger cannot keep a card
 
 import ipaddress
 import resource
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Annotated, Final, Literal, Protocol
 
@@ -76,53 +75,58 @@ class Gate:
         self._known = known
         self._places = min(settings.connections_max, places or settings.connections_max)
         self._share = min(settings.connections_per_address, self._places)
-        self._connections: dict[Connection, str] = {}  # with whose share it has a place in
-        self._counts: Counter[str] = Counter()
+        self._owners: dict[Connection, str] = {}  # in whose share it has its place
+        # Of each owner, those that were heard of longest ago first.
+        self._owned: dict[str, dict[Connection, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self._owners)
 
     def admit(self, connection: Connection, now: float) -> bool:
         """Give a place, another's if there is none left; return False when nobody can go."""
         owner = connection.peer if self._known(connection.peer) else ""
         share = self._share if owner else min(STRANGERS_MAX, self._share)
-        if self._counts[owner] >= share and not self._make_place(
-            owner, "connections_per_address", now
-        ):
+        own = len(self._owned.get(owner, ()))
+        if own >= share and not self._make_place(owner, "connections_per_address", now):
             return False
-        if len(self._connections) >= self._places:
-            most = max(self._counts, key=lambda one: self._counts[one])
+        if len(self) >= self._places:
+            most = max(self._owned, key=lambda one: len(self._owned[one]))
             if not self._make_place(most, "connections_max", now):
                 return False
-        self._connections[connection] = owner
-        self._counts[owner] += 1
+        self._owners[connection] = owner
+        self._owned.setdefault(owner, {})[connection] = None
         return True
 
+    def heard(self, connection: Connection) -> None:
+        """It asks something: it is silent no longer."""
+        owner = self._owners.get(connection)
+        if owner is not None:
+            del self._owned[owner][connection]
+            self._owned[owner][connection] = None
+
     def _make_place(self, owner: str, limit: str, now: float) -> bool:
-        peers = (one for one, its in self._connections.items() if its == owner)
-        victim = max(
-            (one for one in peers if one.phase != "answer"),
-            key=lambda one: (one.phase != "body", now - one.since),
-            default=None,
-        )
-        if victim is None or (victim.phase == "body" and now - victim.since < SLOW_S):
-            self.tell(limit, owner)
+        peers = self._owned[owner]
+        victim = next((one for one in peers if one.phase in ("head", "idle")), None)
+        if victim is None:
+            slow = (one for one in peers if one.phase == "body" and now - one.since >= SLOW_S)
+            victim = next(slow, None)
+        if victim is None or victim.phase != "idle":  # an idle one loses nothing worth a line
+            self.tell(limit, owner if victim is None else victim.peer)
+        if victim is None:
             return False
-        if victim.phase != "idle":  # an idle one loses nothing, and no line is worth it
-            self.tell(limit, victim.peer)
         victim.drop(503)
         self.leave(victim)
         return True
 
     def leave(self, connection: Connection) -> None:
         """It is closed; once is enough."""
-        owner = self._connections.pop(connection, None)
+        owner = self._owners.pop(connection, None)
         if owner is None:
             return
         self.release(connection)
-        self._counts[owner] -= 1
-        if not self._counts[owner]:
-            del self._counts[owner]
+        del self._owned[owner][connection]
+        if not self._owned[owner]:
+            del self._owned[owner]
 
     # -- bytes ----------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class Gate:
         connection.held += size
         self.held += size
         while self.is_full:
-            slow = (one for one in self._connections if one.phase == "body" and one.held)
+            slow = (one for one in self._owners if one.phase == "body" and one.held)
             victim = max(slow, key=lambda one: one.held, default=None)
             if victim is None:
                 return
@@ -169,7 +173,7 @@ class Gate:
     def _late(self, now: float) -> Iterator[tuple[Connection, str]]:
         limits = self.settings
         allowed = {"head": limits.head_s, "body": limits.body_s, "idle": limits.idle_s}
-        for one in self._connections:
+        for one in self._owners:
             if not one.unsent:
                 one.writing_since = None
             elif one.writing_since is None:

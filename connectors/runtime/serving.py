@@ -83,6 +83,7 @@ class _Guarded(H11Protocol):
         their = self.conn.their_state
         if self.cycle is not self._known_cycle:
             self._known_cycle, self.since = self.cycle, time.monotonic()
+            self.gate.heard(self)
         if their is h11.SEND_BODY:
             self.phase = "body"
             self.gate.hold(self, size)

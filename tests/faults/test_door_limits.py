@@ -18,9 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.runtime.body import BadInput, read_body
+from connectors.runtime.door import Door
 from connectors.runtime.gate import Gate, HttpSettings, places
 from connectors.runtime.serving import HttpServer, allow_only, bind
-from tests.faults.doorstep import CARD, CARD_PATH
+from proto.message import Message
+from tests.contract.stage import Bus, Scene
+from tests.faults.doorstep import CARD, CARD_PATH, play
 from tests.integration.house import SMPBUS, House, wait_for
 from tests.ports import free_port
 
@@ -381,3 +384,25 @@ def test_limits_are_settings_that_are_checked() -> None:
     for wrong in ({"head_s": 0}, {"connections_max": 1}, {"idle": 3}, {"bodies_bytes_max": 1}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.json.decode(json.dumps(wrong), type=HttpSettings)
+
+
+@pytest.mark.fault("A14")
+def test_refusals_without_end_are_not_told_to_the_bus_one_by_one() -> None:
+    """The sibling behind the door: each of a flood of malformed requests was a message that the bus
+    had to sync, and that lay in the administrator's queue."""
+
+    def broken() -> list[Message]:
+        raise BadInput("Card", "is required")
+
+    async def nonsense(stage: Scene, bus: Bus) -> None:
+        ingress = stage.connector.ingress
+        door = Door(
+            ingress, system="112", bytes_max=1, answer=lambda *_: b"", subject=lambda about: about
+        )
+        for number in range(1400):
+            verdict = await door.take("UpdateCard", "", str(number).encode(), broken)
+            assert verdict.status == 400
+        assert ingress.rejected == 1400
+        assert 1000 <= len(bus.accepted) < 1300
+
+    play("sys112", nonsense)
