@@ -14,8 +14,7 @@ END
 printf '\n[destinations.%s]\n' cssi112 smpsql central >> /etc/smpbus/routes.toml
 
 # One partner is asked by name and TLS, and what it says is kept in memcached.
-sed -e 's|^url = "http://127.0.0.1:8116"|url = "https://register.test:8116"\nca_file = "keys/documents.pem"|' \
-    -e 's|^.connectors.smpsql.$|&\nlisten = "127.0.0.1:7125"|' \
+sed 's|^url = "http://127.0.0.1:8116"|url = "https://register.test:8116"\nca_file = "keys/documents.pem"|' \
     config/connectors.example.toml >> /etc/smpbus/smpbus.toml
 cat >> /etc/smpbus/smpbus.toml <<'END'
 [connectors.rmr.lookup]

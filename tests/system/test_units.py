@@ -149,6 +149,14 @@ class TestStart:
 
 
 class TestWhoMayAsk:
+    @pytest.mark.fault("B1")
+    def test_who_may_not_ask_is_told_so(self, bus: Machine) -> None:
+        asked = bus.call("smpbus status", user="nobody")
+
+        assert asked.returncode == 77, asked.stderr
+        assert asked.stderr.startswith("ОШИБКА: ")
+        assert asked.stderr.count("\n") == 1, asked.stderr
+
     def test_a_group_may_ask_when_the_settings_say_so(self, bus: Machine) -> None:
         bus.run(
             "useradd --groups smpbus duty\n"
