@@ -347,7 +347,7 @@ _read_stored = _decoder(_Stored).decode
 def read_deliveries(payload: bytes) -> tuple[Deliver, list[DeliveredRaw]]:
     """Read a DELIVER of which some message does not meet today's rules, each for itself.
 
-    Returns those that can be read, and those that cannot. Raises msgspec.DecodeError when the frame
+    Returns those that can be read, and those that cannot. Raises one of UNREADABLE when the frame
     is none.
     """
     frame = _read_deliver_raw(payload)

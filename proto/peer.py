@@ -16,7 +16,7 @@ import msgspec
 
 from proto import frames
 from proto.errors import FATAL, BusError, Code, Refused, RequestFailed
-from proto.message import Message
+from proto.message import UNREADABLE, Message
 
 Frames = list[bytes]
 # What encoding a message may raise: text that is no text, a number without end, not of the shape.
@@ -419,7 +419,7 @@ class Peer:
         stay with this session, and would come again to the next one."""
         try:
             deliver, unreadable = frames.read_deliveries(payload)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise error from None
         if unreadable:
             note = "the message cannot be read"

@@ -8,6 +8,9 @@ import pytest
 
 from connectors.runtime.body import BadInput, decode
 from connectors.tfoms.answer import BadAnswer, read_answer
+from proto import frames
+from proto.frames import FrameError
+from proto.peer import Peer
 
 
 @pytest.mark.fault("fuzz")
@@ -35,3 +38,13 @@ def test_what_is_kept_raw_does_not_stop_its_request() -> None:
     assert bytes(decode(body, _Sent).payload) == b'{"a": 1}'
     with pytest.raises(BadInput):
         decode(body.replace(b"2026", b"0001").replace(b"11-24", b"01-01"), _Sent)
+
+
+@pytest.mark.fault("fuzz")
+def test_a_deliver_that_is_no_text_is_a_bad_frame_to_a_client() -> None:
+    """A DELIVER with a text that is not UTF-8 ended a client's reading in a UnicodeDecodeError, on
+    the way on which it reads message by message what it cannot read whole."""
+    peer = Peer("consumer", "test")
+    bad = frames.encode(["sink", [[7, 1, ["no message"], "GENERATION"]]])
+    with pytest.raises(FrameError):
+        peer.receive([frames.DELIVER, bad.replace(b"GENERATION", b"\xac" * 10)])

@@ -33,7 +33,7 @@ TARGETS: Final[dict[str, type[Target]]] = {
 }  # fmt: skip
 SLOW_S: Final = 1.0
 HANGS_S: Final = 30
-WAITS_S: Final = 0.1
+WAITS_S: Final = 0.03
 SHOWN_EVERY_S: Final = 15.0
 GROWTH_MB: Final = 96.0
 WARM: Final = 0.2  # of the inputs: then caches are full
