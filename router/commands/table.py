@@ -54,10 +54,14 @@ def _line(cells: Sequence[str], widths: list[int], right: list[bool]) -> str:
 
 
 def local_time(ms: int | None) -> str:
-    """Return milliseconds UTC as local ISO 8601 with offset; "-" for None."""
+    """Return milliseconds UTC as local ISO 8601 with offset; "-" for None, and the number itself
+    when no calendar has it: a message carries what its sender says."""
     if ms is None:
         return "-"
-    return datetime.fromtimestamp(ms / 1000).astimezone().isoformat(timespec="milliseconds")
+    try:
+        return datetime.fromtimestamp(ms / 1000).astimezone().isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
 
 
 def span(ms: float) -> str:

@@ -17,6 +17,7 @@ from router.core.state import CoreState, Now, Refusal
 TEMPORARY_RETRY_MS: Final = 1_000
 ROUTED_MAX: Final = 10_000
 Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
+ROW_BYTES: Final = 512  # what a message takes on the disk besides its own
 
 
 class Publishing(CoreState):
@@ -77,6 +78,7 @@ class Publishing(CoreState):
         self._next_delivery = id + len(target.queues)
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.size += len(data)
+        self.room_bytes -= len(data) + ROW_BYTES
         batch.messages.append(
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
@@ -123,7 +125,9 @@ class Publishing(CoreState):
             return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
         if message.expires is not None and message.expires <= now.wall_ms:
             return Code.EXPIRED, "its time was over when it came"
-        if self.store_full:
+        urgent_bytes = 0 if message.priority else self.urgent_bytes
+        lacking = len(message.body) > self.room_bytes + urgent_bytes
+        if lacking or (self.store_full and not urgent_bytes):
             return Code.STORE_FULL, "the router's disk is almost full"
         for queue in target.queues:
             if queue.open >= queue.settings.open_max:
