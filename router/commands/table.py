@@ -54,8 +54,8 @@ def _line(cells: Sequence[str], widths: list[int], right: list[bool]) -> str:
 
 
 def local_time(ms: int | None) -> str:
-    """Return milliseconds UTC as local ISO 8601 with offset; "-" for None. A time that no calendar
-    has is shown as the number it came as."""
+    """Return milliseconds UTC as local ISO 8601 with offset; "-" for None, and the number itself
+    when no calendar has it: a message carries what its sender says."""
     if ms is None:
         return "-"
     try:
