@@ -103,12 +103,19 @@ class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: str = "127.0.0.1:7180"
 
 
+# Whole ones, or a part of one.
+Hours = Annotated[int, msgspec.Meta(ge=1)] | Annotated[float, msgspec.Meta(gt=0)]
+
+
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[store]: the folder of the journal and how long settled deliveries stay in it."""
+    """[store]: the folder of the journal and how long settled deliveries stay in it.
+
+    The longer of `history_hours` and `dedup_hours` counts for both.
+    """
 
     folder: Path = Path("/var/lib/smpbus")
-    history_hours: Annotated[int, msgspec.Meta(ge=1)] = 14 * 24
-    dedup_hours: Annotated[int, msgspec.Meta(ge=1)] = 72
+    history_hours: Hours = 14 * 24
+    dedup_hours: Hours = 72
     free_bytes_min: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
 
 

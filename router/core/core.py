@@ -306,6 +306,10 @@ class Core(Publishing, Operating, Asking):
         counts.update(row[0] for batch in batches for row in batch.spilled)
         return counts
 
+    def unsynced_bytes(self) -> int:
+        """Return how many bytes of messages are on their way to the disk."""
+        return sum(batch.size for batch in (*self._writing, self.out.batch))
+
     def persisted(
         self, batch: Batch, duplicates: dict[int, int], now: Now,
         loaded: list[list[OpenDelivery]] | None = None,

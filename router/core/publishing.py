@@ -21,6 +21,7 @@ ROUTED_MAX: Final = 10_000
 TIME_MS_MAX: Final = 253_402_300_799_999  # the last one that calendars know
 NOT_BEFORE_MS_MAX: Final = 10 * 366 * 24 * 3600 * 1000
 Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
+ROW_BYTES: Final = 512  # what a message takes on the disk besides its own
 
 
 class Publishing(CoreState):
@@ -79,6 +80,7 @@ class Publishing(CoreState):
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.size += len(data)
         until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
+        self.room_bytes -= len(data) + ROW_BYTES
         batch.messages.append(
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
@@ -140,7 +142,9 @@ class Publishing(CoreState):
             return Code.BAD_MESSAGE, fault
         if message.expires is not None and message.expires <= self._clock.sure_ms(now):
             return Code.EXPIRED, "its time was over when it came"
-        if self.store_full:
+        urgent_bytes = 0 if message.priority else self.urgent_bytes
+        lacking = len(message.body) > self.room_bytes + urgent_bytes
+        if lacking or (self.store_full and not urgent_bytes):
             return Code.STORE_FULL, "the router's disk is almost full"
         sender = supply.sender_of(message.source)
         for queue in target.queues:

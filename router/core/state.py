@@ -42,6 +42,10 @@ class CoreState:
         self.backlog: dict[int, Delivery] = {}
         self.names: dict[bytes, str] = {}  # public key -> name
         self.store_full = False
+        self.room_bytes = (
+            2**62
+        )  # of the disk, for what may be accepted before it is looked at again
+        self.urgent_bytes = 0  # besides, for emergencies
         self.frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
         self.observed = False
         self.faults = 0  # ever: ERRORs, and messages refused for good

@@ -16,8 +16,8 @@ FILE: Final = "journal.ballast"
 class Ballast:
     """The file in `folder`, `size` bytes long; 0 is none."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, size: int, name: str = FILE) -> None:
+        self._path = folder / name
         self._size = size
 
     @property

@@ -35,7 +35,6 @@ from router.core.delivery import State
 from router.core.generations import Generations
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
-from router.shell.ballast import Ballast
 from router.shell.gate import Gate, connections_within, raise_descriptor_limit
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
@@ -45,6 +44,8 @@ from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
 from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
+from router.shell.pruning import Pruning
+from router.shell.room import Room
 from router.shell.socket import IpcPath, bind, open_router, self_test
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
@@ -66,8 +67,6 @@ GATHERED_ROWS_MAX: Final = 16_384
 OPS_CONNECTIONS_MAX: Final = 32
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
-PRUNE_EVERY_S: Final = 60
-PRUNE_STEP: Final = 200
 DEPTH_MAX: Final = 2
 DEEP_LENGTH_MIN: Final = 1024
 OUTCOMES_MAX: Final = 1024
@@ -78,9 +77,6 @@ TIDY_LAG_MAX: Final = 200_000
 TIMER_S_MAX: Final = 3600.0
 TRACE_LIMIT: Final = 1000
 FOUND_LIMIT: Final = 10  # subjects of one number
-BALLAST_SHARE: Final = 2  # of free_bytes_min
-# Free space must come back by this factor before publishers are let in again: no flapping.
-FREE_AGAIN: Final = 1.25
 
 log = logging.getLogger("smpbus.router")
 
@@ -98,7 +94,7 @@ class Daemon:
         self.addresses: list[str] = []
         self.store_path = self.settings.store.folder
         self.store_bytes = 0
-        self.free_bytes = 0
+        self.room: Room
         self.turns = 0
         self.turn_s = 0.0
         self.descriptors = 0
@@ -108,7 +104,8 @@ class Daemon:
         self.partners: Partners
         self.labels = Labels()
         self.writer: Writer
-        self._beats = 0
+        self._pruning: Pruning
+        self._looking: asyncio.Future[tuple[int, int, bool]] | None = None
         self._tidying = False
         self._lingering: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -149,8 +146,8 @@ class Daemon:
         descriptor = lock_folder(store_folder, self.loaded.path)
         self._cleanup.callback(os.close, descriptor)
         key = self._load_keys()
-        self._ballast = Ballast(store_folder, self.settings.store.free_bytes_min // BALLAST_SHARE)
-        self._measure_disk()  # the start must be able to write, too
+        self.room = Room(store_folder, self.settings.store.free_bytes_min)
+        self.room.make_way()
         await self._open_store(SqliteStore(store_folder))
         self._cleanup.callback(self._context.destroy, 0)
         self.descriptors = raise_descriptor_limit()
@@ -177,6 +174,7 @@ class Daemon:
 
     async def _open_store(self, store: Store) -> None:
         self.writer = Writer(store, self._written)
+        self._pruning = Pruning(self.writer, lambda: self.settings.store)
         try:
             self._opened = opened = await self.writer.query(lambda s: s.open(now_ms()))
         except StoreError as error:
@@ -464,7 +462,6 @@ class Daemon:
     # -- once a second ----------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        self._beats += 1
         self.core.beat(self.now())
         self.core.observed = len(self._events_gate) > 0
         self._tell_partners()
@@ -472,10 +469,10 @@ class Daemon:
         self._tidy_peers()
         self._mend_paths()
         self._judge_disk()
+        self._look_at_store()
         if all(self.live().values()):
             notify("WATCHDOG=1")
-        if self._beats % PRUNE_EVERY_S == 0:
-            self._prune()
+        self._pruning.beat(self.now())
         self._tidy()
         self._flush()
 
@@ -507,43 +504,25 @@ class Daemon:
         if self._keyring is not None and self._keyring.refresh(force):
             self.core.know(self._keyring.names, self.now())
 
-    def _measure_disk(self) -> None:
-        status = os.statvfs(self.store_path)
-        self.free_bytes = status.f_bavail * status.f_frsize
-        if self._ballast.watch(self.free_bytes):
-            log.error(text("router.ballast", folder=self.store_path))
-
     def _judge_disk(self) -> None:
-        """Refuse new messages while there is little room."""
-        self._measure_disk()
-        wanted = self.settings.store.free_bytes_min
-        if self.core.store_full:
-            wanted = int(wanted * FREE_AGAIN)
-        full = self.free_bytes < wanted
-        if full != self.core.store_full:
-            self.core.store_full = full
-            key = "router.disk_full" if full else "router.disk_free"
-            log.log(
-                logging.ERROR if full else logging.INFO,
-                text(key, folder=self.store_path, free=self.free_bytes >> 20, want=wanted >> 20),
-            )
-        elif self.free_bytes >= 2 * wanted:  # taking it must not fill the disk
-            with contextlib.suppress(OSError):  # it is taken later
-                self._ballast.take()
+        """Refuse new messages while there is little room, emergencies last."""
+        core, room = self.core, self.room
+        core.room_bytes = room.judge(core.unsynced_bytes())
+        core.urgent_bytes = room.urgent_bytes
+        core.store_full = room.is_full
 
-    def _prune(self) -> None:
-        keep_ms = self.settings.store.history_hours * 3_600_000
-        before = now_ms() - keep_ms
+    def _look_at_store(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = self.writer.query(_figures_of)
+            self._looking.add_done_callback(self._looked_at)
 
-        def prune(store: Store) -> int:
-            store.prune(before, PRUNE_STEP)
-            return store.size_bytes()
-
-        self.writer.query(prune).add_done_callback(self._pruned)
-
-    def _pruned(self, size: "asyncio.Future[int]") -> None:
-        if not size.cancelled() and size.exception() is None:
-            self.store_bytes = size.result()
+    def _looked_at(self, answer: "asyncio.Future[tuple[int, int, bool]]") -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        self.store_bytes, self.room.inside_bytes, is_in_place = answer.result()
+        if not is_in_place and self.state == "running":
+            self.state = "failed"
+            self.writer.rescue()
 
     # -- commands ---------------------------------------------------------------------------------
 
@@ -672,6 +651,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         notify("STOPPING=1")
+        self._pruning.close()
         self.state = "stopping"
         self._bus.pause()
         log.info(text("router.stopping"))
@@ -692,6 +672,10 @@ _OPEN_WORDS: Final = {
     State.IN_FLIGHT: "in_flight",
     State.RETRYING: "retrying",
 }
+
+
+def _figures_of(store: Store) -> tuple[int, int, bool]:
+    return store.size_bytes(), store.empty_bytes(), store.is_in_place()
 
 
 def _untrusted(error: StoreError) -> StartError:

@@ -100,7 +100,8 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "store": {
             "path": str(daemon.store_path),
             "bytes": daemon.store_bytes,
-            "free_bytes": daemon.free_bytes,
+            "free_bytes": daemon.room.free_bytes,
+            "empty_bytes": daemon.room.inside_bytes,
             "commits": daemon.writer.commits,
             "last_commit_ms": round(daemon.writer.commit_s * 1000, 3),
             "writable": not core.store_full,

@@ -73,6 +73,19 @@ class Writer:
         """Return for how long the batch in hand has been in the store's hands."""
         return time.monotonic() - self.began_at if self.depth else 0.0
 
+    def rescue(self) -> None:
+        """End the process: the journal has lost its place. What it holds is saved first."""
+        self._work.put(self._rescue)
+
+    def _rescue(self) -> None:
+        try:
+            sentence = text("router.journal_gone", where=self._store.rescue())
+        except Exception as error:  # no room, or no folder any more
+            sentence = text("router.journal_lost", reason=f"{type(error).__name__}: {error}")
+        log.critical(sentence)
+        logging.shutdown()
+        os._exit(EX_IOERR)
+
     async def close(self) -> None:
         """Finish what is queued, close the store, end the thread."""
         await self.query(lambda store: store.close())

@@ -101,12 +101,24 @@ class Store(Protocol):
     def tidy(self) -> int:
         """Bring the subject index forward by one step; returns how many whole steps are left."""
 
-    def prune(self, before_ms: int, limit: int) -> int:
-        """Forget up to `limit` messages accepted before a time whose deliveries have all settled
-        or expired; returns how many were looked at."""
+    def prune(self, before_ms: int, limit: int, passed: bool = False) -> int:
+        """Forget, of the next `limit` messages accepted before a time, those whose deliveries have
+        all settled, expired or been dropped before it; `passed`: of those that were passed over
+        since the start. Returns how many were looked at: 0 when it has come to the end, where the
+        next pass over what was passed begins."""
 
     def size_bytes(self) -> int:
         """Return what the journal takes on the disk."""
+
+    def empty_bytes(self) -> int:
+        """Return how much of that is empty: it is filled before the journal grows."""
+
+    def is_in_place(self) -> bool:
+        """Whether the journal is still the file of its name."""
+
+    def rescue(self) -> str:
+        """Write the journal, which has lost its place, to its folder once more; returns where. It
+        takes its place again, unless another file stands there."""
 
     def close(self) -> None:
         """Give the files back in order."""

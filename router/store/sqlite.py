@@ -12,6 +12,7 @@ Rows go in by statements of 512 to 1 rows: one step of SQLite without the interp
 per statement instead of per row, which matters more than anything else here.
 """
 
+import errno
 import os
 import uuid
 from collections import Counter
@@ -27,7 +28,7 @@ import apsw
 from router.core.delivery import State
 from router.core.output import Batch
 from router.store.contract import Opened, StoreError
-from router.store.history import HEAD, SEGMENT, SEGMENT_OF
+from router.store.history import DEAD, HEAD, NONE, SEGMENT, SEGMENT_OF
 from router.store.pagecache import PageCache
 from router.store.reader import Reader, count_of
 
@@ -56,6 +57,7 @@ TRY: Final = (
     "age=excluded.age,seq=excluded.seq"
 )
 ON_REPEAT: Final = " on conflict(source,id) do nothing"
+PRUNE_BYTES_MAX: Final = 4 * 1024 * 1024  # in one step
 FRONTIER_STEP: Final = 10_000
 STATE_WORDS: Final = {State.SETTLED: "settled", State.DEAD: "dead", State.EXPIRED: "expired"}
 
@@ -69,6 +71,8 @@ class SqliteStore(Reader):
         self._cache = PageCache(self.path)
         self._commits = 0  # since the last checkpoint
         self._pruned_n = 0
+        self._again_n = 0
+        self._place = (0, 0)  # device and inode
         self._indexed_n = 0
         self._frontier = 1
 
@@ -85,6 +89,8 @@ class SqliteStore(Reader):
                 self._create()
             self._settle_log()
             self._db = self._connect()
+            found = self.path.stat()
+            self._place = found.st_dev, found.st_ino
             return self._recover(epoch_min, generation)
         except (apsw.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}") from None
@@ -119,16 +125,16 @@ class SqliteStore(Reader):
         copy.unlink(missing_ok=True)
         if not self._log.exists():
             return
-        source = os.open(self._log, os.O_RDONLY)
-        target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            offset = 0
-            while piece := os.pread(source, COPY_BYTES, offset):
-                offset += os.pwrite(target, piece, offset)
-            os.fsync(target)
-        finally:
-            os.close(source)
-            os.close(target)
+            _write_again(self._log, copy)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Not a byte is free. Over itself it needs none: each of its frames vouches for itself
+            # and all before it, so whatever power leaves of this reads as before or as after.
+            copy.unlink(missing_ok=True)
+            _write_again(self._log, self._log)
+            return
         copy.rename(self._log)
         _sync_folder(self.path.parent)
 
@@ -137,6 +143,7 @@ class SqliteStore(Reader):
         db.execute("pragma locking_mode=exclusive")
         _use_log(db)
         db.execute("pragma synchronous=full")
+        db.execute(f"pragma journal_size_limit={CHECKPOINT_PAGES_MAX * PAGE_BYTES}")
         db.set_wal_hook(self._checkpoint)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
         db.create_scalar_function("numbers_of", self._numbers_of, 3)
@@ -343,32 +350,46 @@ class SqliteStore(Reader):
         self._indexed_n = upto
         return (last - upto) // SEGMENT
 
-    def prune(self, before_ms: int, limit: int) -> int:
+    def prune(self, before_ms: int, limit: int, passed: bool = False) -> int:
         """See Store.prune. Dead letters stay: they may be replayed."""
-        db = self._db
+        after, upto = (self._again_n, self._pruned_n) if passed else (self._pruned_n, NONE)
         # The newest message stays, so that no number is given twice.
-        rows = list(
+        rows: list[Any] = self._db.execute(
+            "select n, subject, first_delivery, destinations, accepted_at, length(raw)"
+            " from message where n > ? and n <= ? and n < (select max(n) from message)"
+            " order by n limit ?",
+            (after, upto, limit),
+        ).fetchall()
+        if not passed:  # up to the last that is old: the clock may have been ahead for a while
+            while rows and rows[-1][4] >= before_ms:
+                rows.pop()
+        looked_at, size = 0, 0
+        self._db.execute("begin immediate")
+        for n, subject, first, destinations, accepted_at, length in rows:
+            looked_at, after = looked_at + 1, n
+            last = first + count_of(destinations) - 1
+            if accepted_at < before_ms and self._is_over(first, last, before_ms):
+                self._forget(n, subject, first, last)
+                size += length
+                if size >= PRUNE_BYTES_MAX:
+                    break
+        self._db.execute("commit")
+        if passed:
+            self._again_n = after if looked_at else 0
+        else:
+            self._pruned_n = after
+        return looked_at
+
+    def _is_over(self, first: int, last: int, before_ms: int) -> bool:
+        """Whether these deliveries ended before a time, and none of them is dead."""
+        ended, dead, newest = next(
             self._rows(
-                "select n, subject, first_delivery, destinations from message"
-                " where n > ? and n <= ? and n < (select max(n) from message)"
-                " and accepted_at < ? order by n limit ?",
-                (self._pruned_n, self._indexed_n, before_ms, limit),
+                f"select count(*), total(state = {DEAD}), max(ended_at) from outcome"
+                " where delivery between ? and ?",
+                (first, last),
             )
         )
-        db.execute("begin immediate")
-        for n, subject, first, destinations in rows:
-            self._pruned_n = n
-            last = first + count_of(destinations) - 1
-            ended, dead = next(
-                self._rows(
-                    "select count(*), total(state = ?) from outcome where delivery between ? and ?",
-                    (int(State.DEAD), first, last),
-                )
-            )
-            if ended == count_of(destinations) and not dead:
-                self._forget(n, subject, first, last)
-        db.execute("commit")
-        return len(rows)
+        return bool(ended == last - first + 1 and not dead and newest < before_ms)
 
     def _forget(self, n: int, subject: str, first: int, last: int) -> None:
         db = self._db
@@ -387,6 +408,35 @@ class SqliteStore(Reader):
         return sum(
             file.stat().st_size for file in self.path.parent.glob(f"{FILE}*") if file.is_file()
         )
+
+    def empty_bytes(self) -> int:
+        """See Store.empty_bytes."""
+        return int(self._one("pragma freelist_count")) * PAGE_BYTES
+
+    def is_in_place(self) -> bool:
+        """See Store.is_in_place."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._place
+
+    def rescue(self) -> str:
+        """See Store.rescue. SQLite reads on in the file that has lost its name."""
+        copy = self.path.with_suffix(".rescued")
+        copy.unlink(missing_ok=True)
+        self._db.execute("vacuum into ?", (str(copy),))
+        descriptor = os.open(copy, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if self.path.exists():
+            return str(copy)
+        self._log.unlink(missing_ok=True)  # all that was in it is in the copy
+        copy.rename(self.path)
+        _sync_folder(self.path.parent)
+        return str(self.path)
 
     def close(self) -> None:
         """See Store.close."""
@@ -435,6 +485,23 @@ def _use_log(db: apsw.Connection) -> None:
     # When it cannot, SQLite says so in its answer only, and goes on without a log.
     if (mode := db.pragma("journal_mode", "wal")) != "wal":
         raise StoreError(f"SQLite keeps its journal in mode {mode}, not wal")
+
+
+def _write_again(source: Path, target: Path) -> None:
+    """Write a log to another file, or over itself, and sync that."""
+    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_TRUNC)
+    reading = os.open(source, os.O_RDONLY)
+    try:
+        writing = os.open(target, mode, 0o600)
+        try:
+            offset = 0
+            while piece := os.pread(reading, COPY_BYTES, offset):
+                offset += os.pwrite(writing, piece, offset)
+            os.fsync(writing)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -63,6 +63,7 @@ class Disk:
         self.sites: list[Site] | None = None  # where they came from, when that is wanted
         self.fault: Fault | None = None
         self.failures: list[Site] = []
+        self.room: int | None = None  # bytes by which the files may grow together
         self._inodes = count(1)
         for name, content in self.born.items():
             inode = self.names[name] = next(self._inodes)
@@ -151,6 +152,12 @@ class Disk:
         except InjectedError:
             self._write(inode, offset, data[: len(data) // 2])
             raise
+        growth = offset + len(data) - len(self.contents[inode])
+        if self.room is not None and growth > 0:
+            if growth > self.room:
+                self.failures.append(self._site("write", inode))
+                raise InjectedError(errno.ENOSPC, "no room")
+            self.room -= growth
         self._write(inode, offset, data)
 
     def _write(self, inode: int, offset: int, data: bytes) -> None:
@@ -160,6 +167,8 @@ class Disk:
     def truncate(self, inode: int, size: int) -> None:
         """Cut a file."""
         self.call("truncate", inode)
+        if self.room is not None:
+            self.room += max(0, len(self.contents[inode]) - size)
         del self.contents[inode][size:]
         self.log.append(Op("truncate", inode, size))
 
@@ -221,7 +230,7 @@ class DiskPath(PurePosixPath):
         inode = disk.find(self.name)
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
-        return SimpleNamespace(st_size=len(disk.contents[inode]))
+        return SimpleNamespace(st_size=len(disk.contents[inode]), st_dev=1, st_ino=inode)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """See Path.unlink."""

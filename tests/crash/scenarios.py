@@ -253,7 +253,8 @@ def history(stage: Stage) -> None:
         send(stage, batch)
         stage.tidy()
         stage.forget_cache()
-        stage.prune(AT + stage.next_n - 10, 5)
+        stage.prune(AT + stage.next_n - 3, 3)
+        stage.prune(AT + stage.next_n - 3, 3, passed=True)
     stage.look()
     stage.close()
 
@@ -313,7 +314,7 @@ def growth(stage: Stage) -> None:
         send(stage, batch)
         stage.tidy()
         if number in (3, 6):
-            stage.prune(AT + stage.next_n)
+            stage.prune(AT + stage.next_n + 10)
     stage.look()
     stage.close()
 

@@ -171,12 +171,12 @@ class Stage:
         with self._step("tidy"):
             return self._at_work().tidy()
 
-    def prune(self, before_ms: int, limit: int = 1000) -> int:
+    def prune(self, before_ms: int, limit: int = 1000, passed: bool = False) -> int:
         """Prune; return how many messages went."""
         store, ledger = self._at_work(), self.ledger
         before = set(ledger.messages)
         with self._step("prune") as step:
-            store.prune(before_ms, limit)
+            store.prune(before_ms, limit, passed)
             step.returned = len(self.log)  # what follows only looks
             left = {row[0] for subject in ledger.subjects() for row in traced(store, subject)}
             gone = before - left
@@ -215,6 +215,10 @@ class Stage:
                 failed = bool(self.disk.failures)
                 raise (StoreError if failed else Mismatch)("; ".join(wrong))
             store.size_bytes()
+            if not store.is_in_place():
+                raise Mismatch("the journal is not in its place")
+            store._db.release_memory()
+            store.empty_bytes()
 
     def forget_cache(self) -> None:
         """Let SQLite read from the disk again."""

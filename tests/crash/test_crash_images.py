@@ -17,6 +17,8 @@ SEED = 20
 WEIGHTS = sum(scenario.weight for scenario in SCENARIOS.values())
 # They ask for what the statements before have just brought into SQLite's cache.
 NEVER_FROM_DISK = {"_find_duplicates", "_find_imbalance"}
+# It saves what it can of a journal that somebody has removed: tests/faults/test_disk_room.py.
+NO_PROMISE = {"rescue"}
 
 
 def share(name: str) -> int:
@@ -68,7 +70,7 @@ def test_every_function_that_calls_the_system_has_met_a_failure(harvest: Harvest
         "close",
     }
     assert touching() >= contract | {"_create", "_connect", "_recover", "_sync_folder"}
-    assert touching() - harvest.functions <= NEVER_FROM_DISK
+    assert touching() - harvest.functions <= NEVER_FROM_DISK | NO_PROMISE
 
 
 def test_nothing_is_accepted_over_a_log_that_could_not_be_written(harvest: Harvest) -> None:

@@ -134,8 +134,8 @@ def test_another_systems_number_finds_the_subject_indexed_yet_or_not(
     assert [message["id"] for message in store.trace("call-1", 10)] == ["a"]
     assert store.trace("R-115", 10) == []
     store.write(outcome(1))
-    store.prune(AT + 1, 1)
-    assert store.subjects_of("R-115", 5) == ([] if steps else ["call-1"])
+    store.prune(AT + 3, 1)
+    assert store.subjects_of("R-115", 5) == []
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
@@ -207,7 +207,7 @@ def test_numbers_are_not_given_twice_after_everything_was_pruned(tmp_path: Path)
     for delivery in range(1, SEGMENT + 1):
         store.write(outcome(delivery))
     store.tidy()
-    store.prune(AT + 1, 2 * SEGMENT)
+    store.prune(AT + 3, 2 * SEGMENT)
     store.close()
     again = SqliteStore(tmp_path)
     opened = again.open()
