@@ -17,6 +17,8 @@
 # make chaos [KILLS=200]   kill -9 of router, connectors and clients under load
 # make siege [ARGS=--short] attacks of every kind for 10 minutes, a good peer beside them, a verdict
 # make fuzz [INPUTS=10000000]   mutated inputs for all that reads what others wrote
+# make restore [ARGS=--seeds=50]   an old copy of the bus's files put back, judged by its partners
+# make bench-history [ARGS=--minutes=30]   a history of minutes: does the journal level off
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
@@ -92,6 +94,12 @@ siege: $(STAMP)
 INPUTS ?= 10000000
 fuzz: $(STAMP)
 	@exec $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --jobs "$$(nproc)" $(ARGS)
+
+restore: $(STAMP)
+	@exec $(BIN)/python -m tests.restore $(ARGS)
+
+bench-history: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.history $(ARGS)
 
 CALLS ?= 300
 calls: $(STAMP)
