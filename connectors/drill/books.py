@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from proto.frames import key_of
 from proto.wording import LANGUAGES, texts
 
 TIMER: Final = ".timer."  # a connector's alarm clock: days may pass before it rings
@@ -31,6 +32,7 @@ class Hop:
     ended_at: int | None
     note: str
     retried_at: tuple[int, ...] = ()
+    generation: str = ""  # which start of the router gave it its number
 
     @property
     def told(self) -> bool:
@@ -52,6 +54,7 @@ def hops(subject: str, messages: Iterable[dict[str, Any]]) -> list[Hop]:
             ended_at=delivery["settled_at"],
             note=delivery["note"] or "",
             retried_at=tuple(attempt["at"] for attempt in delivery["history"]),
+            generation=delivery.get("generation", ""),
         )
         for message in messages
         if TIMER not in message["type"]
@@ -92,7 +95,7 @@ def judge(bus: str, taken: Sequence[Hop], keys: Sequence[str] | None) -> Judgeme
     applied: dict[str, list[tuple[int, int]]] = defaultdict(list)
     found.lost = found.doubled = found.disordered = 0
     for hop in taken:
-        key = f"{bus}-{hop.number}"
+        key = key_of(bus, hop.number, hop.generation)
         found.lost += hop.told and key not in counts
         found.doubled += max(0, counts[key] - 1)
         if key in place:

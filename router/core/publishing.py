@@ -81,6 +81,7 @@ class Publishing(CoreState):
         batch.size += len(data)
         self.room_bytes -= len(data) + ROW_BYTES
         until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
+        self.room_bytes -= len(data) + ROW_BYTES
         batch.messages.append(
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)

@@ -596,6 +596,7 @@ class Daemon:
         row["time"] = message.time
         row["correlation_id"] = message.correlation_id
         for delivery in row["deliveries"]:
+            delivery["generation"] = self.core.generations.of(delivery["delivery"])
             state = delivery["state"]
             delivery["settled_at"] = delivery.pop("ended_at")
             delivery["due"] = None
