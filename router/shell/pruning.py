@@ -15,7 +15,7 @@ from proto.wording import text
 from router.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from router.core.state import Now
+    from router.core.clock import Now
     from router.shell.writer import Writer
 
 STEP: Final = 200  # messages
