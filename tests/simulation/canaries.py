@@ -410,6 +410,20 @@ def replayed_twice(real: Broken, core: Core, dead: Any, reason: str, now: Any) -
     return count
 
 
+@plant(Core, "_grant_again")
+def refused_credit_forgotten(real: Broken, core: Core, session: Any, now: Any) -> None:
+    """Credit that was asked for before the right was there is not given when it is."""
+
+
+@plant(Operating, "try_now")
+def impatience_ignored(
+    real: Broken, core: Core, destination: str, subject: Any, now: Any
+) -> int | None:
+    """An operator who has something tried again now hurries only what has no subject."""
+    count: int | None = real(core, destination, "" if subject is None else subject, now)
+    return count
+
+
 @plant(Core, "_withdraw")
 def rights_kept_until_goodbye(real: Broken, core: Core, session: Any, now: Any) -> None:
     """A reload takes away a right, and the session goes on using it."""
