@@ -387,7 +387,7 @@ class Core(Publishing, Operating, Asking):
     ) -> list[Delivery]:
         """Bring what was read into memory; return what can be queued now, in order."""
         if load.wakes:
-            return supply.wake(queue, load, rows, now.mono_ms, self._clock.sure_ms(now))
+            return supply.wake(queue, load, rows, now.mono_ms)
         ready, loads = supply.take_up(queue, load, rows, now.mono_ms)
         self.out.batch.loads += loads
         return ready

@@ -315,14 +315,10 @@ def sleepers_forgotten(real: Broken, sleepers: Sleepers, *run: Any) -> None:
     """What slept when the router stopped is not woken by the next one."""
 
 
-@plant(supply, "wake")
-def woken_lost(
-    real: Broken, queue: Queue, load: Any, rows: list[Any], mono_ms: int, sure_ms: int
-) -> list[Any]:
+@plant(Sleepers, "woken")
+def woken_lost(real: Broken, sleepers: Sleepers, lane: int, came: set[int]) -> None:
     """Of many that are due in the same moment, those that did not fit one read never come."""
-    places = tuple(place for place in load.places if place[0] in {row.delivery for row in rows})
-    woken: list[Any] = real(queue, replace(load, places=places), rows, mono_ms, sure_ms)
-    return woken
+    sleepers._waking[lane].clear()
 
 
 @plant(Sleepers, "take_due")
