@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "dead": "router.commands.letters:dead",
     "hold": "router.commands.holding:hold",
     "release": "router.commands.holding:release",
+    "retry": "router.commands.holding:retry",
     "check": "router.commands.balance:check",
     "route": "router.commands.route:route",
     "reload": "router.commands.state:reload",

@@ -1,4 +1,4 @@
-"""`smpbus hold` and `smpbus release`: keep a destination's deliveries back, and let them go."""
+"""`smpbus hold`, `release`, `retry`: keep deliveries back, let them go, or have them tried now."""
 
 from pathlib import Path
 
@@ -31,3 +31,16 @@ def release(destination: str, path: Path | None, as_json: bool) -> None:
     if as_json:
         return echo_json(result)
     click.echo(text("cli.released", destination=destination), err=True)
+
+
+@click.command(help=text("help.retry"))
+@click.argument("destination")
+@click.argument("subject", required=False)
+@common
+@machine
+def retry(destination: str, subject: str | None, path: Path | None, as_json: bool) -> None:
+    """Try again now what waits for its next attempt."""
+    result = ask(path, "try_now", destination=destination, subject=subject)
+    if as_json:
+        return echo_json(result)
+    click.echo(text("cli.tried", destination=destination, count=result["tried"]), err=True)

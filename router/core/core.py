@@ -38,6 +38,7 @@ from router.core.publishing import Publishing
 from router.core.questions import Question
 from router.core.queue import Queue
 from router.core.routing import Routes
+from router.core.salvage import salvage
 from router.core.session import Session
 from router.core.sleepers import ASLEEP
 from router.core.timers import Kind
@@ -77,6 +78,8 @@ class Core(Publishing, Operating, Asking):
                 sentence = "this name has no permissions any more"
                 self._error(session.peer, Code.UNKNOWN_NAME, sentence)
                 self.gone(session.peer, now, "no permissions any more", died=False)
+        for session in list(self.sessions.values()):
+            self._grant_again(session, now)
 
     @staticmethod
     def _close(session: Session) -> None:
@@ -84,7 +87,14 @@ class Core(Publishing, Operating, Asking):
         what the first one gives back must not go to the next."""
         for destination, holding in session.holdings.items():
             if not session.rights.consume.match(destination):
+                session.want(destination, holding.window)
                 holding.window = 0
+
+    def _grant_again(self, session: Session, now: Now) -> None:
+        """Give a session the credit that it asked for in vain: its right or its queue is there."""
+        for destination, window in list(session.wanted.items()):
+            if destination in self.queues and session.rights.consume.match(destination):
+                self._credit(session, destination, window, now)
 
     def _withdraw(self, session: Session, now: Now) -> None:
         """Take back what a session holds of the destinations it may consume no more."""
@@ -146,10 +156,13 @@ class Core(Publishing, Operating, Asking):
         try:
             payload = frames.read(parts, frames.ROUTER_READS)
         except FrameError as error:
+            session = self.sessions.get(peer)
+            if session is not None:
+                session.heard_ms = now.mono_ms
+                if error.verb == "SETTLE" and self._is_its_own(session, key):
+                    self._settle(session, salvage(parts[1]), now)
             number = frames.number_of(parts)
             self._error(peer, error.code, error.sentence, error.verb, number)
-            if session := self.sessions.get(peer):
-                session.heard_ms = now.mono_ms
             return
         session = self.sessions.get(peer)
         if isinstance(payload, frames.Hello):
@@ -159,12 +172,15 @@ class Core(Publishing, Operating, Asking):
             verb, number = parts[0].decode("ascii"), frames.number_of(parts)
             self._error(peer, Code.HELLO_REQUIRED, "say HELLO first", verb, number)
             return
-        if session.key != key or (key and self.names.get(key) != session.name):
+        if not self._is_its_own(session, key):
             self._error(peer, Code.REVOKED, "this key is not valid any more")
             self.gone(peer, now, "key revoked", died=False)
             return
         session.heard_ms = now.mono_ms
         self._handle(session, parts[0], payload, now)
+
+    def _is_its_own(self, session: Session, key: bytes) -> bool:
+        return session.key == key and (not key or self.names.get(key) == session.name)
 
     def _handle(self, session: Session, verb: bytes, payload: object, now: Now) -> None:
         match payload:
@@ -375,7 +391,7 @@ class Core(Publishing, Operating, Asking):
     ) -> list[Delivery]:
         """Bring what was read into memory; return what can be queued now, in order."""
         if load.wakes:
-            return supply.wake(queue, load, rows, now.mono_ms, self._clock.sure_ms(now))
+            return supply.wake(queue, load, rows, now.mono_ms)
         ready, loads = supply.take_up(queue, load, rows, now.mono_ms)
         self.out.batch.loads += loads
         return ready

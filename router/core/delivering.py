@@ -24,11 +24,14 @@ class Delivering(CoreState):
     def _credit(self, session: Session, destination: str, window: int, now: Now) -> None:
         queue = self.queues.get(destination)
         if queue is None:
+            session.want(destination, window)
             sentence = "no such destination"
             return self._error(session.peer, Code.UNKNOWN_DESTINATION, sentence, "CREDIT")
         if not session.rights.consume.match(destination):
+            session.want(destination, window)
             sentence = f"{session.name} may not consume {destination}"
             return self._error(session.peer, Code.NOT_PERMITTED, sentence, "CREDIT")
+        session.wanted.pop(destination, None)
         holding = session.holdings.get(destination)
         if holding is None:
             holding = session.holdings[destination] = Holding(session, queue)

@@ -2,6 +2,7 @@
 
 from router.core import supply
 from router.core.clock import Now
+from router.core.delivery import RETRYING
 from router.core.output import OpenDelivery
 from router.core.settling import Settling
 
@@ -53,6 +54,25 @@ class Operating(Settling):
             count += 1
         self.counters["dropped"] += count
         return count
+
+    def try_now(self, destination: str, subject: str | None, now: Now) -> int | None:
+        """Try again at once what waits for its next attempt, of one subject or of all. Returns how
+        many, None when there is no such destination."""
+        queue = self.queues.get(destination)
+        if queue is None:
+            return None
+        waiting = [
+            delivery
+            for delivery in (*self.open.values(), *self.backlog.values())
+            if delivery.queue is queue
+            and delivery.state is RETRYING
+            and (subject is None or delivery.subject == subject)
+        ]
+        for delivery in sorted(waiting, key=lambda delivery: -delivery.id):
+            queue.retrying -= 1
+            queue.again(delivery)
+        self._dispatch(queue, now)
+        return len(waiting)
 
     def hold(self, destination: str, reason: str | None, now: Now) -> bool:
         """Deliver nothing to a destination until it is released (`reason` None); it still

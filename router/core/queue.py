@@ -85,6 +85,7 @@ class Queue:
         self.asked: dict[int, int] = {}
         self.hold: str | None = None  # why an operator holds it back
         self.totals = dict.fromkeys(("accepted", "settled", "dead", "expired", "dropped"), 0)
+        self.ended = dict.fromkeys(("settled", "dead", "expired"), 0)  # since the start; only grows
         self.holdings: list[Holding] = []
         self._lanes: tuple[deque[Delivery], ...] = tuple(deque() for _ in range(PRIORITIES))
         # by arrival: at the front of its lane, a busy subject would keep out all others

@@ -1,9 +1,11 @@
 """A session: one connected peer, authenticated by its key, known by its configured name."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from router.core.permission import Rights
 from router.core.queue import Holding, Queue
+
+WANTED_MAX: Final = 64  # queues whose credit is remembered: a peer may name any
 
 
 class Target(NamedTuple):
@@ -33,6 +35,8 @@ class Session:
         self.heard_ms = 0  # monotonic
         self.supply_bytes = 2**62  # of deliveries, before it has read some
         self.holdings: dict[str, Holding] = {}
+        # credit that it may not have, until a reload gives the right or makes the queue known
+        self.wanted: dict[str, int] = {}
         # what the routes and rights say of (type, priority); emptied by a reload
         self.routed: dict[tuple[str, int], Target] = {}
         self.published = 0
@@ -40,6 +44,11 @@ class Session:
         self.report = b""  # the newest, for operators: nothing in the core depends on it
         self.reported_at: int | None = None
         self.reports = 0
+
+    def want(self, destination: str, window: int) -> None:
+        """Remember credit that was refused."""
+        if destination in self.wanted or len(self.wanted) < WANTED_MAX:
+            self.wanted[destination] = window
 
     def take_report(self, body: bytes, wall_ms: int) -> None:
         """Keep what the peer says of itself instead of what it said before."""

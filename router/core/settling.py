@@ -85,6 +85,7 @@ class Settling(Delivering):
         delivery.state = state
         word = _WORDS[state]
         queue.totals[word] += 1
+        queue.ended[word] += 1
         self.counters[word] += 1
         self.out.batch.outcomes.append(
             (delivery.id, delivery.n, queue.name, state, delivery.attempts,

@@ -23,7 +23,8 @@ class Sleepers:
 
     def __init__(self) -> None:
         self.total = 0
-        self.waking = [False] * LANES  # some of this lane are being read
+        # by lane, those that are being read: delivery -> due
+        self._waking: tuple[dict[int, int], ...] = tuple({} for _ in range(LANES))
         self._heaps: tuple[list[int], ...] = tuple([] for _ in range(LANES))
 
     def add(self, lane: int, delivery: int, due: int) -> None:
@@ -41,11 +42,24 @@ class Sleepers:
     def take_due(self, lane: int, sure_ms: int) -> list[tuple[int, int]]:
         """Take out some that are due: (delivery, lane of the backlog), the earliest first."""
         heap, limit = self._heaps[lane], (sure_ms + 1) << _BITS
-        due: list[tuple[int, int]] = []
-        while heap and heap[0] < limit and len(due) < WAKE_LENGTH_MAX:
-            due.append((heappop(heap) & (1 << _BITS) - 1, lane + ASLEEP))
-        self.total -= len(due)
-        return due
+        waking = self._waking[lane]
+        while heap and heap[0] < limit and len(waking) < WAKE_LENGTH_MAX:
+            due, delivery = divmod(heappop(heap), 1 << _BITS)
+            waking[delivery] = due
+        self.total -= len(waking)
+        return [(delivery, lane + ASLEEP) for delivery in waking]
+
+    def is_waking(self, lane: int) -> bool:
+        """Whether some of a lane are being read."""
+        return bool(self._waking[lane])
+
+    def woken(self, lane: int, came: set[int]) -> None:
+        """These were read; what was too much for one read sleeps on until the next."""
+        waking = self._waking[lane]
+        for delivery, due in waking.items():
+            if delivery not in came:
+                self.add(lane, delivery, due)
+        waking.clear()
 
     def is_due(self, lane: int, sure_ms: int) -> bool:
         """Whether the time of one has come."""

@@ -129,8 +129,8 @@ def _woken(queue: Queue, sure_ms: int) -> list[Load]:
     sleepers = queue.sleepers
     loads: list[Load] = []
     for lane in range(PRIORITIES):
-        if not sleepers.waking[lane] and sleepers.is_due(lane, sure_ms) and _has_room(queue, lane):
-            sleepers.waking[lane] = True
+        is_due = sleepers.is_due(lane, sure_ms) and not sleepers.is_waking(lane)
+        if is_due and _has_room(queue, lane):
             loads.append(Load(queue.name, lane, places=tuple(sleepers.take_due(lane, sure_ms))))
     return loads
 
@@ -150,15 +150,9 @@ def _is_short(queue: Queue, lane: int) -> bool:
     return queue.supply(lane) < SUPPLY_MIN and _has_room(queue, lane)
 
 
-def wake(
-    queue: Queue, load: Load, rows: list[OpenDelivery], mono_ms: int, sure_ms: int
-) -> list[Delivery]:
-    """Bring those that slept into memory; what was too much for one read is read next."""
-    queue.sleepers.waking[load.lane] = False
-    came = {row.delivery for row in rows}
-    for delivery, _ in load.places if came else ():
-        if delivery not in came:
-            queue.sleepers.add(load.lane, delivery, sure_ms)
+def wake(queue: Queue, load: Load, rows: list[OpenDelivery], mono_ms: int) -> list[Delivery]:
+    """Bring those that slept into memory."""
+    queue.sleepers.woken(load.lane, {row.delivery for row in rows})
     woken = [delivery_of(row, queue, mono_ms) for row in rows]
     for one in woken:
         queue.resident_bytes[one.lane] += one.size

@@ -52,6 +52,7 @@ class Operator:
             "drop": self._drop,
             "hold": self._hold,
             "release": self._release,
+            "try_now": self._try_now,
             "check": self._check,
         }
 
@@ -125,12 +126,25 @@ class Operator:
     async def _release(self, request: dict[str, Any]) -> dict[str, Any]:
         return await self._set_hold(request, None)
 
+    async def _try_now(self, request: dict[str, Any]) -> dict[str, Any]:
+        destination, subject = str(request.get("destination")), request.get("subject")
+        if subject is not None and not isinstance(subject, str):
+            raise OpsError("bad_request", "try_now needs a subject that is text, or none")
+        count = self._daemon.core.try_now(destination, subject, self._daemon.now())
+        if count is None:
+            raise self._no_destination(destination)
+        await self._daemon.commit()
+        return {"destination": destination, "subject": subject, "tried": count}
+
+    def _no_destination(self, destination: str) -> OpsError:
+        known = ", ".join(sorted(self._daemon.core.queues))
+        sentence = text("router.no_destination", destination=destination, known=known)
+        return OpsError("unknown_destination", sentence)
+
     async def _set_hold(self, request: dict[str, Any], reason: str | None) -> dict[str, Any]:
         destination = str(request.get("destination"))
         if not self._daemon.core.hold(destination, reason, self._daemon.now()):
-            known = ", ".join(sorted(self._daemon.core.queues))
-            sentence = text("router.no_destination", destination=destination, known=known)
-            raise OpsError("unknown_destination", sentence)
+            raise self._no_destination(destination)
         await self._daemon.commit()
         return {"destination": destination, "hold": reason}
 

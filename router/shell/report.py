@@ -183,8 +183,10 @@ def _queue_metrics(daemon: "Daemon") -> Iterator[Metric]:
         "smpbus_queue_messages", "Open deliveries.", labels=["destination", "state"]
     )
     ended = CounterMetricFamily(
-        "smpbus_queue_ended", "Deliveries that ended, ever.", labels=["destination", "result"]
-    )
+        "smpbus_queue_ended",
+        "Deliveries that ended, since the start.",
+        labels=["destination", "result"],
+    )  # fmt: skip
     consumers = GaugeMetricFamily(
         "smpbus_queue_consumers", "Sessions with credit.", labels=["destination"]
     )
@@ -192,8 +194,9 @@ def _queue_metrics(daemon: "Daemon") -> Iterator[Metric]:
         name = row["destination"]
         for state in ("pending", "in_flight", "retrying"):
             messages.add_metric([name, state], row[state])
-        for result in ("settled", "dead", "expired"):
-            ended.add_metric([name, result], row[result])
+        # Not the totals: those go down when a dead letter is replayed or dropped.
+        for result, count in daemon.core.queues[name].ended.items():
+            ended.add_metric([name, result], count)
         consumers.add_metric([name], row["consumers"])
     yield messages
     yield ended

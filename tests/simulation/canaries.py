@@ -315,14 +315,10 @@ def sleepers_forgotten(real: Broken, sleepers: Sleepers, *run: Any) -> None:
     """What slept when the router stopped is not woken by the next one."""
 
 
-@plant(supply, "wake")
-def woken_lost(
-    real: Broken, queue: Queue, load: Any, rows: list[Any], mono_ms: int, sure_ms: int
-) -> list[Any]:
+@plant(Sleepers, "woken")
+def woken_lost(real: Broken, sleepers: Sleepers, lane: int, came: set[int]) -> None:
     """Of many that are due in the same moment, those that did not fit one read never come."""
-    places = tuple(place for place in load.places if place[0] in {row.delivery for row in rows})
-    woken: list[Any] = real(queue, replace(load, places=places), rows, mono_ms, sure_ms)
-    return woken
+    sleepers._waking[lane].clear()
 
 
 @plant(Sleepers, "take_due")
@@ -407,6 +403,20 @@ def replayed_twice(real: Broken, core: Core, dead: Any, reason: str, now: Any) -
     """Two operators who replay the same letter at once both get it."""
     count: int = real(core, dead, reason, now)
     core._recalled.clear()
+    return count
+
+
+@plant(Core, "_grant_again")
+def refused_credit_forgotten(real: Broken, core: Core, session: Any, now: Any) -> None:
+    """Credit that was asked for before the right was there is not given when it is."""
+
+
+@plant(Operating, "try_now")
+def impatience_ignored(
+    real: Broken, core: Core, destination: str, subject: Any, now: Any
+) -> int | None:
+    """An operator who has something tried again now hurries only what has no subject."""
+    count: int | None = real(core, destination, "" if subject is None else subject, now)
     return count
 
 

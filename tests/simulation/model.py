@@ -60,6 +60,7 @@ class Model:
         self.destinations: dict[str, Destination] = {}
         self.totals: dict[str, dict[str, int]] = {}
         self.hands: dict[bytes, dict[int, Item]] = {}
+        self.wanted: dict[bytes, dict[str, int]] = {}  # credit that was refused
         self.gathered: list[Item] = []
         self.pipeline: list[tuple[list[Item], list[tuple[bytes, int]]]] = []
         self.accepts: list[tuple[bytes, int, list[tuple[str, str]]]] = []
@@ -111,19 +112,24 @@ class Model:
             self.destinations[name] = destination
 
     def configure(self, variant: int, now: Now) -> list[tuple[bytes, str]]:
-        """Other routes, rights and limits are in force; returns who lost which destination."""
+        """Other routes, rights and limits are in force; returns who lost which destination. What
+        others may consume now, and had asked for in vain, they have."""
         self._put_in_force(variant)
         lost = []
         for name, queue in self.queues.items():
             for peer in list(queue.windows):
                 if not self.may_consume(peer, name):
                     lost.append((peer, name))
-                    del queue.windows[peer]
+                    self.wanted[peer][name] = queue.windows.pop(peer)
                     queue.held.pop(peer, None)
                     hand = self.hands[peer]
                     for item in [item for item in hand.values() if item.queue == name]:
                         del hand[item.id]
                         self._return(item, "returned", now)
+        for peer, wanted in self.wanted.items():
+            for name in [name for name in wanted if name in self.queues]:
+                if self.may_consume(peer, name):
+                    self.queues[name].windows[peer] = wanted.pop(name)
         return lost
 
     def _know(self, name: str) -> Lines:
@@ -642,16 +648,17 @@ class Model:
     def credit(self, peer: bytes, name: str, window: int) -> str | None:
         """A peer says its credit; returns the code of the error it must hear."""
         queue = self.queues.get(name)
+        self.wanted[peer][name] = window
         if queue is None:
             return "unknown_destination"
         if not self.may_consume(peer, name):
             return "not_permitted"
-        queue.windows[peer] = window
+        queue.windows[peer] = self.wanted[peer].pop(name)
         return None
 
     def greeted(self, peer: bytes) -> None:
         """A session begins."""
-        self.hands[peer] = {}
+        self.hands[peer], self.wanted[peer] = {}, {}
 
     def gone(
         self, peer: bytes, now: Now, died_ms: int | None = None, spared: frozenset[int] = NOTHING
@@ -662,6 +669,7 @@ class Model:
             queue.windows.pop(peer, None)
             queue.held.pop(peer, None)
             queue.trials.pop(peer, None)
+        del self.wanted[peer]
         hand = self.hands.pop(peer).values()
         accused: list[Item] = []
         if died_ms is not None:
@@ -748,6 +756,17 @@ class Model:
             self._resident[item.queue][item.lane] += item.size
             self.queues[item.queue].open += 1
             self.totals[item.queue]["dead"] -= 1
+
+    def try_now(self, name: str, subject: str | None) -> int:
+        """An operator has what waits for its next attempt tried again."""
+        waiting = [
+            item
+            for item in self.items.values()
+            if item.queue == name and item.retrying and subject in (None, item.subject)
+        ]
+        for item in waiting:
+            self.queues[name].release(item)
+        return len(waiting)
 
     def drop(self, letters: list[tuple[int, str]]) -> None:
         """An operator gives dead letters up."""

@@ -586,7 +586,7 @@ class World:
         self.lost = self.model.configure(variant, self.now)
         self.core.configure(settings, self.now)
         many = len(ended) + len(self.lost) > 1
-        self._carry_out(single=not many, loose=many)
+        self._carry_out(single=False, loose=many)
         for peer in ended:
             self._expect(peer, "unknown_name")
         for peer in {peer for peer, _ in self.lost}:
@@ -607,6 +607,13 @@ class World:
         self._carry_out()
         if obeyed != (lines is not None):
             broken("held back", f"{name}: the operator heard {obeyed}")
+
+    def _do_hurry(self, queue: int, subject: int) -> None:
+        name, wanted = scene.QUEUES[queue], f"112-{'abcd'[subject - 1]}" if subject else None
+        expected = self.model.try_now(name, wanted) if name in self.model.queues else None
+        if self.core.try_now(name, wanted, self.now) != expected:
+            broken("retried when asked", f"{name}: the operator did not hear {expected}")
+        self._carry_out()
 
     def _dead(self, queue: int, count: int) -> tuple[list[Any], list[Any]]:
         """What an operator finds on the disk, and what of it no other has asked for meanwhile."""
