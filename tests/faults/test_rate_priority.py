@@ -5,7 +5,7 @@ import time
 
 import msgspec
 import pytest
-from partnerhouse import Asked, Side, house, taken, until
+from partnerhouse import Side, house, until
 
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.partner import Partner, PartnerSettings
@@ -135,20 +135,3 @@ def test_the_rate_holds() -> None:
         return time.monotonic() - began
 
     assert asyncio.run(act()) >= 0.35
-
-
-def test_the_house_is_sound() -> None:
-    """What the partner answers reaches the bus."""
-
-    async def act() -> None:
-        side = Side(lambda _: taken())
-        async with house(side) as whole:
-            await whole.bring("card", Priority.EMERGENCY)
-
-            async def settled() -> bool:
-                return (await whole.states())["settled"] == 1
-
-            await until(settled, "the card")
-            assert isinstance(side.asked[0], Asked)
-
-    asyncio.run(act())
