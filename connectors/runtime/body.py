@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import Request
 
 from connectors.runtime.oddities import ODD, Odd, may_be_odd, mended, odd_times, oddities
-from proto.nesting import decode_json
+from proto.nesting import check_depth, decode_json
 
 _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`\Z")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`\Z")
@@ -104,6 +104,7 @@ def _mend(body: bytes, bad: BadInput) -> Any:
     """Return what JSON says but for one of its own rules: no controls, no halves of characters
     within a text. Raises `bad` for anything else."""
     try:
+        check_depth(body)
         raw = _lenient.decode(body.decode())
     except (ValueError, RecursionError):
         raise bad from None

@@ -60,7 +60,7 @@ def test_and_by_soap() -> None:
 
     async def act(stage: Scene, _: Bus) -> None:
         root = etree.Element(f"{{{soapdoor.NAMESPACE}}}UpdateCardRequest")
-        xml.write(root, card("Card.Changed", BEYOND[0]), soapdoor.NAMESPACE)
+        xml.write(root, card("Card.Changed", BEYOND[1]), soapdoor.NAMESPACE)
         answer = await stage.send("POST", soapdoor.PATH, soap.envelope(root))
         reply = xml.read(soap.read_envelope(answer.body).body, soapdoor.CardReply)
         assert reply.Code == "500"  # as the protocol has it

@@ -10,7 +10,7 @@ import pytest
 from connectors.external.contract import Event
 from connectors.external.memory import Memory
 from connectors.rmis.changes import Reader
-from connectors.rmis.contract import Change
+from connectors.rmis.contract import Change, Changes
 from connectors.rmis.memory import Memory as Numbers
 from connectors.runtime.door import message_id
 from connectors.runtime.repeats import Repeats, digest_of
@@ -111,7 +111,7 @@ def test_a_change_of_the_hospitals_with_a_known_id_is_two(tmp_path: Path) -> Non
         Change(id="7", type="visit.state.v1", body=body | {"state": state})
         for state in ("accepted", "done", "accepted")
     ]
-    ids = [one.id for one in reader.messages(changes)]
+    ids = [one.id for one in reader.messages(Changes(changes=changes))]
     assert ids[0] == ids[2] == message_id("visit.state.v1", "rmis", "7")
     assert ids[1] != ids[0]
     numbers.close()
