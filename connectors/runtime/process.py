@@ -45,8 +45,8 @@ def run_connector(name: str, shape: type[Connector], config: Path | None) -> Non
     loaded = load(name, shape.Settings, find_config(config))
     if "SMPBUS_LANG" not in os.environ:
         set_language(loaded.log.language)
+    ending = Ending()  # before the log has a thread of its own, which a signal would find open
     configure_logs(loaded.log.level)
-    ending = Ending()
     status = os.EX_OK
     try:
         uvloop.run(_run(name, shape, loaded, ending))

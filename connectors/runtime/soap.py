@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from lxml import etree
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -212,6 +212,8 @@ class SoapService:
         except StateAway as away:
             busy = "The service bus is busy; please repeat."
             return _fault(soap, Fault("receiver", busy, math.ceil(away.wait_s)))
+        except ClientDisconnect:
+            raise  # it hung up before it had said everything: nobody's mistake, nobody to answer
         except Exception as error:  # its text may hold personal data
             LOG.error(text("connector.mistake", id=self._path, kind=type(error).__name__))
             return _fault(soap, Fault("receiver", "The service bus made a mistake."))

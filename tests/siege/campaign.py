@@ -193,8 +193,9 @@ class Siege:
         except OpsError as error:
             self.wrong.append(f"no check at the end: {error.code}")
         for name in town.connectors:
-            if name in town.processes and town.end(name, STOP_S):
-                self.wrong.append(f"{name} did not end well")
+            code = town.end(name, STOP_S) if name in town.processes else 0
+            if code != 0:
+                self.wrong.append(f"{name} ended with {code}")
         if code := town.end("router", STOP_S):
             self.wrong.append(f"the router ended with {code}")
         elif code is None:
