@@ -65,6 +65,8 @@ BARRED: Final = {
 }
 GATHERED_ROWS_MAX: Final = 16_384
 OPS_CONNECTIONS_MAX: Final = 32
+UNREAD_BYTES: Final = 16 * 1024 * 1024  # that wait to be read of one connection, about
+FRAMES_UNREAD_MIN: Final = 4
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 DEPTH_MAX: Final = 2
@@ -98,6 +100,8 @@ class Daemon:
         self.turns = 0
         self.turn_s = 0.0
         self.descriptors = 0
+        self.frames_unread = self.settings.bus.frames_unread_max
+        self._wide_bytes = UNREAD_BYTES // self.frames_unread
         self.core: Core
         self.gate: Gate
         self.peers: Peers
@@ -292,15 +296,18 @@ class Daemon:
             parts = [frame.bytes for frame in received[1:]]
             if peer.marks and parts[0] == frames.PONG:
                 self._take_pong(peer, parts, now)
-            if len(parts) > 1 and peers.exceeds_share(peer, len(parts[1])):
+            size = len(parts[-1])
+            if size > self._wide_bytes:
+                self._narrow(size)
+            if peers.exceeds_share(peer, size):
                 self._bar(peer)
                 continue
-            faults = core.faults
+            faults, rows = core.faults, rows_of(core.out.batch)
             core.receive(id, key, parts, now)
             if core.faults != faults and peers.blame(peer, core.faults - faults):
                 self._bar(peer)
-            elif parts[0] == frames.PUBLISH:
-                peers.note_published(peer)
+            else:
+                peers.charge(peer, rows_of(core.out.batch) - rows, parts[0] == frames.PUBLISH)
             if self._is_full(core.out.batch):
                 self._bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
@@ -308,6 +315,15 @@ class Daemon:
         self.turns += 1
         self.turn_s = time.perf_counter() - began
         return more
+
+    def _narrow(self, size: int) -> None:
+        """Let fewer frames wait from now on, since they may be as large as this one. Never more
+        again: libzmq would leave a sender waiting that waits already."""
+        most = max(FRAMES_UNREAD_MIN, UNREAD_BYTES // size)
+        self._wide_bytes = size if most > FRAMES_UNREAD_MIN else sys.maxsize
+        if most < self.frames_unread:
+            self.frames_unread = most
+            self._bus.socket.setsockopt(zmq.RCVHWM, most)
 
     def _is_full(self, batch: Batch) -> bool:
         """Whether a batch holds as much as one write to the disk should."""
@@ -359,6 +375,8 @@ class Daemon:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
+        if self.state == "stopped":
+            return  # the journal is closed, or about to be
         if self.core.out.batch and self.writer.depth < DEPTH_MAX:
             self.writer.write(self.core.take_batch())
 
@@ -650,18 +668,23 @@ class Daemon:
 
     # -- stop -------------------------------------------------------------------------------------
 
+    async def _write_all(self) -> None:
+        while self.writer.depth or self.core.out.batch:
+            self._flush()
+            self._write()
+            await asyncio.sleep(0.005)
+
     async def _stop(self) -> None:
         notify("STOPPING=1")
         self._pruning.close()
         self.state = "stopping"
         self._bus.pause()
         log.info(text("router.stopping"))
-        while self.writer.depth or self.core.out.batch:
-            self._flush()
-            self._write()
-            await asyncio.sleep(0.005)
+        await self._write_all()
         self.core.farewell()
         self._flush()
+        await self._write_all()  # whoever could not be told has given back what it held
+        self.state = "stopped"
         self._bus.socket.setsockopt(zmq.LINGER, FAREWELL_MS)
         log.info(text("router.stopped"))
 
@@ -677,6 +700,11 @@ _OPEN_WORDS: Final = {
 
 def _figures_of(store: Store) -> tuple[int, int, bool]:
     return store.size_bytes(), store.empty_bytes(), store.is_in_place()
+
+
+def rows_of(batch: Batch) -> int:
+    """Return how many rows of a batch cost work: messages, and attempts that came to nothing."""
+    return len(batch.messages) + len(batch.attempts)
 
 
 def _untrusted(error: StoreError) -> StartError:

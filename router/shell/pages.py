@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from router.shell.daemon import Daemon
 
 CONNECTIONS_MAX: Final = 64
+FRESH_S: Final = 0.25  # the page of metrics is made so often
 PATIENCE_S: Final = 5.0  # for a whole connection: whoever asks often asks anew
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -69,6 +70,7 @@ class Pages:
 
     def __init__(self, daemon: "Daemon", listener: posix.socket) -> None:
         self._daemon = daemon
+        self._page, self._made_at = b"", -FRESH_S
         self._listener = listener
         routes = [
             Route("/metrics", self._metrics),
@@ -103,7 +105,10 @@ class Pages:
         return paced
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(metrics_page(self._daemon), headers={"content-type": METRICS_TYPE})
+        now = time.monotonic()
+        if now - self._made_at >= FRESH_S:
+            self._page, self._made_at = metrics_page(self._daemon), now
+        return Response(self._page, headers={"content-type": METRICS_TYPE})
 
     async def _partners(self, _: Request) -> Response:
         partners = self._daemon.partners

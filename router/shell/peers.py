@@ -27,7 +27,8 @@ SUPPLY_BYTES: Final = 4 * 1024 * 1024  # of deliveries, before the first of them
 FRAME_OVERHEAD_BYTES: Final = 256  # what libzmq takes for a frame of its own
 SHARE_REFILL_S: Final = 1  # so many seconds bring back the whole share of a name
 OTHERS_S: Final = 5.0  # whoever published so long ago is to have a share
-SMALL_BYTES: Final = 64 * 1024  # frames below it are not worth counting
+SMALL_BYTES: Final = 64 * 1024  # frames below it count by their rows only
+ROW_BYTES: Final = 2048  # so many bytes of a share a message or an attempt costs, besides its own
 ERRORS_REFILL_S: Final = 200  # so many seconds bring back all that a name may get wrong
 GUESS_COST: Final = 4  # guesses of a routing id that use all of it up
 BARRED_S: Final = (1.0, 60.0)  # for the first time, and at most: it doubles
@@ -146,15 +147,19 @@ class Peers:
         party.barred_s = min(BARRED_S[1], 2 * party.barred_s)
         return True
 
-    def note_published(self, peer: Peer) -> None:
-        """Note that a peer is one of those who are to have a share."""
-        self._published[peer.party] = time.monotonic()
+    def charge(self, peer: Peer, rows: int, published: bool) -> None:
+        """Count the work that a frame made; who publishes is to have a share beside others."""
+        party = peer.party
+        if published:
+            self._published[party] = time.monotonic()
+        party.share_left -= rows * ROW_BYTES
 
     def exceeds_share(self, peer: Peer, size: int) -> bool:
         """Whether a frame of so many bytes is beyond the share of a name, beside others."""
-        if size < SMALL_BYTES:
+        party = peer.party
+        if size < SMALL_BYTES and party.share_left > 0:
             return False
-        party, most, now = peer.party, self.share_max, time.monotonic()
+        most, now = self.share_max, time.monotonic()
         refill = (now - party.shared_at) * most / SHARE_REFILL_S
         party.share_left, party.shared_at = min(most, party.share_left + refill), now
         if size <= party.share_left or not self._has_others(party, now):
