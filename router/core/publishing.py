@@ -79,7 +79,6 @@ class Publishing(CoreState):
         self._next_delivery = id + len(target.queues)
         data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
         batch.size += len(data)
-        self.room_bytes -= len(data) + ROW_BYTES
         until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
         self.room_bytes -= len(data) + ROW_BYTES
         batch.messages.append(
