@@ -6,6 +6,7 @@ Pure: nothing here knows of HTTP or of the bus. What a card says beyond the cont
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, get_args, get_origin
 
 import msgspec
@@ -184,13 +185,19 @@ def _unknown(raw: Any, shape: Any, path: str) -> Iterator[tuple[str, Any]]:
         shape = next((kind for kind in get_args(shape) if _is_part(kind)), None)
     if not _is_part(shape) or not isinstance(raw, dict):
         return
-    known = {field.encode_name: field.type for field in msgspec.structs.fields(shape)}
+    known = _known(shape)
     for key, value in raw.items():
         here = f"{path}.{key}" if path else key
         if key in known:
             yield from _unknown(value, known[key], here)
         else:
             yield here, value
+
+
+@cache
+def _known(shape: type[contract.Part]) -> dict[str, Any]:
+    """Return the fields of a part: looking them up anew took most of the time of a card."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(shape)}
 
 
 def _is_part(shape: Any) -> bool:
