@@ -1,8 +1,8 @@
 """Pruning: history goes as fast as it comes, in steps that delay nobody.
 
 A step is a transaction of some milliseconds; between two of them the store is left alone for longer
-than the step took. What was still open or dead when the pruning passed it is looked at again every
-hour. A clock that has just been set is not believed: it could make all history old at once.
+than the step took. What was open, dead or just over when the pruning passed it is looked at again
+every hour. A clock that has just been set is not believed: it could make all history old at once.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ REST_S: Final = 0.01
 EVERY_MS: Final = 1_000
 AGAIN_MS: Final = 3_600_000
 JUMP_MS: Final = 1_000  # of the wall clock between two beats
-STEADY_MS: Final = 300_000  # without one before the clock is believed,
-STEADY_SHARE: Final = 12  # or this part of what is kept, if that is less
+STEADY_MS: Final = 300_000  # without one before the clock is believed
+PART: Final = 12  # of what is kept: for so long at most, if that is less, either is waited for
 HOUR_MS: Final = 3_600_000
 log = logging.getLogger("smpbus.router")
 
@@ -53,12 +53,12 @@ class Pruning:
         keep_ms = self._keep_ms()
         steady_ms = now.mono_ms - self._steady_since
         if (
-            steady_ms < min(STEADY_MS, keep_ms // STEADY_SHARE)
+            steady_ms < min(STEADY_MS, keep_ms // PART)
             or now.mono_ms - self._pruned_at < EVERY_MS
             or (self._task is not None and not self._task.done())
         ):
             return
-        again = now.mono_ms - self._looked_again_at >= AGAIN_MS
+        again = now.mono_ms - self._looked_again_at >= min(AGAIN_MS, keep_ms // PART)
         if again:
             self._looked_again_at = now.mono_ms
         self._pruned_at = now.mono_ms

@@ -4,17 +4,19 @@ import os
 import subprocess
 from pathlib import Path
 from random import Random
+from zlib import crc32
 
 import pytest
 
 from proto import BlockingBusClient, Message, Refused
 from proto.exits import EX_IOERR
 from proto.frames import DeliveredMessage
+from proto.message import encode_message
 from router.core.output import Batch
 from router.shell.ballast import FILE as BALLAST
 from router.shell.room import RESERVE_FILE, UNBOUNDED, Room
 from router.store.contract import StoreError
-from router.store.sqlite import FILE
+from router.store.sqlite import FILE, SqliteStore
 from tests.crash.scenarios import SMALL, add, send
 from tests.crash.stage import Stage
 from tests.crash.vfs import mounted
@@ -231,10 +233,17 @@ def test_a_journal_that_is_replaced_while_running_is_kept_beside_the_other() -> 
 def test_a_trace_of_a_message_with_a_far_time_is_printed() -> None:
     """Seen: a traceback, since no calendar has the time that a message may carry."""
     with RouterProcess() as router:
-        for n, at in enumerate((0, 253_402_300_800_000, 2**63 - 1)):
-            message = Message(f"id-{n}", "test.card.v1", "producer", "call-1", at)
-            with router.blocking("producer") as bus:
-                bus.publish(message)
+        router.stop()
+        store = SqliteStore(router.folder / "data")  # nobody may publish such a time any more
+        store.open()
+        batch = Batch()
+        for n, at in enumerate((0, 253_402_300_800_000, 2**63 - 1), 1):
+            raw = encode_message(Message(f"id-{n}", "test.card.v1", "producer", "call-1", at))
+            row = (n, "producer", f"id-{n}", "call-1", 1, n, "sink", crc32(raw), raw)
+            batch.messages.append(row)
+        store.write(batch)
+        store.close()
+        router.start()
         done = subprocess.run(
             [SMPBUS, "trace", "call-1", "--config", str(router.config)],
             capture_output=True, text=True, timeout=30, check=False,

@@ -9,9 +9,9 @@ import apsw
 import pytest
 
 from proto.message import Message, encode_message
+from router.core.clock import Now
 from router.core.delivery import State
 from router.core.output import Batch
-from router.core.state import Now
 from router.settings import StoreSettings
 from router.shell.pruning import STEADY_MS, STEP, Pruning
 from router.shell.writer import Writer
@@ -182,7 +182,7 @@ def test_a_router_prunes_what_it_has_delivered() -> None:
             for delivery in bus.consume("sink", credit=100, timeout_s=0.3):
                 bus.ack(delivery)
         deadline = time.monotonic() + 20
-        while router.ask("trace", subject="call-298")["messages"]:
+        while any(router.ask("trace", subject=f"call-{n}")["messages"] for n in (0, 150, 298)):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert not router.ask("check")["wrong"]
@@ -190,7 +190,7 @@ def test_a_router_prunes_what_it_has_delivered() -> None:
         journal = apsw.Connection(str(router.folder / "data" / FILE))
         (kept,) = next(iter(journal.execute("select count(*) from message")))
         journal.close()
-        assert kept == 1
+        assert kept < 100  # what is left of the last second
 
 
 @pytest.mark.fault("A10")
@@ -206,19 +206,20 @@ def test_a_replayed_letter_is_young_again_after_a_restart() -> None:
         journal.close()
         router.start()
 
-        def attempt() -> tuple[int, int]:
-            with router.blocking("consumer") as bus:
-                for delivery in bus.consume("sink", timeout_s=5):
-                    bus.retry(delivery, "HTTP 503", 0.0)
-                    break
-            books = router.ask("check")["destinations"][0]
-            return books["open"], books["dead"]
+        def books() -> tuple[int, int]:
+            (row,) = router.ask("check")["destinations"]
+            return row["open"], row["dead"]
 
-        assert attempt() == (0, 1)
+        with router.blocking("consumer") as bus:
+            bus.reject(next(iter(bus.consume("sink", timeout_s=5))), "HTTP 422")
+        router.wait_until("check", lambda _: books() == (0, 1))
         assert router.ask("replay", destination="sink", reason="mended")["replayed"] == 1
         router.kill()
         router.start()
-        assert attempt() == (1, 0)
+        with router.blocking("consumer") as bus:
+            bus.retry(next(iter(bus.consume("sink", timeout_s=5))), "HTTP 503", 60.0)
+        router.wait_until("queues", lambda a: a["queues"][0]["retrying"] == 1)
+        assert books() == (1, 0)
 
 
 @pytest.mark.fault("A3")
@@ -232,13 +233,13 @@ def test_the_newest_attempt_is_the_one_that_came_last_whatever_the_clock_said(
     store.write(messages(1, 1, AT))
     hour = 3_600_000
     for attempt in range(1, 8):
-        store.write(Batch(attempts=[(1, attempt, AT + attempt, "retry", "503", AT + 9_999)]))
+        store.write(Batch(attempts=[(1, attempt, AT + attempt, "retry", "503", AT + 9_999, 0)]))
     store.write(end(1, State.DEAD, AT + 10))
     store.write(
         Batch(
             reopened=[(1, "sink")],
             filed=[("sink", 2, 1, 1, 0)],
-            attempts=[(1, 0, AT - hour, "replayed", "mended", None)],
+            attempts=[(1, 0, AT - hour, "replayed", "mended", None, 0)],
             frontier=2,
         )
     )
@@ -247,7 +248,7 @@ def test_the_newest_attempt_is_the_one_that_came_last_whatever_the_clock_said(
     again.open()
     (row,) = open_deliveries(again)
     assert (row.attempts, row.due, row.accepted_at) == (0, None, AT - hour)
-    again.write(Batch(attempts=[(1, 1, AT - hour + 5, "retry", "503", AT - hour + 50)]))
+    again.write(Batch(attempts=[(1, 1, AT - hour + 5, "retry", "503", AT - hour + 50, 0)]))
     (row,) = open_deliveries(again)
     assert (row.attempts, row.due, row.accepted_at) == (1, AT - hour + 50, AT - hour)
     (told,) = again.trace("call-1", 10)
