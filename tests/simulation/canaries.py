@@ -157,14 +157,12 @@ def retry_dropped(real: Broken, core: Core, delivery: Any, after_ms: int, now: A
 
 
 @plant(Settling, "_retry")
-def retry_settles(
-    real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
-) -> None:
+def retry_settles(real: Broken, core: Core, delivery: Any, told: Any, now: Any) -> None:
     """A retry is taken for an ack when the partner has refused twice."""
     if delivery.attempts == 2:
-        core._end(delivery, SETTLED, note, now)
+        core._end(delivery, SETTLED, told.note, now)
     else:
-        real(core, delivery, after_ms, note, now)
+        real(core, delivery, told, now)
 
 
 @plant(Settling, "_returned")
@@ -258,12 +256,10 @@ def expiry_fires_once(real: Broken, core: Core, delivery: Any, now: Any) -> None
 
 
 @plant(Settling, "_retry")
-def age_by_the_wall_clock(
-    real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
-) -> None:
+def age_by_the_wall_clock(real: Broken, core: Core, delivery: Any, told: Any, now: Any) -> None:
     """A clock that is days ahead makes everything too old to be tried again."""
     delivery.born_ms = now.mono_ms - (now.wall_ms - delivery.accepted_at)
-    real(core, delivery, after_ms, note, now)
+    real(core, delivery, told, now)
 
 
 @plant(Clock, "sure_ms")
