@@ -220,10 +220,10 @@ def reserve_forgotten(real: Broken, holding: Holding, priority: int) -> int:
 
 
 @plant(Queue, "take")
-def hold_ignored(real: Broken, queue: Queue) -> Iterator[Any]:
+def hold_ignored(real: Broken, queue: Queue, *times: int) -> Iterator[Any]:
     """A destination that an operator holds back delivers."""
     why, queue.hold = queue.hold, None
-    yield from real(queue)
+    yield from real(queue, *times)
     queue.hold = why
 
 
