@@ -108,9 +108,11 @@ def reserve_for_emergencies_forgotten(
     return refusal
 
 
-@plant(Queue, "count")
-def shares_forgotten(real: Broken, queue: Queue, sender: str, by: int) -> None:
+@plant(Queue, "refuses")
+def shares_forgotten(real: Broken, queue: Queue, priority: int, sender: str) -> str | None:
     """One sender may fill a queue alone."""
+    refusal: str | None = real(queue, priority, "nobody")
+    return refusal
 
 
 @plant(supply, "sender_of")
