@@ -85,10 +85,10 @@ class Publishing(CoreState):
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
         )  # fmt: skip
-        sender = supply.sender_of(source)
+        sender = source if source == session.name else supply.sender_of(source)
         for queue in target.queues:
             queue.open += 1
-            queue.count(sender, 1)
+            queue.open_of[sender] = queue.open_of.get(sender, 0) + 1
             if until:
                 batch.spilled.append((queue.name, priority + ASLEEP, id, n, until))
                 id += 1
@@ -146,8 +146,9 @@ class Publishing(CoreState):
         lacking = len(message.body) > self.room_bytes + urgent_bytes
         if lacking or (self.store_full and not urgent_bytes):
             return Code.STORE_FULL, "the router's disk is almost full"
-        sender = supply.sender_of(message.source)
         for queue in target.queues:
-            if sentence := queue.refuses(message.priority, sender):
-                return Code.QUEUE_FULL, sentence
+            if queue.open >= queue.easy_max:
+                sender = supply.sender_of(message.source)
+                if sentence := queue.refuses(message.priority, sender):
+                    return Code.QUEUE_FULL, sentence
         return None

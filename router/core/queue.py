@@ -95,6 +95,7 @@ class Queue:
         self._passed_over = [0] * PRIORITIES
         self._suspects: tuple[deque[Delivery], ...] = tuple(deque() for _ in range(PRIORITIES))
         self._suspects_passed = 0
+        self._has_suspects = False  # or had when it was looked at last
         self.proofs = 0  # so often has a consumer settled something
         self._heads: dict[str, Delivery] = {}
         self._waiting: dict[str, deque[Delivery]] = {}
@@ -105,6 +106,7 @@ class Queue:
         self.lane_bytes_max = settings.memory_mib * MIB // PRIORITIES
         reserve = settings.open_max * settings.emergency_percent // 100
         self._usual_max = settings.open_max - reserve
+        self.easy_max = self._usual_max * settings.sender_percent // 100  # below it all have room
 
     def refuses(self, priority: int, sender: str) -> str | None:
         """Return why one more delivery finds no room, or None if it does.
@@ -147,10 +149,16 @@ class Queue:
                 return
             self._heads[subject] = delivery
         delivery.state = READY
-        self._lane_of(delivery).append(delivery)
+        if delivery.suspect:
+            self._lane_of(delivery).append(delivery)
+        else:
+            self._lanes[delivery.priority].append(delivery)
 
     def _lane_of(self, delivery: Delivery) -> deque[Delivery]:
-        return (self._suspects if delivery.suspect else self._lanes)[delivery.priority]
+        if not delivery.suspect:
+            return self._lanes[delivery.priority]
+        self._has_suspects = True
+        return self._suspects[delivery.priority]
 
     def again(self, delivery: Delivery) -> None:
         """Put a subject's head back at the front of its lane."""
@@ -167,8 +175,11 @@ class Queue:
     def finish(self, delivery: Delivery) -> None:
         """Let the next message of the subject go. The delivery is final."""
         self.open -= 1
-        if delivery.sender:
-            self.count(delivery.sender, -1)
+        if sender := delivery.sender:
+            if (left := self.open_of[sender] - 1) > 0:
+                self.open_of[sender] = left
+            else:
+                del self.open_of[sender]
         self.resident_bytes[delivery.lane] -= len(delivery.raw) + OVERHEAD_BYTES
         delivery.raw = b""
         if self.asked:
@@ -200,7 +211,7 @@ class Queue:
         given: dict[Holding, list[Delivery]] = {}
         while True:
             first = self._first_lane()
-            if self._is_suspects_turn(first):
+            if self._has_suspects and self._is_suspects_turn(first):
                 quiet = self._quiet(mono_ms - trial_ms)
                 if quiet is not None:
                     given.setdefault(quiet, []).append(self._try(quiet, mono_ms))
@@ -218,7 +229,8 @@ class Queue:
             count = self._run_length(lane, holding) if lane == first else 1
             given.setdefault(holding, []).extend(self._pick(lane, holding, count, mono_ms))
             self._age(lane)
-            self._suspects_passed += any(self._suspects)
+            if self._has_suspects:
+                self._suspects_passed += 1
         yield from given.items()
 
     def _is_suspects_turn(self, first: int | None) -> bool:
@@ -230,6 +242,7 @@ class Queue:
                 if first is None or number <= first:
                     return True
                 return self._suspects_passed >= PASSED_OVER_MAX
+        self._has_suspects = False
         return False
 
     def _quiet(self, since_ms: int) -> Holding | None:
@@ -256,7 +269,7 @@ class Queue:
     @property
     def on_trial(self) -> bool:
         """Whether a suspect waits, or is with a consumer."""
-        return any(self._suspects) or any(one.suspect is not None for one in self.holdings)
+        return self._has_suspects or any(one.suspect is not None for one in self.holdings)
 
     def acquit(self, before_ms: int) -> None:
         """Those whose consumers still live, who got them before a monotonic time, are no suspects
@@ -277,7 +290,7 @@ class Queue:
         return holding.room(lane)
 
     def _pick(self, number: int, holding: Holding, count: int, mono_ms: int) -> Iterator[Delivery]:
-        lane, followers = self._lanes[number], self._followers[number]
+        lane, held, followers = self._lanes[number], holding.held, self._followers[number]
         supply_bytes = holding.session.supply_bytes
         while count and supply_bytes > 0:
             if followers:
@@ -288,7 +301,13 @@ class Queue:
             if delivery.state is not READY or delivery.priority != number or delivery.suspect:
                 continue
             count -= 1
-            self._give(delivery, holding, mono_ms)
+            # As _give does: this is the hot path.
+            delivery.state = IN_FLIGHT
+            delivery.holder = holding
+            delivery.wake_ms = mono_ms
+            delivery.attempts += 1
+            held[delivery.id] = delivery
+            self.in_flight += 1
             supply_bytes -= len(delivery.raw)
             yield delivery
         holding.session.supply_bytes = supply_bytes

@@ -108,9 +108,11 @@ def reserve_for_emergencies_forgotten(
     return refusal
 
 
-@plant(Queue, "count")
-def shares_forgotten(real: Broken, queue: Queue, sender: str, by: int) -> None:
+@plant(Queue, "refuses")
+def shares_forgotten(real: Broken, queue: Queue, priority: int, sender: str) -> str | None:
     """One sender may fill a queue alone."""
+    refusal: str | None = real(queue, priority, "nobody")
+    return refusal
 
 
 @plant(supply, "sender_of")
@@ -157,14 +159,12 @@ def retry_dropped(real: Broken, core: Core, delivery: Any, after_ms: int, now: A
 
 
 @plant(Settling, "_retry")
-def retry_settles(
-    real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
-) -> None:
+def retry_settles(real: Broken, core: Core, delivery: Any, told: Any, now: Any) -> None:
     """A retry is taken for an ack when the partner has refused twice."""
     if delivery.attempts == 2:
-        core._end(delivery, SETTLED, note, now)
+        core._end(delivery, SETTLED, told.note, now)
     else:
-        real(core, delivery, after_ms, note, now)
+        real(core, delivery, told, now)
 
 
 @plant(Settling, "_returned")
@@ -222,10 +222,10 @@ def reserve_forgotten(real: Broken, holding: Holding, priority: int) -> int:
 
 
 @plant(Queue, "take")
-def hold_ignored(real: Broken, queue: Queue) -> Iterator[Any]:
+def hold_ignored(real: Broken, queue: Queue, *times: int) -> Iterator[Any]:
     """A destination that an operator holds back delivers."""
     why, queue.hold = queue.hold, None
-    yield from real(queue)
+    yield from real(queue, *times)
     queue.hold = why
 
 
@@ -258,12 +258,10 @@ def expiry_fires_once(real: Broken, core: Core, delivery: Any, now: Any) -> None
 
 
 @plant(Settling, "_retry")
-def age_by_the_wall_clock(
-    real: Broken, core: Core, delivery: Any, after_ms: Any, note: Any, now: Any
-) -> None:
+def age_by_the_wall_clock(real: Broken, core: Core, delivery: Any, told: Any, now: Any) -> None:
     """A clock that is days ahead makes everything too old to be tried again."""
     delivery.born_ms = now.mono_ms - (now.wall_ms - delivery.accepted_at)
-    real(core, delivery, after_ms, note, now)
+    real(core, delivery, told, now)
 
 
 @plant(Clock, "sure_ms")
