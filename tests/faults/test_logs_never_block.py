@@ -19,7 +19,7 @@ FLOOD = """
 import logging, sys, time
 from proto.logs import configure_logs, lost_lines
 configure_logs()
-log = logging.getLogger("x")
+log = logging.getLogger("smpbus.x")
 began = time.monotonic()
 for number in range(20_000):
     log.{level}("{words}", {argument})
