@@ -13,6 +13,7 @@ import logging
 import os
 import queue
 import select
+import signal
 import sys
 import threading
 import time
@@ -61,7 +62,12 @@ class UnhurriedHandler(logging.Handler):
         self._told = 0
         self._counted_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
+        # A signal is for the threads of the program: this one must never be found to take it.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""

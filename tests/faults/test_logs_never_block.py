@@ -19,7 +19,7 @@ FLOOD = """
 import logging, sys, time
 from proto.logs import configure_logs, lost_lines
 configure_logs()
-log = logging.getLogger("x")
+log = logging.getLogger("smpbus.x")
 began = time.monotonic()
 for number in range(20_000):
     log.{level}("{words}", {argument})
@@ -97,3 +97,26 @@ def test_the_end_of_a_process_waits_for_no_reader() -> None:
         assert router.stop() == 0
         assert time.monotonic() - began < 15
         os.close(reading)
+
+
+SIGNALLED = """
+import signal, sys
+from proto.logs import configure_logs
+configure_logs()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+print("blocked", flush=True)
+signal.sigwait({signal.SIGTERM})
+print("heard", flush=True)
+"""
+
+
+@pytest.mark.fault("A14")
+def test_the_thread_of_the_log_takes_no_signal() -> None:
+    """A process that waits for SIGTERM in a thread of its own was ended by it instead: the log's
+    thread, made before, still took it."""
+    process = subprocess.Popen([sys.executable, "-c", SIGNALLED], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "blocked\n"
+    process.terminate()
+    said, _ = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "heard\n")
