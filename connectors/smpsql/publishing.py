@@ -22,7 +22,7 @@ from proto import catalogue
 from proto.client import BusClient
 from proto.errors import FATAL, TEMPORARY, BusError, Code, Refused
 from proto.message import Message
-from proto.nesting import check_depth
+from proto.nesting import check_depth, decode_json
 from proto.wording import text
 
 BYTES_MAX: Final = 4 * 1024 * 1024  # of one round trip
@@ -229,7 +229,7 @@ def _check(body: bytes, type: str) -> None:
     except RecursionError:
         raise BadInput("payload", "is nested too deeply") from None
     if may_be_odd(body):
-        refuse(oddities(msgspec.json.decode(body), "payload"))
+        refuse(oddities(decode_json(body), "payload"))
 
 
 def _told(refused: Refused) -> BadInput:

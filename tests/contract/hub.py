@@ -73,6 +73,8 @@ async def hub(names: Sequence[str]) -> AsyncIterator[Hub]:
         for client in (*clients.values(), recorder):
             await client.start()
             stack.push_async_callback(client.close)
+        for client in clients.values():  # a question is not kept for a router that is not there yet
+            await client.wait_welcomed()
         whole = Hub(router, clients)
         listening = asyncio.create_task(whole.listen(recorder))
         stack.callback(listening.cancel)
