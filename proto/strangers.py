@@ -29,7 +29,7 @@ def record_without_words(
     kind = exc_info[0].__name__ if isinstance(exc_info, tuple) and exc_info[0] else "-"
     where = f"{path.rpartition('/')[2]}:{line}"
     told = text("log.library", name=name, where=where, kind=kind)
-    return _make(name, level, path, line, told, None, None, *rest, **more)
+    return _make(name, level, path, line, told, None, None)  # nor its stack
 
 
 def close_to_strangers(handler: logging.Handler) -> None:
