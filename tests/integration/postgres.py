@@ -108,7 +108,9 @@ class Postgres:
     def restart_pooler(self) -> None:
         """Break every connection through the pooler off."""
         assert self.pooler is not None
-        self.pooler.send_signal(signal.SIGTERM)
+        # Since PgBouncer 1.23 SIGTERM waits until every client has gone by itself; this waits for
+        # nobody, in every version.
+        self.pooler.send_signal(signal.SIGQUIT)
         self.pooler.wait(PATIENCE_S)
         self.start_pooler()
 
