@@ -49,7 +49,8 @@ def parse(body: bytes, elements_max: int = ELEMENTS_MAX) -> Element:
 
 
 def measure(root: Element, elements_max: int = ELEMENTS_MAX) -> None:
-    """Raise BadInput for what is too deep or has too many elements."""
+    """Raise BadInput for what is too deep, has too many elements, or names with a prefix that is
+    not declared: the parser lets some pass, and the name of such an element cannot be asked for."""
     level: list[Element] = [root]
     count = depth = 0
     while level:
@@ -59,6 +60,9 @@ def measure(root: Element, elements_max: int = ELEMENTS_MAX) -> None:
             raise BadInput("", f"is nested deeper than {DEPTH_MAX} elements")
         if count > elements_max:
             raise BadInput("", f"has more than {elements_max} elements")
+        for element in level:
+            if ":" in str(element.tag).rpartition("}")[2]:
+                raise BadInput("", "is not well-formed XML")
         level = [child for element in level for child in element]
 
 

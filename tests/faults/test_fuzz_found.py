@@ -6,6 +6,7 @@ from datetime import datetime
 import msgspec
 import pytest
 
+from connectors.runtime import xml
 from connectors.runtime.body import BadInput, decode
 from connectors.tfoms.answer import BadAnswer, read_answer
 from proto import frames
@@ -48,3 +49,14 @@ def test_a_deliver_that_is_no_text_is_a_bad_frame_to_a_client() -> None:
     bad = frames.encode(["sink", [[7, 1, ["no message"], "GENERATION"]]])
     with pytest.raises(FrameError):
         peer.receive([frames.DELIVER, bad.replace(b"GENERATION", b"\xac" * 10)])
+
+
+@pytest.mark.fault("fuzz")
+@pytest.mark.parametrize("odd", ["x:a", "x:x:a", "x:b"])
+def test_a_prefix_that_is_not_declared_is_bad_xml_wherever_it_stands(odd: str) -> None:
+    """The parser lets an undeclared prefix pass when another namespace is declared further in, and
+    a SOAP answer with one ended in a ValueError, which nobody took for a bad reply."""
+    body = f'<soap:E xmlnw:soap="s"><{odd}><c xmlns="d"><e>1</e></c></{odd}></soap:E>'
+    with pytest.raises(BadInput):
+        xml.parse(body.encode())
+    assert xml.local(xml.parse(body.replace("xmlnw", "xmlns").replace("x:", "").encode())) == "E"

@@ -47,7 +47,7 @@ ATTACKS: Final = (
     Attack("malformed", ("malformed",), needs=DOORS),
     Attack("giant answers", partner="giant", needs=CALLED, in_test=True),
     Attack("dripping answers", partner="drip", needs=CALLED),
-    Attack("cookies", partner="cookies", needs=CALLED),
+    Attack("cookies", partner="cookies", needs=CALLED, in_test=True),
     Attack("redirects", partner="redirect", needs=CALLED),
     Attack("garbage answers", partner="garbage", needs=CALLED),
     Attack("a gateway's page", partner="page", needs=CALLED),
