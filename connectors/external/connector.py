@@ -10,7 +10,7 @@ from connectors.external import contract
 from connectors.external.clients import ClientName, Clients, ClientSettings
 from connectors.external.description import describe
 from connectors.external.doors import Doors, no_such_page
-from connectors.external.memory import Call, Memory, now_s
+from connectors.external.memory import Call, Memory, now_s, parts_of
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
@@ -138,10 +138,10 @@ class ExternalConnector(Connector):
         call = self._memory.call(ref)
         if call is not None:
             return call
-        name, _, id = ref.rpartition("-")
-        if self._clients.named(name) is None:
+        parts = parts_of(ref)
+        if parts is None or self._clients.named(parts[0]) is None:
             raise Reject(text("external.note_unknown"))
-        call = Call(ref, name, id, b"", None, now_s(), True, None)
+        call = Call(ref, *parts, b"", None, now_s(), True, None)
         self._memory.begin(call)
         return call
 

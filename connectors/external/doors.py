@@ -17,7 +17,7 @@ from starlette.routing import Route
 from connectors.external import contract
 from connectors.external.checking import check
 from connectors.external.clients import Client, Clients
-from connectors.external.memory import Call, Memory, State, now_s
+from connectors.external.memory import Call, Memory, State, now_s, ref_of
 from connectors.external.problem import Refusal
 from connectors.runtime.body import BadInput, convert, decode, decode_urgent, read_body
 from connectors.runtime.door import Door, Mended, message_id
@@ -85,8 +85,8 @@ class Doors:
         key = _idempotency_key(request)
         body = await self._json(request)
         id = uuid.uuid5(NAMESPACE, msgspec.json.encode((client.name, key)).decode()).hex
-        ref = f"{client.name}-{id}"
-        known = self._memory.call(ref)
+        ref = ref_of(client.name, id)
+        known = self._memory.call_of(client.name, id)
         if known is None:
             self._check_day(client)
         elif known.digest and known.digest != _digest(ref, body):
@@ -98,7 +98,7 @@ class Doors:
             )  # fmt: skip
             if verdict.status != 200:
                 raise Refusal.by(verdict)
-            if (taken := self._memory.call(ref)) is not None:
+            if (taken := self._memory.call_of(client.name, id)) is not None:
                 self._memory.accept(taken)
         view = _view(self._own(client, id), State())  # a repeat is answered as the first time
         return _response(201, view, {"location": f"{CALLS}/{id}"})
@@ -192,7 +192,7 @@ class Doors:
 
     def _own(self, client: Client, id: str) -> Call:
         """Return a call of this client. Raises Refusal: whether another has it is not told."""
-        call = self._memory.call(f"{client.name}-{id}")
+        call = self._memory.call_of(client.name, id)
         if call is None or not call.accepted:
             raise Refusal("no_such_call", "There is no such call of yours.")
         return call

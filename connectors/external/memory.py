@@ -5,6 +5,7 @@ process dies in between; its id comes of its idempotency key, so that even witho
 router knows a repeat. Events are synced to the disk before their delivery is settled.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from proto.wording import text
 
 KEPT_S: Final = 90 * 86_400.0
 DAY_S: Final = 86_400.0
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SCHEMA: Final = """
 create table if not exists call (
     ref text primary key,
@@ -90,9 +92,18 @@ class Memory:
 
     # -- calls ----------------------------------------------------------------------------------
 
+    def call_of(self, client: str, id: str) -> Call | None:
+        """Return a call of this client, None for what is another's."""
+        if not _ID.fullmatch(id):
+            return None
+        return self._call("ref = ? and client = ? and id = ?", ref_of(client, id), client, id)
+
     def call(self, ref: str) -> Call | None:
-        """Return a call."""
-        rows = self.file.rows("select * from call where ref = ?", ref)
+        """Return a call, whoever's it is: for what the bus brings, never for what a client asks."""
+        return self._call("ref = ?", ref)
+
+    def _call(self, which: str, *values: str) -> Call | None:
+        rows = self.file.rows(f"select * from call where {which}", *values)
         if not rows:
             return None
         ref, client, id, digest, number, at, _, _ = rows[-1]
@@ -197,6 +208,17 @@ class Memory:
             (f"delete from event where ref in {old}", (before,)),
             (f"delete from call where ref in {old}", (before,)),
         )
+
+
+def ref_of(client: str, id: str) -> str:
+    """Return what the bus and the ambulance call a call of a client."""
+    return f"{client}-{id}"
+
+
+def parts_of(ref: str) -> tuple[str, str] | None:
+    """Return client and id of a ref, None when it is none: a name may hold hyphens, an id not."""
+    client, _, id = ref.rpartition("-")
+    return (client, id) if client and _ID.fullmatch(id) else None
 
 
 def _is_repeat(event: Event, known: Event) -> bool:
