@@ -72,6 +72,7 @@ def publish_one(router: RouterProcess) -> None:
         bus.publish(bus.message("test.message.v1", b"1", subject="call"))
 
 
+@pytest.mark.fault("A16")
 @pytest.mark.fault("D4")
 @pytest.mark.parametrize("door", ["tcp", "ipc", "ops", "events"])
 def test_a_storm_of_strangers_ends_nothing(door: str) -> None:
