@@ -89,7 +89,7 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unread_bytes_max: Positive = 32 * 1024 * 1024
     unread_bytes_total: Positive = 128 * 1024 * 1024
     gather_bytes_max: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 4 * 1024 * 1024
-    frames_unread_max: Positive = 64
+    frames_unread_max: Positive = 16
     share_bytes_max: Positive = 16 * 1024 * 1024
     errors_max: Positive = 20_000
 

@@ -65,8 +65,6 @@ BARRED: Final = {
 }
 GATHERED_ROWS_MAX: Final = 16_384
 OPS_CONNECTIONS_MAX: Final = 32
-UNREAD_BYTES: Final = 16 * 1024 * 1024  # that wait to be read of one connection, about
-FRAMES_UNREAD_MIN: Final = 4
 STUCK_S: Final = 8.0
 FAREWELL_MS: Final = 300
 DEPTH_MAX: Final = 2
@@ -100,8 +98,6 @@ class Daemon:
         self.turns = 0
         self.turn_s = 0.0
         self.descriptors = 0
-        self.frames_unread = self.settings.bus.frames_unread_max
-        self._wide_bytes = UNREAD_BYTES // self.frames_unread
         self.core: Core
         self.gate: Gate
         self.peers: Peers
@@ -297,8 +293,6 @@ class Daemon:
             if peer.marks and parts[0] == frames.PONG:
                 self._take_pong(peer, parts, now)
             size = len(parts[-1])
-            if size > self._wide_bytes:
-                self._narrow(size)
             if peers.exceeds_share(peer, size):
                 self._bar(peer)
                 continue
@@ -315,15 +309,6 @@ class Daemon:
         self.turns += 1
         self.turn_s = time.perf_counter() - began
         return more
-
-    def _narrow(self, size: int) -> None:
-        """Let fewer frames wait from now on, since they may be as large as this one. Never more
-        again: libzmq would leave a sender waiting that waits already."""
-        most = max(FRAMES_UNREAD_MIN, UNREAD_BYTES // size)
-        self._wide_bytes = size if most > FRAMES_UNREAD_MIN else sys.maxsize
-        if most < self.frames_unread:
-            self.frames_unread = most
-            self._bus.socket.setsockopt(zmq.RCVHWM, most)
 
     def _is_full(self, batch: Batch) -> bool:
         """Whether a batch holds as much as one write to the disk should."""

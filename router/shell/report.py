@@ -132,7 +132,7 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "unread_bytes_total": bus.unread_bytes_total,
         "gather_bytes": daemon.core.out.batch.size,
         "gather_bytes_max": bus.gather_bytes_max,
-        "frames_unread_max": daemon.frames_unread,
+        "frames_unread_max": bus.frames_unread_max,
         "share_bytes_max": peers.share_max,
         "errors_max": bus.errors_max,
         "peers_dismissed": peers.dismissed,
