@@ -35,6 +35,7 @@ class Writer:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
+        self._closing = False
         self.depth = 0  # batches handed over and not yet back
         self.commits = 0
         self.commit_s = 0.0
@@ -42,7 +43,10 @@ class Writer:
         self.began_at = 0.0
 
     def write(self, batch: Batch) -> None:
-        """Make a batch durable and read what it asks for; `on_written` follows, in order."""
+        """Make a batch durable and read what it asks for; `on_written` follows, in order. After
+        `close` nothing is written any more, and nothing of it may leave the process."""
+        if self._closing:
+            return
         if not self.depth:
             self.began_at = time.monotonic()
         self.depth += 1
@@ -51,6 +55,9 @@ class Writer:
     def query(self, work: Callable[[Store], Result]) -> "asyncio.Future[Result]":
         """Run `work(store)` between batches."""
         answer: asyncio.Future[Result] = self._loop.create_future()
+        if self._closing:
+            answer.cancel()
+            return answer
 
         def run() -> None:
             try:
@@ -88,7 +95,9 @@ class Writer:
 
     async def close(self) -> None:
         """Finish what is queued, close the store, end the thread."""
-        await self.query(lambda store: store.close())
+        closed = self.query(lambda store: store.close())
+        self._closing = True  # a timer may still fire before the loop ends
+        await closed
         self._work.put(None)
         await asyncio.to_thread(self._thread.join)
 

@@ -1,5 +1,6 @@
 """Room on the disk: for emergencies when there is little, for a start when there is none."""
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from proto.message import encode_message
 from router.core.output import Batch
 from router.shell.ballast import FILE as BALLAST
 from router.shell.room import RESERVE_FILE, UNBOUNDED, Room
+from router.shell.writer import Writer
 from router.store.contract import StoreError
 from router.store.sqlite import FILE, SqliteStore
 from tests.crash.scenarios import SMALL, add, send
@@ -250,3 +252,27 @@ def test_a_trace_of_a_message_with_a_far_time_is_printed() -> None:
         )  # fmt: skip
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         assert done.stdout.count("  id id-") == 3
+
+
+@pytest.mark.fault("D12")
+def test_what_comes_after_the_store_was_closed_does_not_spoil_the_exit_status(
+    tmp_path: Path,
+) -> None:
+    """A sibling: a timer that fired between the closing of the journal and the end of the process
+    wrote into the closed journal, and an orderly stop ended as a failed disk. Right: it writes
+    nothing, and nothing of it leaves."""
+
+    async def scene() -> None:
+        written: list[Batch] = []
+        writer = Writer(SqliteStore(tmp_path), lambda batch, *_: written.append(batch))
+        await writer.query(lambda store: store.open())
+        closing = asyncio.ensure_future(writer.close())
+        await asyncio.sleep(0)
+        writer.write(Batch(holds={"sink": "late"}))
+        with pytest.raises(asyncio.CancelledError):
+            await writer.query(lambda store: store.size_bytes())
+        await closing
+        assert (written, writer.depth) == ([], 0)
+
+    asyncio.run(scene())
+    assert SqliteStore(tmp_path).open().holds == {}
