@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from router.core import core as heart
-from router.core import settling, supply
+from router.core import policy, settling, supply
 from router.core.clock import Clock
 from router.core.core import Core
 from router.core.delivery import IN_FLIGHT, READY, SETTLED
@@ -290,7 +290,7 @@ def restart_waits_for_the_old_clock(real: Broken, backoff: Any) -> int:
     return 10**12
 
 
-@plant(settling, "pause_ms")
+@plant(policy, "pause_ms")
 def retry_as_asked(
     real: Broken, backoff: Any, attempts: int, asked: int | None, random: Any
 ) -> int:
