@@ -19,13 +19,19 @@ INCLUDED = "ca-certificates,git,make"
 # A process table and mounts of its own: they end with the last command, whatever it started.
 ENTER = """
 set -eu
+mount --bind {root} {root}  # tools expect / to be a mount of its own
 cd {root}
 mount --rbind /sys sys
 mount --rbind /dev dev
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-exec chroot . /usr/bin/env -i {environment} bash -c {script}
+# Not chroot: who is in one may make no user namespaces, and so run no unit with PrivateUsers=.
+mkdir -p .outside
+pivot_root . .outside
+umount --lazy /.outside
+rmdir /.outside
+exec /usr/bin/env -i {environment} bash -c {script}
 """
 
 

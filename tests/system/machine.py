@@ -136,7 +136,7 @@ class Machine:
 
     def _enter(self, command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["nsenter", f"--target={self._first}", "--all", *command],
+            ["nsenter", f"--target={self._first}", "--all", "--root", *command],
             cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
