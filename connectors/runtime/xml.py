@@ -49,8 +49,8 @@ def parse(body: bytes, elements_max: int = ELEMENTS_MAX) -> Element:
 
 
 def measure(root: Element, elements_max: int = ELEMENTS_MAX) -> None:
-    """Raise BadInput for what is too deep, has too many elements, or names with a prefix that is
-    not declared: the parser lets some pass, and the name of such an element cannot be asked for."""
+    """Raise BadInput for what is too deep, has too many elements, or a name that cannot be asked
+    for: the parser lets pass prefixes that are not declared, and braces in a namespace."""
     level: list[Element] = [root]
     count = depth = 0
     while level:
@@ -60,9 +60,11 @@ def measure(root: Element, elements_max: int = ELEMENTS_MAX) -> None:
             raise BadInput("", f"is nested deeper than {DEPTH_MAX} elements")
         if count > elements_max:
             raise BadInput("", f"has more than {elements_max} elements")
-        for element in level:
-            if ":" in str(element.tag).rpartition("}")[2]:
-                raise BadInput("", "is not well-formed XML")
+        try:
+            for element in level:
+                local(element)
+        except ValueError:
+            raise BadInput("", "is not well-formed XML") from None
         level = [child for element in level for child in element]
 
 

@@ -84,7 +84,7 @@ def _elements(file: IO[bytes]) -> Elements:
         )  # fmt: skip
         root = None
         for event, element in reader:
-            if ":" in str(element.tag).rpartition("}")[2]:  # of no namespace that is declared
+            if not _has_name(element):
                 raise BadAnswer(text("tfoms.answer_not_xml", line=element.sourceline))
             if root is None:
                 root = element
@@ -100,6 +100,15 @@ def _elements(file: IO[bytes]) -> Elements:
         raise BadAnswer(text("tfoms.answer_not_xml", line=error.lineno)) from None
     if root is None:
         raise BadAnswer(text("tfoms.answer_empty"))
+
+
+def _has_name(element: "etree._Element") -> bool:
+    """Whether its name can be asked for: not of an undeclared prefix, nor of braces."""
+    try:
+        _name(element)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(element: "etree._Element") -> str:

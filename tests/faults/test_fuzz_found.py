@@ -60,3 +60,5 @@ def test_a_prefix_that_is_not_declared_is_bad_xml_wherever_it_stands(odd: str) -
     with pytest.raises(BadInput):
         xml.parse(body.encode())
     assert xml.local(xml.parse(body.replace("xmlnw", "xmlns").replace("x:", "").encode())) == "E"
+    with pytest.raises(BadInput):
+        xml.parse(b'<s:E xmlns:s="{}"/>')
