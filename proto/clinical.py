@@ -22,6 +22,7 @@ from proto.schemas import (
     Instant,
     Person,
     Required,
+    Several,
     Sex,
     Short,
     Text,
@@ -91,7 +92,7 @@ class CallCard(CallTicket, frozen=True, kw_only=True):
 
     card_id: Required
     finished_at: Instant
-    crew: list[CrewMember] = []
+    crew: Several[CrewMember] = []
     got_by: Coded | None = None
     delay: Coded | None = None
     accident: Coded | None = None
@@ -100,16 +101,16 @@ class CallCard(CallTicket, frozen=True, kw_only=True):
     complaints: Text | None = None
     anamnesis: Text | None = None
     objective: Text | None = None
-    findings: list[Finding] = []
-    measurements: list[Measurement] = []
-    diagnoses: list[Diagnosis] = []
-    complications: list[Coded] = []
+    findings: Several[Finding] = []
+    measurements: Several[Measurement] = []
+    diagnoses: Several[Diagnosis] = []
+    complications: Several[Coded] = []
     complications_effect: Coded | None = None
     help_on_scene: Text | None = None
     help_in_car: Text | None = None
-    medicines: list[Coded] = []
+    medicines: Several[Coded] = []
     consent: bool | None = None
-    refusals: list[Refusal] = []
+    refusals: Several[Refusal] = []
     form_of_care: Coded | None = None
     outcome: Coded | None = None
     carried: Coded | None = None
@@ -393,6 +394,6 @@ class RegisterState(Body, frozen=True, kw_only=True):
     card_id: Required
     register: Required
     state: Literal["accepted", "refused", "paid"]
-    codes: list[Short] = []
+    codes: Several[Short] = []
     sum: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]+\.[0-9]{2}"))] | None = None
     at: Instant

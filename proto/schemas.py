@@ -8,7 +8,7 @@ Times are RFC 3339 with an offset. A person may be unknown: every name is option
 """
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -20,6 +20,10 @@ Short = Annotated[str, msgspec.Meta(max_length=400)]
 Required = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
 # 200 leaves room for the prefix of the subject, "112-".
 Id112 = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# More of anything in one body is a mistake, or meant to fill the memory of who reads it.
+SEVERAL_MAX: Final = 1000
+Each = TypeVar("Each")
+Several = Annotated[list[Each], msgspec.Meta(max_length=SEVERAL_MAX)]
 WorkerId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 
@@ -236,7 +240,7 @@ class TicketSource(Body, frozen=True, kw_only=True):
     """How the call came to the ambulance, and to which cards of System-112 it belongs."""
 
     system: Literal["phone", "112", "external", "self"]
-    id112: list[Id112] = []
+    id112: Several[Id112] = []
     atc_call_id: Short | None = None
 
 
@@ -254,11 +258,11 @@ class CallTicket(Body, frozen=True, kw_only=True):
     place_type: Coded | None = None
     caller: Caller | None = None
     address: Address
-    patients: list[Person] = []
+    patients: Several[Person] = []
     source: TicketSource
     station: Short | None = None
-    brigades: list[Brigade] = []
-    events: list[StatusEvent] = []
+    brigades: Several[Brigade] = []
+    events: Several[StatusEvent] = []
     version: Annotated[int, msgspec.Meta(ge=1)]
     changed_at: Instant
 
@@ -307,7 +311,7 @@ class OperatorState(Body, frozen=True, kw_only=True):
     """An operator of the exchange came into another state."""
 
     operator: Required
-    groups: list[Short]
+    groups: Several[Short]
     state: Literal["offline", "free", "ringing", "talking", "paused", "unavailable"]
     at: Instant
 
@@ -382,8 +386,8 @@ class Worker(Body, frozen=True, kw_only=True):
     middle: Short | None = None
     birth_date: date
     sex: Sex | None = None
-    positions: Annotated[list[Position], msgspec.Meta(min_length=1)]
-    specialities: list[Speciality] = []
+    positions: Annotated[list[Position], msgspec.Meta(min_length=1, max_length=SEVERAL_MAX)]
+    specialities: Several[Speciality] = []
     dismissed: date | None = None
     changed_at: Instant
 

@@ -293,7 +293,7 @@ class RmisConnector(Connector):
         )
 
     def _changes(self, body: bytes) -> list[Message]:
-        told = decode(body, contract.Changes)
+        told = decode(body, contract.PostedChanges)
         return [self._reader.message(change) for change in told.changes]
 
 

@@ -13,7 +13,7 @@ We call it:
     POST {url}/visits                   a VisitRequest      -> Visited
     GET  {url}/changes?after=CURSOR                         -> Changes
 It may call us, with the same changes, as soon as there are any:
-    POST /rmis/changes                  Changes             -> Answer
+    POST /rmis/changes                  Changes, 2000 at most  -> Answer
 
 Every request of ours that changes something carries `Idempotency-Key`; the same key again must
 change nothing and be answered the same. "Taken" is not done: what becomes of a ticket, a card, a
@@ -21,12 +21,13 @@ booking or a visit is told by a change, minutes or days later. A change may come
 the answer to what it is about.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from proto.schemas import Required, Short
 
+POSTED_MAX: Final = 2000
 # A change's type, of all that the hospitals' system may tell.
 ChangeType = Literal[
     "transfer.state.v1", "hospital.booked.v1", "hospital.outcome.v1", "visit.state.v1"
@@ -69,6 +70,12 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change]
     cursor: str = ""
     more: bool = False
+
+
+class PostedChanges(Changes, frozen=True, kw_only=True):
+    """Changes that are posted: more of them go into several posts."""
+
+    changes: Annotated[list[Change], msgspec.Meta(max_length=POSTED_MAX)]
 
 
 class UnreadChange(msgspec.Struct, frozen=True):

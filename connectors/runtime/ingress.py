@@ -11,6 +11,7 @@ from proto.message import Message
 from proto.wording import text
 
 OPEN_MAX: Final = 2000
+OPEN_BYTES_MAX: Final = 64 * 1024 * 1024  # of bodies; a connector has 384 MiB
 OFFER_MAX: Final = 500
 REJECTED: Final = "input.rejected.v1"
 
@@ -34,6 +35,7 @@ class Ingress:
         self._timeout_s = timeout_s
         self._retry_after_s = retry_after_s
         self._open: dict[str, asyncio.Future[None]] = {}
+        self._open_bytes = 0
         self.set_aside = 0  # messages of a poll that the bus can never take
         self.rejected = 0  # inputs of the partner that were not of the contract
 
@@ -77,7 +79,9 @@ class Ingress:
         self.rejected += sum(message.type == REJECTED for message in messages)
         if not self._bus.connected:
             raise self._no("not_connected", "The service bus is away; please repeat.")
-        if len(self._open) + len(messages) > OPEN_MAX:
+        size = sum(len(message.body) for message in messages)
+        too_long = self._open and self._open_bytes + size > OPEN_BYTES_MAX
+        if len(self._open) + len(messages) > OPEN_MAX or too_long:
             raise self._no("busy", "The service bus is busy; please repeat.")
         waits = [self._start(message) for message in messages]
         if not waits:
@@ -105,11 +109,13 @@ class Ingress:
         if wait is None:
             wait = asyncio.ensure_future(self._bus.publish(message))
             self._open[message.id] = wait
-            wait.add_done_callback(lambda done: self._forget(message.id, done))
+            self._open_bytes += len(message.body)
+            wait.add_done_callback(lambda done: self._forget(message, done))
         return wait
 
-    def _forget(self, id: str, done: "asyncio.Future[None]") -> None:
-        self._open.pop(id, None)
+    def _forget(self, message: Message, done: "asyncio.Future[None]") -> None:
+        self._open.pop(message.id, None)
+        self._open_bytes -= len(message.body)
         if not done.cancelled():
             done.exception()  # seen, even if the partner has gone
 

@@ -25,7 +25,7 @@ An ambulance system that nobody can call takes the same by itself (mode = "queue
 """
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
@@ -34,6 +34,9 @@ from proto.message import Id, PriorityNumber, Subject, Type
 from proto.schemas import DialRequest, Id112, Instant, Required, Short, StatusEvent
 
 SEVERAL_MAX: Final = 100
+MADE_BYTES_MAX: Final = 4 * 1024 * 1024  # of several messages that are made of one post
+One = TypeVar("One")
+AtOnce = Annotated[list[One], msgspec.Meta(max_length=SEVERAL_MAX)]
 PATHS: Final = {  # of what we post
     "incident.card.v1": "/smp/calls",
     "incident.cancelled.v1": "/smp/cancellations",
@@ -67,10 +70,11 @@ class CallReply(msgspec.Struct, frozen=True):
 
 
 class StatusReport(StatusEvent, frozen=True, kw_only=True):
-    """A StatusEvent as the ambulance system posts it: it may concern several cards at once."""
+    """A StatusEvent as the ambulance system posts it: it may concern several cards at once. Each is
+    a message with all of the body, so all together are at most 4 MiB."""
 
-    id112: Id112 | list[Id112] | None = None  # type: ignore[assignment]
-    external: ExternalRef | list[ExternalRef] | None = None
+    id112: Id112 | AtOnce[Id112] | None = None  # type: ignore[assignment]
+    external: ExternalRef | AtOnce[ExternalRef] | None = None
 
 
 class DialOrder(DialRequest, frozen=True, kw_only=True):

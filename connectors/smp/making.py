@@ -85,19 +85,22 @@ class Maker:
         for each outside service that handed it in."""
         raw = decode(body, dict[str, Any])
         report = convert(raw, contract.StatusReport)
+        cards, refs = _several(report.id112), _several(report.external)
+        if len(cards) + len(refs) > 1:
+            _judge(len(cards) + len(refs), len(body))
         raw["source"] = report.source or self._name
         for name in ("id112", "external"):
             raw.pop(name, None)
         # When it was written down is no fact of the call: who repeats may write it down anew.
         digest = digest_of(raw, without=("recorded_at",))
         messages = []
-        cards: Sequence[str | None] = _several(report.id112) or [None]
-        for id112 in cards:
+        each: Sequence[str | None] = cards or [None]
+        for id112 in each:
             body = encode(raw if id112 is None else raw | {"id112": id112})
             id = self._repeats.id_of(digest, "call.status.v1", report.event_id, id112)
             subject = f"112-{id112}" if id112 else f"call-{report.call_id}"
             messages.append(self._message("call.status.v1", id, subject, body, report.call_id))
-        for ref in _several(report.external):
+        for ref in refs:
             id = self._repeats.id_of(digest, "external.status.v1", report.event_id, ref)
             body = encode(raw | {"external": ref})
             subject = f"ext-{ref}"
@@ -149,4 +152,12 @@ def _digest(body: bytes) -> str:
 
 
 def _several(given: str | list[str] | None) -> list[str]:
-    return given if isinstance(given, list) else [given] if given else []
+    """Return each once."""
+    return list(dict.fromkeys(given)) if isinstance(given, list) else [given] if given else []
+
+
+def _judge(count: int, size: int) -> None:
+    """Raise BadInput for what is too much before any of it is made."""
+    if count * size > contract.MADE_BYTES_MAX:
+        rule = f"{count} messages of {size} bytes are more than {contract.MADE_BYTES_MAX}: post"
+        raise BadInput("id112", f"{rule} it for fewer cards at once, or say less", 413)

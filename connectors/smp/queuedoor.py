@@ -97,8 +97,13 @@ class QueueDoor:
         """Publish; what shares a subject goes one after another, as it stands."""
         last: dict[str, asyncio.Task[contract.SendResult]] = {}
         tasks = []
+        size = 0
         for index, sent in enumerate(asked.messages):
+            if size > contract.MADE_BYTES_MAX:  # and so are all that follow: none overtakes another
+                tasks.append(asyncio.create_task(_later(sent)))
+                continue
             made = self._made(index, sent)
+            size += sum(len(one.body) for one in made) if isinstance(made, list) else 0
             subjects = (
                 {one.subject for one in made if one.subject} if isinstance(made, list) else ()
             )
@@ -152,6 +157,10 @@ class QueueDoor:
             )
             for number, message in enumerate(messages)
         ]
+
+
+async def _later(sent: contract.Sent) -> contract.SendResult:
+    return contract.SendResult(503, "too much for one request; please repeat", "", sent.id)
 
 
 def _giver(made: Made) -> Callable[[], list[Message]]:
