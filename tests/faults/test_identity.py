@@ -202,25 +202,31 @@ def test_a_journal_of_the_version_before_goes_on_with_its_keys() -> None:
         assert (wrong, letter["subject"]) == ([], "golden-dead")
         router.ask("replay", subject="golden-dead", reason="again")
 
-        async def keys() -> dict[str, str]:
-            async with router.client("consumer") as bus:
-                return {delivery.message.id: delivery.key for delivery in await take(bus, 3)}
+        async def keys(wanted: set[str]) -> dict[str, str]:
+            found: dict[str, str] = {}
+            async with router.client("consumer") as bus, asyncio.timeout(WAIT_S):
+                async for delivery in bus.consume("sink", credit=100):
+                    found[delivery.message.id] = delivery.key
+                    if wanted <= found.keys():
+                        break
+            return found
 
+        # The one that was retrying is out again or not, by the clock of the machine.
         known = {f"golden-{word}": f"{OLD_BUS}-{n}" for n, word in
-                 ((2, "dead"), (4, "open"), (5, "replayed"))}  # fmt: skip
-        assert asyncio.run(keys()) == known
+                 ((2, "dead"), (3, "retrying"), (4, "open"), (5, "replayed"))}  # fmt: skip
+        wanted = known.keys() - {"golden-retrying"}
+        assert asyncio.run(keys(wanted)).items() <= known.items()
         router.kill()
         router.start()
-        assert asyncio.run(keys()) == known
+        assert asyncio.run(keys(wanted)).items() <= known.items()
         traced = router.ask("trace", subject="R-2")  # a number by which others know it
         assert [hop["id"] for hop in traced["messages"]] == ["golden-retrying"]
-        assert traced["messages"][0]["deliveries"][0]["state"] == "retrying"
+        history = traced["messages"][0]["deliveries"][0]["history"]
+        assert [one["note"] for one in history][:1] == ["HTTP 503"]
 
         async def new() -> str:
             await publish(router, ["golden-settled", "new"])  # the first one is a repeat
-            async with router.client("consumer") as bus:
-                *_, last = await take(bus, 4)
-                return last.key
+            return (await keys({"new"}))["new"]
 
         bus, generation, number = asyncio.run(new()).split("-")
         assert (bus, len(generation), number) == (OLD_BUS, 12, "7")
