@@ -29,7 +29,7 @@ class Target:
     """
 
     name: ClassVar[str]
-    weight: ClassVar[float] = 1.0
+    weight: ClassVar[float] = 0.8
     group: ClassVar[int] = 1000
 
     def __init__(self) -> None:
