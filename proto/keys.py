@@ -4,14 +4,19 @@
 Z85 (ZeroMQ RFC 32), 40 characters. Whoever holds `NAME.key` is NAME on the bus.
 """
 
+import errno
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's, of no one file
 
 
 class KeyFileError(Exception):
@@ -61,13 +66,45 @@ def load_public(path: Path) -> bytes:
     return _read_key(path)
 
 
-def load_public_folder(folder: Path) -> dict[bytes, str]:
-    """Return {public key: name} for every `NAME.pub` in `folder`. Raises KeyFileError."""
+@dataclass(frozen=True)
+class PublicKeys:
+    """What a folder of public keys says: {public key: name}, and by the names of the files that
+    admit nobody, why."""
+
+    names: dict[bytes, str]
+    refused: dict[str, str]
+
+
+def load_public_folder(folder: Path, known: Mapping[bytes, str] | None = None) -> PublicKeys:
+    """Read every `NAME.pub` in `folder`, each for itself: one that cannot be read, or whose key
+    another one has too, is no word about the others. Of files with one key that counts whose name
+    is `known` by it, else none. Raises KeyFileError when nothing can be said of any."""
+    by_key: dict[bytes, list[str]] = {}
+    refused = {}
     try:
-        paths = sorted(folder.glob("*.pub"))
+        paths = sorted(Path(one) for one in os.scandir(folder) if one.name.endswith(".pub"))
     except OSError as error:
         raise KeyFileError(f"{folder}: {error.strerror}") from None
-    return {_read_key(path): path.stem for path in paths}
+    for path in paths:
+        try:
+            by_key.setdefault(_read_key(path), []).append(path.stem)
+        except KeyFileError as error:
+            reason = error.__context__
+            if isinstance(reason, FileNotFoundError):
+                continue  # revoked at this moment
+            if isinstance(reason, OSError) and reason.errno in _EXHAUSTED:
+                raise
+            refused[path.name] = str(error)
+    names = {}
+    for key, files in by_key.items():
+        owner = files[0] if len(files) == 1 else (known or {}).get(key)
+        if owner in files:
+            names[key] = owner
+        for name in files:
+            if name != owner:
+                others = ", ".join(f"{other}.pub" for other in files if other != name)
+                refused[f"{name}.pub"] = f"{folder}/{name}.pub: the same key is in {others}"
+    return PublicKeys(names, refused)
 
 
 def _read_key(path: Path) -> bytes:

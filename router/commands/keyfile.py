@@ -1,13 +1,15 @@
 """`smpbus keys`: make, list and revoke the keys by which peers are known. No secret is printed."""
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
 import click
 
-from proto.exits import EX_CANTCREAT, EX_DATAERR, EX_REFUSED
+from proto.exits import EX_CANTCREAT, EX_DATAERR, EX_REFUSED, EX_TEMPFAIL
 from proto.keys import KeyFileError, KeyPair, load_public
+from proto.ops import UNREACHABLE, OpsError, ops_request
 from proto.wording import text
 from router.commands.group import CommandGroup
 from router.commands.option import Failure, common, echo_json, machine
@@ -15,6 +17,8 @@ from router.commands.table import print_table
 from router.config import load
 from router.configcheck import is_name
 
+CONFIRM_S: Final = 5  # the router looks at its keys once a second
+LOOK_S: Final = 0.1
 keys: Final = CommandGroup(
     "keys",
     help=text("help.keys"),
@@ -78,7 +82,8 @@ def list_keys(folder: Path | None, path: Path | None, as_json: bool) -> None:
 @_folder
 @common
 def revoke(name: str, folder: Path | None, path: Path | None) -> None:
-    """Rename NAME.pub to NAME.revoked: the router ends the session within a second."""
+    """Rename NAME.pub to NAME.revoked, and see that the router admits the key no more."""
+    asked = folder is None or path is not None
     folder = _folder_of(folder, path)
     try:
         os.replace(folder / f"{name}.pub", folder / f"{name}.revoked")
@@ -86,7 +91,45 @@ def revoke(name: str, folder: Path | None, path: Path | None) -> None:
         raise Failure(text("cli.key_unknown", name=name, folder=folder), EX_REFUSED) from None
     except OSError as error:
         raise _cannot(folder, error) from None
+    for twin in _twins(folder, name):
+        sentence = text("cli.key_twin", name=name, file=twin)
+        click.echo(text("log.warning", sentence=sentence), err=True)
+    if asked:
+        _confirm(name, folder, path)
+    else:
+        click.echo(text("cli.key_not_asked", name=name), err=True)
+
+
+def _confirm(name: str, folder: Path, path: Path | None) -> None:
+    """Say what the router makes of it. Raises Failure when the key or its session is still there,
+    or the router cannot be asked although it runs."""
+    loaded = load(path, whole=False)
+    if loaded.settings.bus.keys_dir.absolute() != folder:
+        return click.echo(text("cli.key_not_asked", name=name), err=True)
+    until = time.monotonic() + CONFIRM_S
+    try:
+        while not _is_gone(loaded.settings.ops.listen, name):
+            if time.monotonic() > until:
+                raise Failure(text("cli.key_still", name=name, seconds=CONFIRM_S), EX_TEMPFAIL)
+            time.sleep(LOOK_S)
+    except OpsError as error:
+        if error.code == UNREACHABLE:
+            return click.echo(text("cli.key_not_asked", name=name), err=True)
+        sentence = text("cli.key_unconfirmed", name=name, reason=error.sentence)
+        raise Failure(sentence, EX_TEMPFAIL) from None
     click.echo(text("cli.key_was_revoked", name=name), err=True)
+
+
+def _is_gone(ops: str, name: str) -> bool:
+    if name in ops_request(ops, "status").get("keys", {}).get("admitted", ()):
+        return False
+    return all(row["name"] != name for row in ops_request(ops, "sessions")["sessions"])
+
+
+def _twins(folder: Path, name: str) -> list[Path]:
+    """Return the files by which the key that was revoked still admits somebody."""
+    gone = _row(folder / f"{name}.revoked")["public"]
+    return [one for one in sorted(folder.glob("*.pub")) if gone and _row(one)["public"] == gone]
 
 
 def _folder_of(folder: Path | None, path: Path | None) -> Path:

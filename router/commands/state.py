@@ -100,6 +100,8 @@ def _print_head(status: dict[str, Any]) -> None:
     if bounds := status.get("bounds"):
         told = {name: size(count) if "bytes" in name else count for name, count in bounds.items()}
         click.echo(text("cli.status_bounds", **told))
+    for reason in status.get("keys", {}).get("refused", {}).values():
+        click.echo(styled(text("cli.status_key_refused", reason=reason), fg="red"))
     if not store["writable"]:
         click.echo(styled(text("cli.status_store_full"), fg="red"))
 

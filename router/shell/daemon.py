@@ -507,6 +507,13 @@ class Daemon:
         if self._keyring is not None and self._keyring.refresh(force):
             self.core.know(self._keyring.names, self.now())
 
+    def keys(self) -> dict[str, Any]:
+        """Return whose keys are in force, and which files admit nobody and why."""
+        ring = self._keyring
+        if ring is None:
+            return {}
+        return {"admitted": sorted(ring.names.values()), "refused": ring.refused}
+
     def _judge_disk(self) -> None:
         """Refuse new messages while there is little room, emergencies last."""
         core, room = self.core, self.room

@@ -12,20 +12,24 @@ from typing import Any
 import zmq
 import zmq.auth.thread
 
-from proto.keys import KeyFileError, load_public_folder
+from proto.keys import KeyFileError, PublicKeys, load_public_folder
+from proto.wording import text
 
 ZAP_DOMAIN = "smpbus"
 log = logging.getLogger("smpbus.keys")
 
 
 class Keyring:
-    """The names of the known keys; `names` is replaced whole, never changed in place."""
+    """The names of the known keys; `names` is replaced whole, never changed in place. `refused` are
+    files that admit nobody, and why; all others count."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises KeyFileError when a public key cannot be read."""
+        """Raises KeyFileError when the folder cannot be read."""
         self.folder = folder
-        self.names: dict[bytes, str] = load_public_folder(folder)
+        self.names: dict[bytes, str] = {}
+        self.refused: dict[str, str] = {}
         self._seen = self._signature()
+        self._take(load_public_folder(folder))
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Called by the ZAP handler's thread for every CURVE handshake."""
@@ -37,14 +41,23 @@ class Keyring:
             signature = self._signature()
             if signature == self._seen and not force:
                 return False
-            names = load_public_folder(self.folder)
+            found = load_public_folder(self.folder, self.names)
         except (KeyFileError, OSError) as error:
-            # Perhaps half written, or no descriptor is free: keep the old, look again soon.
+            # Perhaps no descriptor is free: keep the old, look again soon.
             log.warning("%s", error)
             return False
         self._seen = signature
-        changed = names != self.names
-        self.names = names
+        return self._take(found)
+
+    def _take(self, found: PublicKeys) -> bool:
+        for file, reason in found.refused.items():
+            if self.refused.get(file) != reason:
+                log.error(text("router.key_file_refused", reason=reason))
+        for file in self.refused.keys() - found.refused.keys():
+            log.info(text("router.key_file_well", file=file))
+        self.refused = found.refused
+        changed = found.names != self.names
+        self.names = found.names
         return changed
 
     def _signature(self) -> tuple[tuple[str, int, int], ...]:
