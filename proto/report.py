@@ -75,7 +75,8 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     what waits for the bus; `cache` says whether memcached answers (None: there is none); `figures`
     are the peer's own, shown as they are. `not_given` are the queues that the router does not give
     it, each with the code that says why; `hanging` counts calls out of the process that do not
-    return, by what is called; `set_aside` counts what was dropped for good, each with a line."""
+    return, by what is called; `set_aside` counts what was dropped for good, each with a line;
+    `turned_away` counts who had no good token or called from where nobody may."""
 
     partners: Annotated[list[PartnerReport], msgspec.Meta(max_length=8)] = []
     lookups: Annotated[list[LookupReport], msgspec.Meta(max_length=16)] = []
@@ -85,6 +86,7 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_given: Annotated[dict[Name, Name], msgspec.Meta(max_length=16)] = {}
     hanging: Annotated[dict[Name, Count], msgspec.Meta(max_length=16)] = {}
     set_aside: Count = 0
+    turned_away: Count = 0
     figures: dict[str, Any] = {}
 
 

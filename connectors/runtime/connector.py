@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.partner import Partner
+from connectors.runtime.refusals import Refusals
 from connectors.runtime.settings import ConnectorSettings, Loaded
 from connectors.runtime.statefile import Alarm
 from proto.client import BusClient, Delivery
@@ -30,6 +31,7 @@ class Connector:
         self.bus = bus
         self.partner = Partner(name, settings.partner)
         self.ingress = Ingress(bus, settings.accept_timeout_s, settings.retry_after_s)
+        self.refusals = Refusals()
 
     @property
     def destination(self) -> str:

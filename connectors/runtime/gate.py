@@ -27,7 +27,8 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     between two requests a connection is kept for `idle_s`, longer than any client does: who closes
     first is to be the one that asks, else a request goes into a connection being closed. All bodies
     that are held together have `bodies_bytes_max`. `forwarded_from` are the proxies in front, whose
-    X-Forwarded-For is believed; nobody else's is."""
+    X-Forwarded-For is believed, and who must send one; nobody else's is. Unset, that of loopback is
+    where `allow` lets loopback in: whoever could use it may call anyway."""
 
     connections_max: Annotated[int, msgspec.Meta(ge=8, le=DESCRIPTORS_MAX)] = 1024
     connections_per_address: Annotated[int, msgspec.Meta(ge=1, le=DESCRIPTORS_MAX)] = 512
@@ -37,7 +38,7 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     bodies_bytes_max: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 32 * 1024 * 1024
     answer_s: Seconds = 30.0
     idle_s: Seconds = 75.0
-    forwarded_from: tuple[str, ...] = ("127.0.0.1", "::1")
+    forwarded_from: tuple[str, ...] | None = None
 
 
 class Connection(Protocol):

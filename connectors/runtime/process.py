@@ -83,7 +83,8 @@ async def _run(
         settings = loaded.settings
         guarded = allow_only(app, settings.allow)
         channel = bind(settings.listen, where)
-        server = HttpServer(guarded, channel, settings.http, membership(settings.allow))
+        known = membership(settings.allow)
+        server = HttpServer(guarded, channel, settings.http, known, connector.refusals)
     if ending is not None:
         ending.within_s = loaded.settings.stop_s
     stop = stop_on_signals() if ending is None else ending.event()

@@ -98,6 +98,8 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
     figures = {name: value for name, value in own.items() if name != "lookup"}
     if away := {str(state.file): state.reason for state in connector.states() if state.reason}:
         figures["state_files_away"] = away
+    if turned_away := connector.refusals.counts:
+        figures["turned_away"] = dict(turned_away)
     lookup = own.get("lookup") or {}
     memcached = lookup.get("memcached")
     return PeerReport(
@@ -109,6 +111,7 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
         not_given=dict(list(connector.not_given().items())[:KINDS_MAX]),
         hanging=dict(list(hanging().items())[:KINDS_MAX]),
         set_aside=connector.set_aside(),
+        turned_away=connector.refusals.count,
         figures=figures,
     )
 

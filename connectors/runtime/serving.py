@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from connectors.runtime.counted import Counted
 from connectors.runtime.gate import Gate, HttpSettings, Phase, places, plain_address
 from connectors.runtime.log import LOG
+from connectors.runtime.refusals import Refusals
 from proto.exits import StartError
 from proto.wording import text
 
@@ -30,6 +31,7 @@ FRAMED_TWICE: Final = b'{"Code":"400","CodeDescr":"Content-Length beside Transfe
 TOO_LONG: Final = b'{"Code":"431","CodeDescr":"The head of the request is too long"}'
 BUSY: Final = b'{"Code":"503","CodeDescr":"The service bus is busy; please repeat."}'
 RETRY_AFTER_S: Final = 3
+LOOPBACK: Final = ("127.0.0.1", "::1")
 _SILENT: Final = logging.Logger("uvicorn")  # it would write a line for each stranger's bytes
 _SILENT.disabled = True
 
@@ -169,16 +171,24 @@ class HttpServer:
         channel: socket.socket,
         settings: HttpSettings | None = None,
         known: Callable[[str], bool] = lambda _: True,
+        refusals: Refusals | None = None,
     ) -> None:
         settings = settings or HttpSettings()
+        refusals = refusals or Refusals()
         self._counted = Counted()
         host, port = channel.getsockname()[:2]
         self._door = f"{host}:{port}"
+        named = settings.forwarded_from
+        # Who may call anyway gains nothing by another address.
+        believed = [one for one in LOOPBACK if known(one)] if named is None else list(named)
         try:
-            is_proxy = membership(settings.forwarded_from)
+            is_proxy = membership(believed)
         except ValueError as error:
             channel.close()
             raise StartError(text("connector.bad_proxy", problem=error)) from None
+        must_tell = is_proxy if named else lambda _: False
+        if not believed and membership(["127.0.0.0/8", "::1"])(host) and not known(host):
+            LOG.error(text("connector.nobody_can_call", door=self._door))
         gate = Gate(settings, self._tell, lambda host: is_proxy(host) or known(host), places())
         self._gate = gate
 
@@ -187,7 +197,7 @@ class HttpServer:
 
         Protocol.gate = gate
         config = uvicorn.Config(
-            ProxyHeadersMiddleware(_within_reason(app, gate), list(settings.forwarded_from)),  # type: ignore[arg-type]
+            _forwarded(_within_reason(app, gate), believed, must_tell, refusals, self._door),
             http=Protocol,
             h11_max_incomplete_event_size=settings.head_bytes_max,
             # Theirs would be taken from the environment.
@@ -257,6 +267,36 @@ def _within_reason(app: ASGIApp, gate: Gate) -> ASGIApp:
         await app(scope, receive, send)
 
     return guarded
+
+
+def _forwarded(
+    app: ASGIApp,
+    believed: list[str],
+    must_tell: Callable[[str], bool],
+    refusals: Refusals,
+    door: str,
+) -> ASGIApp:
+    """Return `app`, with the callers' addresses from the proxies that are `believed`. A proxy that
+    `must_tell` for whom it asks and does not is answered 403: else all its callers would be it."""
+    watched = refusals.watch(app, door)
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope.get("smpbus.peer")
+        if peer and scope.get("client") == peer and must_tell(peer[0]):
+            await refusals.note(door, peer[0], "no_header")
+            refused = Response(FORBIDDEN_BODY, 403, media_type="application/json")
+            await refused(scope, receive, send)
+            return
+        await watched(scope, receive, send)
+
+    resolved = ProxyHeadersMiddleware(told, believed)  # type: ignore[arg-type]
+
+    async def forwarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["smpbus.peer"] = scope.get("client")
+        await resolved(scope, receive, send)  # type: ignore[arg-type]
+
+    return forwarded
 
 
 def _head_bytes(scope: Scope) -> int:

@@ -108,6 +108,8 @@ def _notes(row: dict[str, Any], now: float) -> Iterator[str]:
         yield styled(told, fg="yellow")
     if row["cache"] is False:
         yield styled(text("partners.cache_away", name=name), fg="yellow")
+    if row.get("turned_away"):
+        yield text("partners.turned_away", name=name, count=row["turned_away"])
     if row["rejected"]:
         yield text("partners.rejected", name=name, count=row["rejected"])
     if row["waiting"]:

@@ -50,6 +50,9 @@ def _connectors(connectors: list[Connector]) -> Iterator[Metric]:
     rejected = CounterMetricFamily(
         "smpbus_connector_rejected_inputs", f"Inputs of its partners refused, {NEW}.", labels=own
     )
+    away = CounterMetricFamily(
+        "smpbus_connector_turned_away", f"Requests without a right to ask, {NEW}.", labels=own
+    )
     waiting = GaugeMetricFamily(
         "smpbus_connector_waiting_messages", "Messages that wait for the bus.", labels=own
     )
@@ -58,8 +61,9 @@ def _connectors(connectors: list[Connector]) -> Iterator[Metric]:
         if one.report is not None and one.reported_at is not None:
             at.add_metric([one.name], one.reported_at / 1000)
             rejected.add_metric([one.name], one.report.rejected)
+            away.add_metric([one.name], one.report.turned_away)
             waiting.add_metric([one.name], one.report.waiting)
-    yield from (up, at, rejected, waiting)
+    yield from (up, at, rejected, away, waiting)
 
 
 def _partners(connectors: list[Connector], labels: Labels) -> Iterator[Metric]:

@@ -156,6 +156,7 @@ def _row(one: Connector, whole: bool) -> dict[str, Any]:
         "not_given": report.not_given,
         "hanging": report.hanging,
         "set_aside": report.set_aside,
+        "turned_away": report.turned_away,
     }
     return row | {"figures": report.figures} if whole else row
 

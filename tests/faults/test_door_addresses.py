@@ -68,12 +68,14 @@ def test_a_partner_of_ipv4_may_call_a_listener_of_ipv6() -> None:
 @pytest.mark.fault("D12")
 def test_the_environment_does_not_widen_whom_we_believe(monkeypatch: pytest.MonkeyPatch) -> None:
     """With FORWARDED_ALLOW_IPS=* anybody could say who he is; now a setting says whom we believe,
-    by itself the proxy on this machine."""
+    by itself the proxy on this machine where this machine may call anyway."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     assert os.environ["FORWARDED_ALLOW_IPS"] == "*"
     told = {"x-forwarded-for": "10.1.2.3"}
     allow = ["10.0.0.0/8"]
-    assert asked("127.0.0.1", "127.0.0.1", allow, told).body == b"10.1.2.3"
+    this: dict[str, Any] = {"forwarded_from": ["127.0.0.1"]}
+    assert asked("127.0.0.1", "127.0.0.1", allow, told, **this).body == b"10.1.2.3"
+    assert asked("127.0.0.1", "127.0.0.1", ["127.0.0.0/8", *allow], told).body == b"10.1.2.3"
     nobody: dict[str, Any] = {"forwarded_from": []}
     assert asked("127.0.0.1", "127.0.0.1", allow, told, **nobody).status == 403
     assert asked("127.0.0.1", "127.0.0.1", ["127.0.0.0/8"], told, **nobody).body == b"127.0.0.1"
