@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Final
 
-from proto.strangers import close_to_strangers
+from proto.strangers import close_to_strangers, kind_and_places
 from proto.visible import visible
 from proto.wording import text
 
@@ -42,10 +42,14 @@ class LineFormatter(logging.Formatter):
         super().__init__(f"{timed}%(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter. A log line is one line: what would break it is escaped."""
+        """See logging.Formatter. A log line is one line: what would break it is escaped, and
+        of an exception the kind and the places are told, never its text."""
         marked = logging.makeLogRecord(record.__dict__)
-        marked.msg = visible(_mark(record.levelno, record.getMessage()[:LINE_LENGTH_MAX]))
-        marked.args = None
+        said = record.getMessage()[:LINE_LENGTH_MAX]
+        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
+            said = f"{said} ({kind_and_places(record.exc_info[0], record.exc_info[2])})"
+        marked.msg = visible(_mark(record.levelno, said))
+        marked.args = marked.exc_info = marked.exc_text = marked.stack_info = None
         return super().format(marked)
 
 

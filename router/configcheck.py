@@ -41,7 +41,7 @@ def check(settings: Settings, place: PlaceOf) -> None:
 
 def warnings(settings: Settings) -> tuple[str, ...]:
     """Return sentences about what is allowed but surely not meant."""
-    found = []
+    found = _open_doors(settings)
     if settings.bus.curve:
         for name in settings.permissions:
             if not (settings.bus.keys_dir / f"{name}.pub").exists():
@@ -53,6 +53,24 @@ def warnings(settings: Settings) -> tuple[str, ...]:
     unfed = [name for name in settings.destinations if name not in fed]
     found += [text("config.warn_no_route", name=name) for name in unfed]
     return tuple(found)
+
+
+def _open_doors(settings: Settings) -> list[str]:
+    """Return who may come in unasked. Every user of this machine reaches a port of it, and a socket
+    of mode 0666."""
+    found = []
+    ops, bus = settings.ops, settings.bus
+    for key, address in (("ops.listen", ops.listen), ("ops.events", ops.events)):
+        if _is_everybodys(address, ops.ipc_mode):
+            found.append(text(f"config.warn_{key.replace('.', '_')}", address=address))
+    if not bus.curve:
+        everybodys = [one for one in bus.listen if _is_everybodys(one, bus.ipc_mode)]
+        found += [text("config.warn_any_name", address=address) for address in everybodys]
+    return found
+
+
+def _is_everybodys(address: str, mode: str) -> bool:
+    return not address.startswith("ipc://") or mode == "0666"
 
 
 def _check_listen(settings: Settings, place: PlaceOf) -> None:

@@ -11,6 +11,7 @@ from connectors.runtime.connector import Connector
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.soapclient import SoapClient
+from connectors.runtime.words import code_of
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
@@ -88,7 +89,7 @@ class CssiConnector(Connector):
         request = msgspec.to_builtins(contract.Ukios(cards))
         key = hashlib.sha256(msgspec.json.encode(request)).hexdigest()[:32]
         reply = await self._client.call("send_ukio", contract.Reply, key, request)
-        note = text("cssi112.note", status=reply.status[:40], code=reply.errorCode or 0)
+        note = text("cssi112.note", status=code_of(reply.status), code=reply.errorCode or 0)
         if reply.errorCode is not None and reply.errorCode not in self._terms.success:
             raise Reject(note)
         return note

@@ -16,6 +16,7 @@ from connectors.runtime.outside import Outside
 from connectors.runtime.partner import Answer, Partner, PartnerSettings
 from connectors.runtime.quota import Quota
 from connectors.runtime.reply import read_reply
+from connectors.runtime.words import code_of
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
@@ -147,7 +148,7 @@ def _read(answer: Answer, shape: type[Shape]) -> Shape:
     outcome = read_reply(answer, contract.Outcome)
     if outcome.result == contract.OK and answer.status == 200:
         return read_reply(answer, shape)
-    code = str(outcome.result_code or "")[:40]
+    code = code_of(outcome.result_code or "-")
     raise Reject(text("nsi.note_refused", status=answer.status, code=code))
 
 

@@ -20,6 +20,7 @@ from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm
+from connectors.runtime.words import code_of
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
@@ -156,7 +157,7 @@ class RemdConnector(Connector):
     async def _refused(self, document: Document, codes: list[str], *, at_once: bool) -> str:
         """Act on error codes. `at_once`: the delivery of the card itself is at hand, so that it can
         wait or become a dead letter."""
-        code = ", ".join(codes)[:200] or "?"
+        code = ", ".join(map(code_of, codes))[:200] or "?"
         verdict = self._verdicts.of(codes)
         if verdict == "again":
             after_s = self.life.again_s(self._now(document))
@@ -166,7 +167,7 @@ class RemdConnector(Connector):
             return text("document.code_again", code=code)
         if verdict == "done":
             return text("document.note_accepted")
-        await self.life.tell(document, "rejected", code=code)
+        await self.life.tell(document, "rejected", code=", ".join(codes)[:200] or "?")
         if at_once and verdict == "stop":
             raise Reject(code)
         return text("document.note_state", state=f"rejected, {code}")

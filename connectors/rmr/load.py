@@ -22,6 +22,7 @@ from connectors.runtime.door import REJECTED_KEPT_MS, message_id
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.log import LOG
 from connectors.runtime.outside import Outside
+from connectors.runtime.words import code_of
 from proto import schemas
 from proto.client import Retry
 from proto.message import Message, Priority, now_ms
@@ -239,7 +240,7 @@ class Load:
     def _refused(self, raw: dict[str, Any], bad: BadInput, digest: bytes) -> Message:
         self.refused += 1
         about = str(raw.get("id", ""))[:200]
-        LOG.warning(text("rmr.refused", path=bad.path or "body", rule=bad.rule, id=about))
+        LOG.warning(text("rmr.refused", path=bad.path or "body", rule=bad.rule, id=code_of(about)))
         type = "input.rejected.v1"
         rejected = schemas.RejectedInput(
             partner=self._ingress.name,

@@ -16,6 +16,7 @@ from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
 from connectors.runtime.turns import RANK
+from connectors.runtime.words import RejectInWords
 from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
 from proto.wording import text
 
@@ -139,7 +140,9 @@ class Intake:
             # Also what is no Exception, of a library in another language or a plug-in's exit(): it
             # would end the process, which would be handed the same delivery again.
             if isinstance(error, Reject):
-                LOG.warning(text("connector.rejected", id=delivery.message.id, reason=error))
+                in_words = isinstance(error, RejectInWords)
+                reason = text("connector.in_words") if in_words else error
+                LOG.warning(text("connector.rejected", id=delivery.message.id, reason=reason))
             elif not isinstance(error, Retry):
                 # Its text may hold personal data: only the kind of mistake is told.
                 kind = type(error).__name__

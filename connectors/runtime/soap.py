@@ -24,6 +24,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.multiref import follow
 from connectors.runtime.partner import EXPLAINED, Answer, BadReply, Partner
 from connectors.runtime.statefile import StateAway
+from connectors.runtime.words import code_of
 from proto.client import Reject, Retry
 from proto.wording import text
 
@@ -166,8 +167,8 @@ async def send(
 
 def _refused(call: Call) -> Retry | Reject:
     code = call.body.findtext("faultcode") or call.body.findtext("{*}Code/{*}Value") or ""
-    code = code.rpartition(":")[2][:40]
-    note = text("connector.note_fault", code=code)
+    code = code.rpartition(":")[2]
+    note = text("connector.note_fault", code=code_of(code))
     return Reject(note) if code.partition(".")[0] in SENDERS else Retry(note)
 
 

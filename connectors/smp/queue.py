@@ -15,6 +15,7 @@ import msgspec
 
 from connectors.runtime.log import LOG
 from connectors.runtime.waiting import Waiting
+from connectors.runtime.words import RejectInWords
 from connectors.smp import contract
 from connectors.smp.shelf import Shelf
 from proto.client import Delivery, Reject, Retry
@@ -106,7 +107,7 @@ class Queue:
             return True
         self._shelf.note_committed(ref)
         if request.outcome == "reject":
-            held.end(error=Reject(request.reason))
+            held.end(error=RejectInWords(request.reason))
         else:
             held.end(request.note or text("smp.note_committed"))
         return True

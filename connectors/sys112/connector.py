@@ -20,6 +20,7 @@ from connectors.runtime.partner import Answer, BadReply, PartnerSettings, path_p
 from connectors.runtime.repeats import digest_of
 from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm
+from connectors.runtime.words import RejectInWords, code_of
 from connectors.sys112 import contract, mapping, soapdoor
 from connectors.sys112.deadlines import Deadlines
 from connectors.sys112.memory import Memory
@@ -31,6 +32,7 @@ from proto.nesting import decode_json
 from proto.wording import text
 
 PREFIX: Final = "112-"
+WORDS_MAX: Final = 400  # of what System-112 says beyond a code
 PASSING: Final = frozenset({"500", "503"})
 encode: Final = msgspec.json.Encoder().encode
 
@@ -174,7 +176,7 @@ class Sys112Connector(Connector):
         note = f"HTTP {status}, Code {code}"
         if status < 300 and code == "200":
             return note
-        raise Reject(note)
+        raise Reject(note) if code_of(code) == code else RejectInWords(note[:WORDS_MAX])
 
     def _repeat_after_s(self, attempt: int) -> float:
         grown = self.settings.repeat_after_s * 2.0 ** min(attempt - 1, 20)

@@ -150,10 +150,6 @@ def garbage_key(ground: Ground) -> None:
     ground.file("keys/router.key").write_text("not a key\n")
 
 
-def garbage_peer(ground: Ground) -> None:
-    ground.file("keys/smp.pub").write_text("not a key\n")
-
-
 def data_is_a_file(ground: Ground) -> None:
     ground.file("data").write_text("")
 
@@ -211,7 +207,6 @@ FAULTS = {
     "no key": Fault(no_key, 78, ("keys/router.key", "bus.key", "keys new")),
     "key too open": Fault(open_key, 78, ("keys/router.key", "chmod 600")),
     "garbage key": Fault(garbage_key, 78, ("keys/router.key", "not a CURVE key")),
-    "garbage key of a peer": Fault(garbage_peer, 78, ("keys/smp.pub", "not a CURVE key")),
     "data folder cannot be made": Fault(
         main('"data"', '"/proc/smpbus-data"'), 73, ("/proc/smpbus-data", "store.folder")
     ),

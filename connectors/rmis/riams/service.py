@@ -8,6 +8,7 @@ from connectors.rmis.riams.contract import Answer, Reply, Session
 from connectors.runtime.body import without_mark
 from connectors.runtime.http import HttpAnswer
 from connectors.runtime.partner import EXPLAINED, BadReply, Partner, Untouched, credentials
+from connectors.runtime.words import code_of
 from proto.client import Reject, Retry
 from proto.identifiers import new_id
 from proto.message import UNREADABLE
@@ -115,4 +116,4 @@ def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
 
 def refused(reply: Reply) -> Reject:
     """Return the refusal of an answer: its code alone, since its words may quote names."""
-    return Reject(text("rmis.note_refused", code=str(reply.Error_Code or "-")[:40]))
+    return Reject(text("rmis.note_refused", code=code_of(reply.Error_Code or "-")))

@@ -1,0 +1,22 @@
+"""What a partner says, fit for a log: a code by its grammar, and of its free words none.
+
+A partner's sentence may name a patient, or look like a line of ours. It goes where it is asked for
+(the note of a delivery, the dead letter: `smpbus dead show`), never to the log.
+"""
+
+import re
+from typing import Final
+
+from proto.client import Reject
+
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+
+
+def code_of(said: object) -> str:
+    """Return a partner's code as it is, "?" for what is no code."""
+    code = str(said)
+    return code if _CODE.fullmatch(code) else "?"
+
+
+class RejectInWords(Reject):
+    """A Reject whose reason is a partner's own sentence: kept with the dead letter, not logged."""
