@@ -93,7 +93,11 @@ class Delivery:
     def ack(self, note: str | None = None) -> None:
         """Done. `note` (the partner's answer, no personal data) is shown by `smpbus trace`, its
         first 300 characters."""
-        self._consumer.settle(self, self._settlement(frames.ACK, note))
+        if note is None:  # the hot path
+            settlement = frames.Settlement(self.id, frames.ACK, None, None, self.generation)
+        else:
+            settlement = self._settlement(frames.ACK, note)
+        self._consumer.settle(self, settlement)
 
     def retry(self, reason: str, after_s: float | None = None, *, wish: bool = False) -> None:
         """Not now: deliver again after `after_s` seconds, or by the destination's policy; with
@@ -121,7 +125,7 @@ class Consumer:
         self.destination = destination
         self.credit = credit
         self._ready: deque[Delivery] = deque()
-        self._held: set[tuple[str, int]] = set()  # generation and id
+        self._held: dict[str, set[int]] = {}  # ids by generation
         self._settlements: list[frames.Settlement] = []
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
@@ -167,7 +171,8 @@ class Consumer:
         if delivery.settled:
             raise RuntimeError("this delivery is settled already")
         delivery.settled = True
-        self._held.discard((delivery.generation, delivery.id))
+        if held := self._held.get(delivery.generation):
+            held.discard(delivery.id)
         if not self._settlements:
             self.client.soon(self.flush)
         self._settlements.append(settlement)
@@ -182,18 +187,20 @@ class Consumer:
         """Take what the router delivered. What is still held from before a reconnect is skipped:
         its settlement, when it comes, counts for the new session too."""
         for item in deliveries:
-            held = item.generation, item.delivery
-            if held not in self._held:
-                self._held.add(held)
-                self._ready.append(
-                    Delivery(self, item.delivery, item.attempt, item.message, item.generation)
-                )
+            id, generation = item.delivery, item.generation
+            held = self._held.get(generation)
+            if held is None:
+                held = self._held[generation] = set()
+            if id not in held:
+                held.add(id)
+                self._ready.append(Delivery(self, id, item.attempt, item.message, generation))
         self._wake()
 
     def drop_unread(self) -> None:
         """Forget what nobody has looked at yet: the router will deliver it again."""
         for delivery in self._ready:
-            self._held.discard((delivery.generation, delivery.id))
+            self._held[delivery.generation].discard(delivery.id)
+        self._held = {word: ids for word, ids in self._held.items() if ids}
         self._ready.clear()
 
     def fail(self) -> None:

@@ -10,14 +10,16 @@ Meanwhile only what is past by both counts is past: the wall clock, and the last
 on. So a clock that was wrong for seconds ends nothing and wakes nothing.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 STEP_MS: Final = 1_000
 TRUST_MS: Final = 60_000
 DOWNTIME_MS: Final = 24 * 3600 * 1000
 
 
-class Now(NamedTuple):
+class Now(msgspec.Struct, frozen=True, gc=False):  # its fields are read for every message
     """The time: `wall_ms` since 1970 UTC for what is stored, `mono_ms` for what is waited for."""
 
     wall_ms: int

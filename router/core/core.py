@@ -332,7 +332,7 @@ class Core(Publishing, Operating, Asking):
     ) -> None:  # fmt: skip
         """The batch is on disk. `duplicates` are the n of messages that were accepted before,
         `loaded` is what each of its loads brought."""
-        touched: dict[str, Queue] = {}
+        touched: dict[Queue, int] = {}  # and how many were accepted for it
         self._writing.remove(batch)
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
         self.counters["duplicates"] += len(duplicates)
@@ -343,12 +343,14 @@ class Core(Publishing, Operating, Asking):
                 queue.count(delivery.sender, -1)
                 queue.resident_bytes[delivery.lane] -= delivery.size
                 continue
+            accepted = touched.get(queue, 0)
             if delivery.filed:
+                touched[queue] = accepted
                 self._recalled.discard(delivery.id)
-            else:
-                queue.totals["accepted"] += 1
-            touched[queue.name] = queue
-            if not delivery.filed and delivery.due is None and delivery.expires is None:
+                self._enqueue(delivery, now)
+                continue
+            touched[queue] = accepted + 1
+            if delivery.due is None and delivery.expires is None:
                 self.open[delivery.id] = delivery
                 queue.add(delivery)
             else:
@@ -357,27 +359,29 @@ class Core(Publishing, Operating, Asking):
         if batch.spilled:
             self._note_spilled(batch, duplicates, touched)
         for load, rows in zip(batch.loads, loaded or (), strict=False):
-            queue = touched[load.destination] = self.queues[load.destination]
+            queue = self.queues[load.destination]
+            touched.setdefault(queue, 0)
             for delivery in self._take_up(queue, load, rows, now):
                 self._enqueue(delivery, now)
         self._send_accepted(batch.accepts)
         if self.observed:
             self._observe_accepted(batch, duplicates)
-        for queue in touched.values():
+        for queue, accepted in touched.items():
+            queue.totals["accepted"] += accepted
             self._dispatch(queue, now)
 
     def _note_spilled(
-        self, batch: Batch, duplicates: dict[int, int], touched: dict[str, Queue]
+        self, batch: Batch, duplicates: dict[int, int], touched: dict[Queue, int]
     ) -> None:
         sources = {row[0]: row[1] for row in batch.messages} if duplicates else {}
         for name, lane, id, n, until in batch.spilled:
-            queue = touched[name] = self.queues[name]
+            queue = self.queues[name]
+            accepted = touched.get(queue, 0)
             is_repeat = bool(duplicates) and n in duplicates
             if is_repeat:
                 queue.open -= 1
                 queue.count(supply.sender_of(sources[n]), -1)
-            else:
-                queue.totals["accepted"] += 1
+            touched[queue] = accepted if is_repeat else accepted + 1
             if lane >= ASLEEP:
                 if not is_repeat:
                     queue.sleepers.add(lane - ASLEEP, id, until)

@@ -15,6 +15,7 @@ from router.core.state import CoreState
 
 DELIVER_LENGTH_MAX: Final = 512
 DELIVER_BYTES_MAX: Final = 1024 * 1024
+_DeliveredRaw, _Raw = frames.DeliveredRaw, msgspec.Raw
 TRIAL_FACTOR: Final = 2  # times the session timeout: who lives so long with it does not die of it
 
 
@@ -55,11 +56,12 @@ class Delivering(CoreState):
     def _send_deliveries(self, holding: Holding, deliveries: list[Delivery], wall_ms: int) -> None:
         group: list[frames.DeliveredRaw] = []
         size = 0
+        newest_first, newest = self.generations.newest_first, self.generations.newest
         for delivery in deliveries:
-            raw = delivery.raw
+            id, raw = delivery.id, delivery.raw
             delivery.delivered_at = wall_ms
-            id, word = delivery.id, self.generations.of(delivery.id)
-            group.append(frames.DeliveredRaw(id, delivery.attempts, msgspec.Raw(raw), word))
+            word = newest if id >= newest_first else self.generations.of(id)
+            group.append(_DeliveredRaw(id, delivery.attempts, _Raw(raw), word))
             size += len(raw)
             if len(group) >= DELIVER_LENGTH_MAX or size >= DELIVER_BYTES_MAX:
                 self._send_group(holding, group)

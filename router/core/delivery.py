@@ -74,6 +74,7 @@ class Delivery:
         due: int | None = None,
         expires: int | None = None,
         attempts: int = 0,
+        sender: str = "",
     ) -> None:
         self.id = id
         self.n = n
@@ -97,7 +98,7 @@ class Delivery:
         self.vanished = 0  # so often in a row did its consumer die soon after it got it,
         self.lonely = 0  # and so often of these had it nothing else, and was well otherwise
         self.proof = 0  # what the queue's consumers had settled when that was last counted
-        self.sender = ""  # who counts for it in its queue, "" if nobody does
+        self.sender = sender  # who counts for it in its queue, "" if nobody does
         self.suspect = False  # it may be what its consumers die of: it goes alone
 
     def acquit(self) -> None:

@@ -7,7 +7,15 @@ import msgspec
 
 from proto import frames
 from proto.errors import TEMPORARY, Code
-from proto.message import TYPE_GRAMMAR, UNREADABLE, Message, decode_message, fault_of, overlong
+from proto.message import (
+    BYTES_MAX,
+    TYPE_GRAMMAR,
+    UNREADABLE,
+    Message,
+    decode_message,
+    fault_of,
+    overlong,
+)
 from router.core import supply
 from router.core.clock import Now
 from router.core.delivery import OVERHEAD_BYTES, Delivery
@@ -21,6 +29,8 @@ ROUTED_MAX: Final = 10_000
 TIME_MS_MAX: Final = 253_402_300_799_999  # the last one that calendars know
 NOT_BEFORE_MS_MAX: Final = 10 * 366 * 24 * 3600 * 1000
 Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
+OVERLONG_MIN: Final = min(BYTES_MAX.values())  # no field is longer than all of the envelope
+NOWHERE: Final = Target(())
 ROW_BYTES: Final = 512  # what a message takes on the disk besides its own
 
 
@@ -32,13 +42,39 @@ class Publishing(CoreState):
     ) -> None:
         refusals: list[frames.Refusal] = []
         held: Held = {}
-        batch = self.out.batch
+        batch, name, routed = self.out.batch, session.name, session.routed
+        type, priority, target, easy = "", -1, NOWHERE, 0
         for index, raw in enumerate(messages):
-            refusal = self._accept(session, raw, batch, held, now)
-            if refusal is not None:
-                code, sentence = refusal
-                retry = TEMPORARY_RETRY_MS if code in TEMPORARY else None
-                refusals.append(frames.Refusal(index, code, sentence, retry))
+            data = b"" + raw
+            size = len(data)
+            try:
+                message = decode_message(data)
+            except UNREADABLE as error:
+                refusals.append(_refused(index, (Code.BAD_MESSAGE, fault_of(error))))
+                continue
+            if message.type != type or message.priority != priority:
+                type, priority = message.type, message.priority
+                target = routed.get((type, priority)) or self._route(session, type, priority)
+                easy = 0 if self.store_full else target.easy()
+            source, due = message.source, message.not_before
+            # Nearly all are so far from every limit that a few comparisons show it.
+            is_easy = (
+                easy > 0
+                and size <= target.body_bytes_max
+                and size <= self.room_bytes
+                and size - len(message.body) <= OVERLONG_MIN
+                and message.time <= TIME_MS_MAX
+                and due is None
+                and message.expires is None
+                and source == name
+                and not held
+            )
+            if not is_easy and (refusal := self._judge(session, message, target, held, now)):
+                refusals.append(_refused(index, refusal))
+                continue
+            easy -= 1
+            sender = name if source == name else supply.sender_of(source)
+            self._accept(message, data, target, sender, batch, now)
         session.published += len(messages) - len(refusals)
         if refusals:
             self.counters["refused"] += len(refusals)
@@ -49,22 +85,14 @@ class Publishing(CoreState):
         if len(refusals) < len(messages):
             batch.accepts.append((session.peer, number))
 
-    def _accept(
-        self, session: Session, raw: msgspec.Raw, batch: Batch, held: Held, now: Now
+    def _judge(
+        self, session: Session, message: Message, target: Target, held: Held, now: Now
     ) -> Refusal | None:
-        """Put one message into the batch, or return the code and sentence of its refusal.
+        """Return the code and sentence of a message's refusal, or None.
 
         One that is to come again is noted in `held`: what follows it of its subject would overtake
         it, and is refused with it.
         """
-        try:
-            message = decode_message(raw)
-        except UNREADABLE as error:
-            return Code.BAD_MESSAGE, fault_of(error)
-        priority = message.priority
-        target = session.routed.get((message.type, priority))
-        if target is None:
-            target = self._route(session, message.type, priority)
         source = message.source
         if source != session.name and not session.rights.may_relay(source, self.bus):
             return Code.SOURCE_MISMATCH, "the source is not the name of this session"
@@ -73,42 +101,48 @@ class Publishing(CoreState):
             if message.subject and refusal[0] in TEMPORARY:
                 held[message.subject] = refusal
             return refusal
+        return None
+
+    def _accept(
+        self, message: Message, data: bytes, target: Target, sender: str, batch: Batch, now: Now
+    ) -> None:
+        """Put a message into the batch; `data` is it as it came."""
         n = self._next_n
         self._next_n = n + 1
         id = self._next_delivery
         self._next_delivery = id + len(target.queues)
-        data, wall_ms, due = bytes(raw), now.wall_ms, message.not_before
-        batch.size += len(data)
-        until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
-        self.room_bytes -= len(data) + ROW_BYTES
+        size, subject, priority = len(data), message.subject, message.priority
+        wall_ms, due = now.wall_ms, message.not_before
+        batch.size += size
+        self.room_bytes -= size + ROW_BYTES
         batch.messages.append(
-            (n, source, message.id, message.subject, wall_ms, id, target.names,
-             crc32(data), data)
-        )  # fmt: skip
-        sender = source if source == session.name else supply.sender_of(source)
+            (n, message.source, message.id, subject, wall_ms, id, target.names, crc32(data), data)
+        )
+        until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
         for queue in target.queues:
             queue.open += 1
-            queue.open_of[sender] = queue.open_of.get(sender, 0) + 1
+            try:
+                queue.open_of[sender] += 1
+            except KeyError:
+                queue.open_of[sender] = 1
             if until:
                 batch.spilled.append((queue.name, priority + ASLEEP, id, n, until))
                 id += 1
                 continue
             crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
             if crowded or queue.spill.total or queue.aside:
-                row = (queue.name, priority, id, n, supply.hash_of(message.subject))
-                if supply.spill(queue, message.subject, row):
+                row = (queue.name, priority, id, n, supply.hash_of(subject))
+                if supply.spill(queue, subject, row):
                     batch.spilled.append(row)
                     id += 1
                     continue
-            queue.resident_bytes[priority] += len(data) + OVERHEAD_BYTES
+            queue.resident_bytes[priority] += size + OVERHEAD_BYTES
             delivery = Delivery(
-                id, n, queue, message.subject, priority, data, wall_ms, now.mono_ms, due,
-                message.expires,
+                id, n, queue, subject, priority, data, wall_ms, now.mono_ms, due,
+                message.expires, 0, sender,
             )  # fmt: skip
-            delivery.sender = sender
             batch.fresh.append(delivery)
             id += 1
-        return None
 
     def _route(self, session: Session, type: str, priority: int) -> Target:
         names = self._routes.find(session.name, type, priority)
@@ -130,7 +164,8 @@ class Publishing(CoreState):
         return target
 
     def _check_limits(self, message: Message, target: Target, now: Now) -> Refusal | None:
-        if len(message.body) > target.body_bytes_max:
+        body_size = len(message.body)
+        if body_size > target.body_bytes_max:
             return Code.BODY_TOO_LARGE, f"the body is over {target.body_bytes_max} bytes"
         if message.time > TIME_MS_MAX:
             return Code.BAD_MESSAGE, "time: beyond the year 9999"
@@ -142,13 +177,18 @@ class Publishing(CoreState):
             return Code.BAD_MESSAGE, fault
         if message.expires is not None and message.expires <= self._clock.sure_ms(now):
             return Code.EXPIRED, "its time was over when it came"
-        urgent_bytes = 0 if message.priority else self.urgent_bytes
-        lacking = len(message.body) > self.room_bytes + urgent_bytes
-        if lacking or (self.store_full and not urgent_bytes):
-            return Code.STORE_FULL, "the router's disk is almost full"
+        if body_size > self.room_bytes or self.store_full:
+            urgent_bytes = 0 if message.priority else self.urgent_bytes
+            if not urgent_bytes or body_size > self.room_bytes + urgent_bytes:
+                return Code.STORE_FULL, "the router's disk is almost full"
         for queue in target.queues:
             if queue.open >= queue.easy_max:
                 sender = supply.sender_of(message.source)
                 if sentence := queue.refuses(message.priority, sender):
                     return Code.QUEUE_FULL, sentence
         return None
+
+
+def _refused(index: int, refusal: Refusal) -> frames.Refusal:
+    code, sentence = refusal
+    return frames.Refusal(index, code, sentence, TEMPORARY_RETRY_MS if code in TEMPORARY else None)

@@ -176,7 +176,8 @@ class Queue:
         """Let the next message of the subject go. The delivery is final."""
         self.open -= 1
         if sender := delivery.sender:
-            if (left := self.open_of[sender] - 1) > 0:
+            left = self.open_of[sender] - 1
+            if left > 0:
                 self.open_of[sender] = left
             else:
                 del self.open_of[sender]

@@ -1,6 +1,7 @@
 """A session: one connected peer, authenticated by its key, known by its configured name."""
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from router.core.permission import Rights
 from router.core.queue import Holding, Queue
@@ -8,7 +9,8 @@ from router.core.queue import Holding, Queue
 WANTED_MAX: Final = 64  # queues whose credit is remembered: a peer may name any
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)  # its fields are read for every message
+class Target:
     """Where a session's messages of one type and priority go, or why (code, sentence) nowhere.
 
     `names` are the queues' names with spaces between, as the journal keeps them.
@@ -18,6 +20,12 @@ class Target(NamedTuple):
     names: str = ""
     refusal: tuple[str, str] | None = None
     body_bytes_max: int = 0
+
+    def easy(self) -> int:
+        """Return how many messages surely find room in its queues."""
+        if self.refusal is not None:
+            return 0
+        return min(queue.easy_max - queue.open for queue in self.queues)
 
 
 class Session:

@@ -33,12 +33,17 @@ class Settling(Delivering):
     """SETTLE, and what comes of it."""
 
     def _settle(self, session: Session, settlements: list[frames.Settlement], now: Now) -> None:
-        touched: dict[str, Queue] = {}
+        touched: dict[Queue, int] = {}  # and how many it acknowledges
         foreign = 0
+        open, backlog, generations = self.open, self.backlog, self.generations
+        newest_first, newest = generations.newest_first, generations.newest
         for settlement in settlements:
-            delivery = self.open.get(settlement.delivery) or self.backlog.get(settlement.delivery)
-            if delivery is None or not self.generations.gave(delivery.id, settlement.generation):
+            id, word = settlement.delivery, settlement.generation
+            delivery = open.get(id) or backlog.get(id)
+            if delivery is None:
                 continue  # settled before: a repeat does no harm
+            if not (word == newest and id >= newest_first) and not generations.gave(id, word):
+                continue
             queue = delivery.queue
             holder = delivery.holder
             if holder is not None and holder.session is not session:
@@ -46,22 +51,27 @@ class Settling(Delivering):
                 continue
             if holder is None and not self._may_settle_late(session, delivery, settlement):
                 continue
-            touched[queue.name] = queue
-            queue.proofs += 1
+            acked = touched.get(queue, 0)
             if settlement.outcome == frames.ACK:
-                session.acked += 1
-                self._end(delivery, SETTLED, settlement.note, now)
+                touched[queue] = acked + 1
+                self._finish(delivery, SETTLED, settlement.note, now)
                 if queue.asked:
                     self._hasten(queue, now)
-            elif settlement.outcome == frames.RETRY:
+                continue
+            touched[queue] = acked
+            if settlement.outcome == frames.RETRY:
                 self._retry(delivery, settlement, now)
             else:
                 note = settlement.note or text("router.dead_rejected")
                 self._end(delivery, DEAD, note, now)
+        for queue, acked in touched.items():
+            queue.proofs += 1
+            session.acked += acked
+            self._count(queue, SETTLED, acked)
         if foreign:
             sentence = f"{foreign} of these deliveries are in another session's hands"
             self._error(session.peer, Code.NOT_YOURS, sentence, "SETTLE")
-        for queue in touched.values():
+        for queue in touched:
             self._dispatch(queue, now)
 
     def _may_settle_late(
@@ -77,22 +87,29 @@ class Settling(Delivering):
         )
 
     def _end(self, delivery: Delivery, state: State, note: str | None, now: Now) -> None:
+        self._count(delivery.queue, state, 1)
+        self._finish(delivery, state, note, now)
+
+    def _count(self, queue: Queue, state: State, count: int) -> None:
+        word = _WORDS[state]
+        queue.totals[word] += count
+        queue.ended[word] += count
+        self.counters[word] += count
+
+    def _finish(self, delivery: Delivery, state: State, note: str | None, now: Now) -> None:
+        """Make a delivery final; whoever calls counts it."""
         queue = delivery.queue
         if delivery.state is IN_FLIGHT:
             queue.release(delivery)
         elif delivery.state is RETRYING:
             queue.retrying -= 1
         delivery.state = state
-        word = _WORDS[state]
-        queue.totals[word] += 1
-        queue.ended[word] += 1
-        self.counters[word] += 1
         self.out.batch.outcomes.append(
             (delivery.id, delivery.n, queue.name, state, delivery.attempts,
              delivery.delivered_at, now.wall_ms, note)
         )  # fmt: skip
         if self.observed:
-            self._observe_delivery(word, delivery, note)
+            self._observe_delivery(_WORDS[state], delivery, note)
         if delivery.filed:
             del self.backlog[delivery.id]
             self.out.batch.unfiled.append(supply.backlog_row(delivery))

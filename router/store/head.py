@@ -23,6 +23,24 @@ _SIZES: Final[dict[int, str | int]] = {
 _LENGTHS: Final = {">B": 1, ">H": 2, ">I": 4}
 
 
+class _Numbers(msgspec.Struct, array_like=True, gc=False):
+    """A message as far as its correlation_id: every message is looked at for that."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: int
+    priority: int = 0
+    not_before: int | None = None
+    expires: int | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+
+
+_read_numbers: Final = msgspec.msgpack.Decoder(_Numbers).decode
+
+
 class Head(NamedTuple):
     """A message with an empty body, and how many bytes the body has. What did not fit into the
     bytes that were read is missing, from the back."""
@@ -77,7 +95,13 @@ def _end(data: bytes, at: int) -> int | None:
 def numbers_in(prefix: bytes, size: int, most: int, length_max: int) -> list[str]:
     """Return the first numbers in the correlation_id of a message, with spaces between there."""
     try:
-        words = (head_of(prefix, size).message.correlation_id or "").split(maxsplit=most)
+        if len(prefix) == size:
+            told = _read_numbers(prefix).correlation_id
+        else:
+            told = head_of(prefix, size).message.correlation_id
     except UNREADABLE:
         return []  # a damaged one is told where it is read as a whole
+    if not told:
+        return []
+    words = told.split(maxsplit=most)
     return [word for word in words[:most] if len(word) <= length_max]

@@ -245,11 +245,13 @@ class History:
         finally:
             blob.close()
 
-    def _numbers_of(self, *values: Any) -> str:
-        """The SQL function `numbers_of`: the numbers in a message's correlation_id, as JSON."""
+    def _numbers_of(self, *values: Any) -> str | None:
+        """The SQL function `numbers_of`: the numbers in a message's correlation_id, as JSON, or
+        NULL."""
         n, size, raw = values
-        head = self._head(n, size, raw)
-        return msgspec.json.encode(numbers_in(head, size, NUMBERS_MAX, NUMBER_LENGTH_MAX)).decode()
+        head = raw if raw is not None else self._head(n, size, raw)
+        numbers = numbers_in(head, size, NUMBERS_MAX, NUMBER_LENGTH_MAX)
+        return msgspec.json.encode(numbers).decode() if numbers else None
 
     def _check(self, n: int, checksum: int | None, raw: bytes) -> None:
         if checksum is None or crc32(raw) != checksum:

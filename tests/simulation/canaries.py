@@ -121,12 +121,12 @@ def senders_mixed_up(real: Broken, source: str) -> str:
     return "all"
 
 
-@plant(Publishing, "_accept")
+@plant(Publishing, "_judge")
 def follower_overtakes(
-    real: Broken, core: Core, session: Any, raw: Any, batch: Any, held: Any, now: Any
+    real: Broken, core: Core, session: Any, message: Any, target: Any, held: Any, now: Any
 ) -> Any:
     """Of one batch, what follows a message refused for now is taken before it."""
-    return real(core, session, raw, batch, {}, now)
+    return real(core, session, message, target, {}, now)
 
 
 @plant(Core, "_frontier")
