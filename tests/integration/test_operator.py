@@ -62,7 +62,7 @@ def books(router: RouterProcess) -> dict[str, int]:
 
 @pytest.mark.parametrize("lang", ["ru", "en"])
 def test_what_status_and_sessions_show_fits_80_columns(router: RouterProcess, lang: str) -> None:
-    """The bounds were one line of 170 columns, and the table of sessions cut the time of day off."""
+    """The bounds were one line of 170 columns, and the table of sessions cut off the time."""
     addresses = ("ipc://", "tcp://", str(router.folder))  # as long as they are
     with router.blocking("producer"):
         for command in ("status", "sessions"):
