@@ -32,7 +32,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register load crash simulate canaries chaos siege fuzz calls faults test-roots findings clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots findings clean packages
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock

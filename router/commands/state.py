@@ -9,7 +9,7 @@ import click
 from proto.wording import text
 from router.commands.option import ask, common, echo_json, machine
 from router.commands.partners import print_summary
-from router.commands.table import local_time, print_table, size, span, styled
+from router.commands.table import print_table, size, span, styled
 
 
 @click.command(help=text("help.status"))
@@ -45,11 +45,12 @@ def sessions(path: Path | None, as_json: bool) -> None:
     result = ask(path, "sessions")
     if as_json:
         return echo_json(result)
+    now = time.time() * 1000
     keys = ("name", "since", "heard", "credit", "in_flight", "published", "acked")
     rows = [
         [
             row["name"],
-            local_time(row["since"])[:19],
+            span(max(0, now - row["since"])),
             span(row["last_heard_ms"]),
             " ".join(f"{name}:{window}" for name, window in row["credit"].items()) or "-",
             row["in_flight"],
@@ -92,6 +93,7 @@ def _print_head(status: dict[str, Any]) -> None:
     room = text(
         "cli.status_disk",
         taken=size(store["bytes"]),
+        empty=size(store["empty_bytes"]),
         free=size(store["free_bytes"]),
         commit=span(store["last_commit_ms"]),
     )

@@ -60,6 +60,21 @@ def books(router: RouterProcess) -> dict[str, int]:
     return {word: count for word, count in row.items() if word != "destination" and count}
 
 
+@pytest.mark.parametrize("lang", ["ru", "en"])
+def test_what_status_and_sessions_show_fits_80_columns(router: RouterProcess, lang: str) -> None:
+    """The bounds were one line of 170 columns, and the table of sessions cut off the time."""
+    addresses = ("ipc://", "tcp://", str(router.folder))  # as long as they are
+    with router.blocking("producer"):
+        for command in ("status", "sessions"):
+            shown = smpbus(router, command, "--lang", lang)
+            assert shown.returncode == 0, shown.stderr
+            lines = [
+                line for line in shown.stdout.splitlines() if not any(a in line for a in addresses)
+            ]
+            assert max(map(len, lines)) <= 80, lines
+            assert not any("…" in line for line in lines), lines
+
+
 def test_dead_letters_are_shown_replayed_in_order_and_dropped(router: RouterProcess) -> None:
     asyncio.run(publish(router, "call-1", "call-2", "call-1", "call-3"))
     asyncio.run(take(router, 4, reject=True))
