@@ -14,10 +14,13 @@ import msgspec
 import pytest
 import uvloop
 
+from connectors.demo.signing import make_signer
 from connectors.runtime.http import HttpClient, Unreachable
 from proto import catalogue
+from proto.message import Message
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import play
+from tests.ports import free_port
 
 STATUS = msgspec.json.encode(catalogue.entry("call.status.v1").example)
 VISIT = msgspec.json.encode(
@@ -136,3 +139,54 @@ def test_one_bad_change_of_a_post_refuses_no_other(bad: bytes, tmp_path: Path) -
         assert alone.status == 400
 
     play("rmis", act, state_file=tmp_path / "numbers.db", poll_s=60)
+
+
+@pytest.mark.fault("A1")
+def test_a_timer_of_an_archive_that_was_put_back_is_no_repeat(tmp_path: Path) -> None:
+    """The archive of documents counts sendings; put back from a copy it counted them again, the bus
+    took the timer of the next sending for one that it had, and the document waited for ever."""
+    port = free_port()
+    settings: dict[str, Any] = {
+        "port": port,
+        "partner": {"url": f"http://127.0.0.1:{port}/emdr"},
+        "document": {
+            "organisation": {"oid": "1.2.643.5.1.13.13.12.2.99.9999", "name": "Станция"},
+            "archive_file": tmp_path / "documents.db",
+            "signer": make_signer(tmp_path / "keys"),
+        },
+        "client": "client-1",
+        "reply_to": "http://127.0.0.1/remd",
+    }
+    card = Message.new("call.card.v1", "smp", catalogue.entry("call.card.v1").example)
+
+    def timers(bus: Bus) -> list[Message]:
+        return [one for one in bus.accepted if one.type == "document.timer.v1"]
+
+    async def sent_again(stage: Scene, bus: Bus, message: Message) -> Message:
+        """Have `message` send the document, and the register ask for it once more; return what the
+        connector has set itself to come back to it."""
+        known = len(timers(bus))
+        again = b'{"reject": "INTERNAL_ERROR", "times": 1}'
+        answer = await stage.simulator.request("POST", "/drive", again)
+        assert answer.status == 202
+        await stage.handle(message)
+        await stage.wait(lambda ledger: not ledger["living"])
+        (timer,) = [one for one in timers(bus)[known:] if one.json()["purpose"] == "again"]  # type: ignore[index]
+        return timer
+
+    seen: list[Message] = []
+
+    async def first(stage: Scene, bus: Bus) -> None:
+        seen.append(await sent_again(stage, bus, card))
+
+    async def next(stage: Scene, bus: Bus) -> None:
+        seen.append(await sent_again(stage, bus, seen[0]))
+
+    play("remd", first, **settings)
+    copy = (tmp_path / "documents.db").read_bytes()
+    play("remd", next, **settings)
+    for rest in tmp_path.glob("documents.db-*"):
+        rest.unlink()
+    (tmp_path / "documents.db").write_bytes(copy)
+    play("remd", next, **settings)
+    assert len({one.id for one in seen}) == 3
