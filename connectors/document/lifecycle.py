@@ -168,13 +168,16 @@ class Lifecycle:
     async def wake(self, document: Document, purpose: Purpose, after_s: float) -> None:
         """Come back to a document later, by a message with `not_before`. Raises NotAccepted."""
         timer = clinical.DocumentTimer(document_id=document.uid, purpose=purpose)
+        # The exchange is part of its id: an archive that was put back counts its sends once more,
+        # and a timer that the bus takes for a repeat would never come.
+        sent = (str(document.sends), document.message or "")
         # Under a subject of its own: what waits for weeks must not hold up the next card.
         message = Message.new(
             "document.timer.v1",
             self._ingress.name,
             timer,
             subject=f"document-{document.uid}-{purpose}",
-            id=message_id("document.timer.v1", document.uid, purpose, str(document.sends)),
+            id=message_id("document.timer.v1", document.uid, purpose, *sent),
             correlation_id=document.call,
         )
         due = now_ms() + int(after_s * 1000)

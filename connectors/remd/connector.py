@@ -130,7 +130,7 @@ class RemdConnector(Connector):
         )
         if accepted.status == "error":
             return await self._refused(document, _codes(accepted.errors), at_once=True)
-        await self.life.wait_for_answer(document)
+        await self.life.wait_for_answer(self._now(document))
         await self.life.tell(document, "accepted")
         return text("document.note_accepted")
 

@@ -12,9 +12,10 @@ import msgspec
 
 from connectors.rmis.contract import Change, Changes, Read
 from connectors.rmis.memory import Memory
-from connectors.runtime.body import BadInput, convert
-from connectors.runtime.door import REJECTED_KEPT_MS, message_id
+from connectors.runtime.body import BadInput, convert, decode
+from connectors.runtime.door import REJECTED_KEPT_MS, SetAside, message_id
 from connectors.runtime.log import LOG
+from connectors.runtime.oddities import Odd
 from connectors.runtime.repeats import Repeats, digest_of
 from proto import catalogue, clinical, schemas
 from proto.message import Message, Priority, now_ms
@@ -63,6 +64,28 @@ class Reader:
                 found.append(self._rejected(change, f"changes[{index}].body.{bad.path}", bad.rule))
         return found
 
+    def posted(self, changes: list[bytes]) -> list[Message]:
+        """Return what a post brought, each change read for itself; the first that breaks the
+        contract is raised as BadInput when all of them do."""
+        found: list[Message] = []
+        bad: list[BadInput] = []
+        odd: list[Odd] = []
+        for index, raw in enumerate(changes):
+            id, path = "", f"changes[{index}]."
+            try:
+                change = _change(raw, path)
+                id, path = change.id, f"{path}body."
+                found.append(self.message(change))
+            except BadInput as one:
+                bad.append(one)
+                at = one.path if one.path.startswith(path) else f"{path}{one.path}".rstrip(".")
+                odd.append(Odd(at, one.rule))
+                digest = hashlib.sha256(raw).hexdigest()
+                found.append(self._refused("changes", id, at, one.rule, digest))
+        if bad and len(bad) == len(changes):
+            raise bad[0]
+        return SetAside(found, odd)
+
     def _rejected(self, change: Change, path: str, rule: str) -> Message:
         digest = hashlib.sha256(msgspec.json.encode(change)).hexdigest()
         return self._refused(change.type, change.id, path, rule, digest)
@@ -85,3 +108,11 @@ class Reader:
             id=message_id("input.rejected.v1", operation, id, digest),
             expires=now_ms() + REJECTED_KEPT_MS,
         )
+
+
+def _change(raw: bytes, path: str) -> Change:
+    """Raises BadInput, its field beginning with `path`."""
+    try:
+        return decode(raw, Change)
+    except BadInput as bad:
+        raise BadInput(f"{path}{bad.path}".rstrip("."), bad.rule) from None

@@ -24,7 +24,7 @@ from connectors.rmis.questions import Questions
 from connectors.rmis.riams import Riams, RiamsSettings
 from connectors.rmis.riams.probing import probe
 from connectors.rmis.search import PersonSearch
-from connectors.runtime.body import decode
+from connectors.runtime.body import decode_each
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
@@ -293,8 +293,7 @@ class RmisConnector(Connector):
         )
 
     def _changes(self, body: bytes) -> list[Message]:
-        told = decode(body, contract.PostedChanges)
-        return [self._reader.message(change) for change in told.changes]
+        return self._reader.posted(decode_each(body, contract.PostedChanges, "changes"))
 
 
 def _note(number: str | None) -> str:

@@ -72,10 +72,13 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
 
 
-class PostedChanges(Changes, frozen=True, kw_only=True):
-    """Changes that are posted: more of them go into several posts."""
+class PostedChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes that are posted, each of which is read for itself; more of them go into several
+    posts."""
 
-    changes: Annotated[list[Change], msgspec.Meta(max_length=POSTED_MAX)]
+    changes: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=POSTED_MAX)]
+    cursor: str = ""
+    more: bool = False
 
 
 class UnreadChange(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`\Z")
 _VALUE: Final = re.compile(r"^Invalid (enum )?value.*\Z")
 _BOM: Final = b"\xef\xbb\xbf"
 TOO_DEEP: Final = "is nested too deeply"
+NOT_JSON: Final = "is not JSON"
 # Unlike msgspec it takes controls within texts, and halves of characters.
 _lenient: Final = json.JSONDecoder(strict=False, parse_constant=int)  # int("NaN") is refused
 
@@ -71,7 +72,7 @@ def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
     except msgspec.ValidationError as error:
         raise bad_input(str(error)) from None
     except msgspec.DecodeError:
-        raise BadInput("", "is not JSON") from None
+        raise BadInput("", NOT_JSON) from None
     except UnicodeDecodeError:
         raise BadInput("", "is not UTF-8") from None
     except RecursionError:
@@ -82,6 +83,23 @@ def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
         if isinstance(value, msgspec.Struct):
             refuse(odd_times(value))
     return value
+
+
+def decode_each(body: bytes, shape: type[Shape], field: str) -> list[bytes]:
+    """Return the items of the list `field` of `shape`, each as JSON of its own: what cannot be in
+    one of them harms no other. `shape` has them as msgspec.Raw. Raises BadInput."""
+    body = without_mark(body)
+    try:
+        return [bytes(item) for item in getattr(decode(body, shape, whole=False), field)]
+    except BadInput as bad:
+        if bad.rule != NOT_JSON:
+            raise
+        raw = _lenient_of(body.decode(errors="surrogateescape"), bad)
+    items = raw.get(field)
+    if not isinstance(items, list):
+        raise BadInput(field, "is required")
+    decode(json.dumps(raw | {field: [0] * len(items)}).encode(), shape, whole=False)
+    return [json.dumps(item).encode() for item in items]
 
 
 def decode_urgent(body: bytes) -> tuple[dict[str, Any], list[Odd]]:
@@ -100,12 +118,20 @@ def decode_urgent(body: bytes) -> tuple[dict[str, Any], list[Odd]]:
         raise BadInput("", TOO_DEEP) from None
 
 
-def _mend(body: bytes, bad: BadInput) -> Any:
+def _mend(body: bytes, bad: BadInput) -> dict[str, Any]:
     """Return what JSON says but for one of its own rules: no controls, no halves of characters
     within a text. Raises `bad` for anything else."""
     try:
-        check_depth(body)
-        raw = _lenient.decode(body.decode())
+        said = body.decode()
+    except UnicodeDecodeError:
+        raise bad from None
+    return _lenient_of(said, bad)
+
+
+def _lenient_of(said: str, bad: BadInput) -> dict[str, Any]:
+    try:
+        check_depth(said)
+        raw = _lenient.decode(said)
     except (ValueError, RecursionError):
         raise bad from None
     if not isinstance(raw, dict):

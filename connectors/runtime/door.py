@@ -60,6 +60,15 @@ class Mended(list[Message]):
         self.odd = odd
 
 
+class SetAside(list[Message]):
+    """Messages of a post of which some items, `odd`, break the contract: those are told to the
+    administrator by messages among these, and the rest is taken."""
+
+    def __init__(self, messages: list[Message], odd: list[Odd]) -> None:
+        super().__init__(messages)
+        self.odd = odd
+
+
 def message_id(*identity: str | None) -> str:
     """Return the id of what `identity` names: the same for every repeat of a partner."""
     return str(uuid.uuid5(NAMESPACE, msgspec.json.encode(identity).decode()))
@@ -135,6 +144,9 @@ class Door:
             return self._not_accepted(error)
         if isinstance(messages, Mended) and messages.odd:
             return Verdict(200, self._mended(operation, messages.odd))
+        if isinstance(messages, SetAside) and messages.odd:
+            aside = told(messages.odd)
+            return Verdict(200, f"{ACCEPTED}, but for what breaks the contract: {aside}")
         return Verdict(200, ACCEPTED)
 
     def _mended(self, operation: str, odd: list[Odd]) -> str:

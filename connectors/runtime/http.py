@@ -16,7 +16,7 @@ JSON_TYPE: Final = "application/json"
 # The library looks at every idle connection at each request: with 32 of them under way a request
 # cost twice as much processor time as with 8.
 IDLE_MAX: Final = 8
-CLOSED: Final = "the handler is closed"
+CLOSED: Final = ("the handler is closed", "has no attribute 'getpeername'")
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024  # unpacked
 IDLE_S: Final = 3.0  # common servers close what is idle after 5 s
 PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
@@ -144,10 +144,10 @@ class HttpClient:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # OSError: what TLS says after the handshake passes all of the library as it is.
             raise Unreachable(tls.kind_of(error) or "broken") from None
-        except RuntimeError as error:
-            # What uvloop says of a connection that the other side closes at this very moment; no
-            # library between it and us takes it for what it is.
-            if CLOSED not in str(error):
+        except (RuntimeError, AttributeError) as error:
+            # What uvloop, or anyio of a socket that is no more, says of a connection that the other
+            # side closes at this very moment; no library between takes it for what it is.
+            if not any(words in str(error) for words in CLOSED):
                 raise
             raise Unreachable("broken") from None
         return HttpAnswer(answer.status_code, answer.headers, whole)

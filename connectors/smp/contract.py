@@ -111,6 +111,12 @@ class SendRequest(msgspec.Struct, frozen=True):
     messages: Annotated[list[Sent], msgspec.Meta(min_length=1, max_length=SEVERAL_MAX)]
 
 
+class RawSend(msgspec.Struct, frozen=True):
+    """A SendRequest of which each message is yet to be read."""
+
+    messages: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=SEVERAL_MAX)]
+
+
 class SendResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of one message, in the order of the request: `code` 200 it is on the router's
     disk, 400 it breaks a rule (`path`), 503 send it again. `id` is the sender's."""

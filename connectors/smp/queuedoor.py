@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.body import BadInput, decode, read_body, refuse
+from connectors.runtime.body import BadInput, decode, decode_each, read_body, refuse
 from connectors.runtime.door import Door, Verdict, message_id
 from connectors.runtime.oddities import oddities
 from connectors.smp import contract
@@ -24,6 +25,16 @@ GONE: Final = 499  # nobody reads this answer
 
 Shape = TypeVar("Shape")
 Made = list[Message] | BadInput
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A message of a batch that is none of the contract; the others are none the worse for it."""
+
+    bad: BadInput
+    payload: bytes
+    type: str = "send"
+    id: str | None = None
 
 
 class _Settings(Protocol):
@@ -45,9 +56,7 @@ class QueueDoor:
     def routes(self) -> list[Route]:
         """Return the routes to put into an app."""
         return [
-            Route(
-                "/queue/send", self._endpoint(contract.SendRequest, self._send), methods=["POST"]
-            ),
+            Route("/queue/send", self._send_endpoint, methods=["POST"]),
             Route(
                 "/queue/receive",
                 self._endpoint(contract.ReceiveRequest, self._receive),
@@ -93,12 +102,19 @@ class QueueDoor:
             raise BadInput("reason", "is required to reject")
         return _json(200, contract.CommitReply(self._queue.commit(asked)))
 
-    async def _send(self, _: Request, asked: contract.SendRequest) -> Response:
+    async def _send_endpoint(self, request: Request) -> Response:
+        try:
+            body = await read_body(request, self._settings.body_bytes_max)
+            return await self._send(_read(body))
+        except BadInput as bad:
+            return _told(bad.status, bad.sentence)
+
+    async def _send(self, messages: list[contract.Sent | _Unread]) -> Response:
         """Publish; what shares a subject goes one after another, as it stands."""
         last: dict[str, asyncio.Task[contract.SendResult]] = {}
         tasks = []
         size = 0
-        for index, sent in enumerate(asked.messages):
+        for index, sent in enumerate(messages):
             if size > contract.MADE_BYTES_MAX:  # and so are all that follow: none overtakes another
                 tasks.append(asyncio.create_task(_later(sent)))
                 continue
@@ -117,7 +133,10 @@ class QueueDoor:
         return _json(200, reply)
 
     async def _one(
-        self, sent: contract.Sent, made: Made, before: list[asyncio.Task[contract.SendResult]]
+        self,
+        sent: contract.Sent | _Unread,
+        made: Made,
+        before: list[asyncio.Task[contract.SendResult]],
     ) -> contract.SendResult:
         if any(result.code >= 500 for result in await asyncio.gather(*before)):
             verdict = Verdict(503, "one before it was not accepted; please repeat")
@@ -127,7 +146,9 @@ class QueueDoor:
         path = verdict.bad.path if verdict.bad else ""
         return contract.SendResult(verdict.status, verdict.sentence, path, sent.id)
 
-    def _made(self, index: int, sent: contract.Sent) -> Made:
+    def _made(self, index: int, sent: contract.Sent | _Unread) -> Made:
+        if isinstance(sent, _Unread):
+            return sent.bad
         try:
             refuse(oddities({"id": sent.id, "subject": sent.subject}))
         except BadInput as bad:
@@ -159,7 +180,23 @@ class QueueDoor:
         ]
 
 
-async def _later(sent: contract.Sent) -> contract.SendResult:
+def _read(body: bytes) -> list[contract.Sent | _Unread]:
+    """Return the messages of a request, each read for itself. Raises BadInput for what is no
+    request, or has no message that can be read."""
+    found: list[contract.Sent | _Unread] = []
+    for index, raw in enumerate(decode_each(body or b"{}", contract.RawSend, "messages")):
+        try:
+            # The payloads are looked at one by one.
+            found.append(decode(raw, contract.Sent, whole=False))
+        except BadInput as bad:
+            path = f"messages[{index}].{bad.path}".rstrip(".")
+            found.append(_Unread(BadInput(path, bad.rule, bad.status), raw))
+    if all(isinstance(one, _Unread) for one in found):
+        raise next(one.bad for one in found if isinstance(one, _Unread))
+    return found
+
+
+async def _later(sent: contract.Sent | _Unread) -> contract.SendResult:
     return contract.SendResult(503, "too much for one request; please repeat", "", sent.id)
 
 
