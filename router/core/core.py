@@ -108,7 +108,6 @@ class Core(Publishing, Operating, Asking):
 
     def _put_in_force(self, settings: Settings) -> None:
         self.settings = settings
-        self.body_bytes_max = settings.bus.body_bytes_max
         self._routes = Routes(settings.routes)
         self._rights = {name: Rights(p) for name, p in settings.permissions.items()}
         for name, destination in settings.destinations.items():
@@ -228,7 +227,7 @@ class Core(Publishing, Operating, Asking):
         self._observe("session", {"name": name, "state": "up", "software": hello.software})
         welcome = frames.Welcome(
             frames.PROTOCOL_VERSION, name, self.bus, self.epoch,
-            self.settings.bus.body_bytes_max, frames.BATCH_LENGTH_MAX, HEARTBEAT_MS,
+            self.body_bytes_max, frames.BATCH_LENGTH_MAX, HEARTBEAT_MS,
             self.settings.bus.frame_bytes_max,
         )  # fmt: skip
         self._send(peer, frames.WELCOME, welcome)

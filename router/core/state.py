@@ -22,10 +22,14 @@ Refusal = tuple[str, str]  # code and sentence
 
 
 class CoreState:
-    """The state; what the verbs do to it is told in the modules that stand on this one."""
+    """The state; what the verbs do to it is told in the modules that stand on this one.
+
+    Up to thirty attributes of an object CPython finds by their place, beyond that it has to search
+    for each of them at each use: there is a test that this one and a queue have no more.
+    """
 
     settings: Settings
-    body_bytes_max: int
+    frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
     _routes: Routes
     _rights: dict[str, Rights]
 
@@ -46,7 +50,6 @@ class CoreState:
             2**62
         )  # of the disk, for what may be accepted before it is looked at again
         self.urgent_bytes = 0  # besides, for emergencies
-        self.frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
         self.observed = False
         self.faults = 0  # ever: ERRORs, and messages refused for good
         self.supply_bytes = 2**62  # of deliveries to a session, before it has read some
@@ -63,6 +66,11 @@ class CoreState:
         self._first_delivery = 1  # of this start
         self._timers = Timers()
         self._questions = Questions()
+
+    @property
+    def body_bytes_max(self) -> int:
+        """Return how many bytes the body of a message may have."""
+        return self.settings.bus.body_bytes_max
 
     def add_queue(self, name: str, destination: Destination) -> Queue:
         """Make a destination known."""

@@ -1132,3 +1132,13 @@ def test_an_emergency_takes_all_before_it_in_its_subject_forward(bench: Bench) -
         seen.append(id)
         bench.settle(delivery)
     assert seen == ["a1", "a2", "a3"]
+
+
+def test_no_part_of_the_heart_has_more_attributes_than_are_found_by_their_place(
+    bench: Bench,
+) -> None:
+    """One more than thirty, and CPython looks each of them up by its name at every use."""
+    bench.consumer(1)
+    session = bench.core.sessions[b"c"]
+    for one in (bench.core, bench.core.queues["sink"], session):
+        assert len(vars(one)) <= 30
