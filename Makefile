@@ -118,6 +118,7 @@ test-roots: $(STAMP)
 findings:
 	@want=""
 	command -v strace >/dev/null || want="$$want strace"
+	command -v openssl >/dev/null || want="$$want openssl"
 	command -v python3 >/dev/null || want="$$want python3"
 	$(install_packages)
 	for script in findings/*.sh; do

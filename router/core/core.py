@@ -445,6 +445,10 @@ class Core(Publishing, Operating, Asking):
 
     # -- time -------------------------------------------------------------------------------------
 
+    def is_clock_doubted(self, now: Now) -> bool:
+        """Whether the wall clock has parted from its course and is not believed yet."""
+        return self._clock.doubt_ends_ms(now) is not None
+
     def next_timer_ms(self) -> int | None:
         """Return the monotonic time of the earliest timer."""
         return self._timers.next_ms()

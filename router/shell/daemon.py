@@ -111,6 +111,7 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
         self._stopping = asyncio.Event()
+        self._clock_doubted = False
         self._keyring: Keyring | None = None
         self._context: zmq.Context[Any] = zmq.Context()
         self._cleanup = contextlib.AsyncExitStack()
@@ -466,6 +467,7 @@ class Daemon:
 
     def _beat(self) -> None:
         self.core.beat(self.now())
+        self._tell_clock()
         self.core.observed = len(self._events_gate) > 0
         self._tell_partners()
         self._refresh_keys()
@@ -478,6 +480,12 @@ class Daemon:
         self._pruning.beat(self.now())
         self._tidy()
         self._flush()
+
+    def _tell_clock(self) -> None:
+        doubted = self.core.is_clock_doubted(self.now())
+        if doubted != self._clock_doubted:
+            self._clock_doubted = doubted
+            log.warning(text("router.clock_doubted" if doubted else "router.clock_believed"))
 
     def _mend_paths(self) -> None:
         for one in self._ipc_paths:

@@ -95,6 +95,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "counters": dict(core.counters),
         "open": sum(queue.open for queue in core.queues.values()),
         "sessions": len(core.sessions),
+        "clock_doubted": core.is_clock_doubted(daemon.now()),
         "keys": daemon.keys(),
         "queues": queue_rows(daemon),
         "partners": daemon.partners.rows(whole=False),
