@@ -85,7 +85,8 @@ class Publishing(CoreState):
             (n, source, message.id, message.subject, wall_ms, id, target.names,
              crc32(data), data)
         )  # fmt: skip
-        sender = source if source == session.name else supply.sender_of(source)
+        usual = priority and source == session.name
+        sender = source if usual else supply.sender_of(source, priority)
         for queue in target.queues:
             queue.open += 1
             queue.open_of[sender] = queue.open_of.get(sender, 0) + 1
@@ -148,7 +149,7 @@ class Publishing(CoreState):
             return Code.STORE_FULL, "the router's disk is almost full"
         for queue in target.queues:
             if queue.open >= queue.easy_max:
-                sender = supply.sender_of(message.source)
+                sender = supply.sender_of(message.source, message.priority)
                 if sentence := queue.refuses(message.priority, sender):
                     return Code.QUEUE_FULL, sentence
         return None
