@@ -379,7 +379,7 @@ class Core(Publishing, Operating, Asking):
             is_repeat = bool(duplicates) and n in duplicates
             if is_repeat:
                 queue.open -= 1
-                queue.count(supply.sender_of(sources[n]), -1)
+                queue.count(supply.sender_of(sources[n], lane % ASLEEP), -1)
             touched[queue] = accepted if is_repeat else accepted + 1
             if lane >= ASLEEP:
                 if not is_repeat:

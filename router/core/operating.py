@@ -22,7 +22,7 @@ class Operating(Settling):
             delivery = supply.delivery_of(row, queue, now.mono_ms)
             delivery.filed = True
             if not delivery.sender:
-                delivery.sender = supply.sender_of(supply.source_of(row))
+                delivery.sender = supply.sender_of(supply.source_of(row), delivery.lane)
             queue.count(delivery.sender, 1)
             delivery.acquit()
             delivery.born_ms = now.mono_ms

@@ -73,7 +73,8 @@ class Publishing(CoreState):
                 refusals.append(_refused(index, refusal))
                 continue
             easy -= 1
-            sender = name if source == name else supply.sender_of(source)
+            usual = message.priority and source == name
+            sender = name if usual else supply.sender_of(source, message.priority)
             self._accept(message, data, target, sender, batch, now)
         session.published += len(messages) - len(refusals)
         if refusals:
@@ -183,7 +184,7 @@ class Publishing(CoreState):
                 return Code.STORE_FULL, "the router's disk is almost full"
         for queue in target.queues:
             if queue.open >= queue.easy_max:
-                sender = supply.sender_of(message.source)
+                sender = supply.sender_of(message.source, message.priority)
                 if sentence := queue.refuses(message.priority, sender):
                     return Code.QUEUE_FULL, sentence
         return None

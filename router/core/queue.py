@@ -33,6 +33,7 @@ MIB: Final = 1024 * 1024
 PASSED_OVER_MAX: Final = 64
 EMERGENCIES_MAX: Final = 1024
 URGENT_SHARE: Final = 8
+EMERGENCIES: Final = ", emergencies"  # of a sender; no name has such an end
 
 
 class Holding:

@@ -12,7 +12,7 @@ from proto.message import decode_message
 from router.core.delivery import Delivery
 from router.core.output import BacklogRow, Batch, Load, OpenDelivery
 from router.core.policy import SUSPECT_MIN
-from router.core.queue import PRIORITIES, Queue
+from router.core.queue import EMERGENCIES, PRIORITIES, Queue
 from router.core.sleepers import ASLEEP, SOON_MS
 
 SUPPLY_MIN: Final = 1_024  # ready deliveries of a lane: below this it reads on, if it has room,
@@ -42,16 +42,18 @@ def delivery_of(row: OpenDelivery, queue: Queue, mono_ms: int) -> Delivery:
     if row.filed is not None:
         delivery.filed, delivery.place = True, row.filed
     if row.delivery >= queue.counted_from:
-        delivery.sender = sender_of(message.source)
+        delivery.sender = sender_of(message.source, message.priority)
     if row.vanished:
         delivery.vanished, delivery.lonely = row.vanished, row.lonely
         delivery.suspect = row.vanished >= SUSPECT_MIN
     return delivery
 
 
-def sender_of(source: str) -> str:
-    """Return whom a message counts for: its source, or the bus that passed it on."""
-    return source.partition(".")[0]
+def sender_of(source: str, priority: int) -> str:
+    """Return whom a message counts for: its source, or the bus that passed it on. Emergencies are
+    counted by themselves: a sender's bulk does not use up what is theirs."""
+    sender = source.partition(".")[0]
+    return sender if priority else f"{sender}{EMERGENCIES}"
 
 
 def source_of(row: OpenDelivery) -> str:

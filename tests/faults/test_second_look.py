@@ -17,9 +17,12 @@ import uvloop
 from connectors.demo.signing import make_signer
 from connectors.runtime.http import HttpClient, Unreachable
 from proto import catalogue
-from proto.message import Message
+from proto.message import Message, Priority
+from router.settings import Destination
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import play
+from tests.faults.lives import Lives, settings
+from tests.faults.lives import message as Queued
 from tests.ports import free_port
 
 STATUS = msgspec.json.encode(catalogue.entry("call.status.v1").example)
@@ -190,3 +193,28 @@ def test_a_timer_of_an_archive_that_was_put_back_is_no_repeat(tmp_path: Path) ->
     (tmp_path / "documents.db").write_bytes(copy)
     play("remd", next, **settings)
     assert len({one.id for one in seen}) == 3
+
+
+@pytest.mark.fault("D8")
+def test_a_senders_own_bulk_does_not_shut_out_its_emergencies(tmp_path: Path) -> None:
+    """Whose bulk had filled its share was refused its emergencies as well, with the reserve for
+    them empty; also after all of it was read back from the disk, and never for others."""
+    lives = Lives(tmp_path, settings(Destination(open_max=1_000)))
+    lives.greet(b"r", "rival")
+
+    def bulk(source: str) -> list[Queued]:
+        return [Queued(f"{source}-{n}", Priority.BULK, source=source) for n in range(1_000)]
+
+    assert set(lives.accept(*bulk("producer"))) == {"queue_full"}
+    assert set(lives.accept(*bulk("rival"), peer=b"r")) == {"queue_full"}
+    urgent = [Queued(f"e-{n}", Priority.EMERGENCY) for n in range(200)]
+    assert lives.accept(*urgent[:50]) == []
+    refused = len(lives.accept(*urgent[50:]))
+    assert 0 < refused < 150, "nor does one sender's flood of them shut out those of others"
+    other = Queued("e", Priority.EMERGENCY, source="rival")
+    assert lives.accept(other, peer=b"r") == []
+    lives.consume(1_000)
+    while taken := lives.taken():
+        lives.settle(*taken.values())
+    assert lives.core.queues["sink"].open_of == {}
+    lives.close()

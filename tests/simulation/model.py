@@ -197,7 +197,7 @@ class Model:
             self.gathered.append(item)
             self.items[delivery] = item
             self.queues[name].unwritten += 1
-            item.sender = message.source
+            item.sender = _sender_of(message)
             self.queues[name].senders[item.sender] += 1
             self._expect_spilled(item, now)
 
@@ -267,7 +267,7 @@ class Model:
         room = settings.open_max
         if message.priority > 0:
             room -= settings.open_max * settings.emergency_percent // 100
-        own = lines.senders[message.source]
+        own = lines.senders[_sender_of(message)]
         others = lines.open + lines.unwritten - own
         if own + others >= room:
             return False
@@ -748,7 +748,7 @@ class Model:
             item.born_ms, item.since_ms = self.true_ms, now.mono_ms
             self.born[item.id] = self.true_ms
             item.replayed = True
-            item.sender = item.message.source
+            item.sender = _sender_of(item.message)
             self.queues[item.queue].senders[item.sender] += 1
             self.items[item.id] = item
             self.gathered.append(item)
@@ -787,3 +787,8 @@ def _pause(backoff: Backoff, attempts: int, asked: int | None) -> tuple[int, int
         asked = max(asked, int(begun))
     asked = min(asked, int(backoff.longest_ms * (1 + JITTER)))
     return asked, asked
+
+
+def _sender_of(message: Message) -> str:
+    """Return for whom a message counts: a sender's emergencies for themselves."""
+    return message.source if message.priority else f"{message.source}, emergencies"
