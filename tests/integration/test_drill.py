@@ -49,7 +49,7 @@ def test_a_partner_that_was_away_has_everything_once_and_in_order(house: House) 
     # So many calls that statuses of earlier ones fall into the time when the partner is away.
     drill = begin(house, "smp", "--down", "2s", "--rate", "12", "--json")
     out, err = drill.communicate(timeout=PATIENCE_S)
-    assert drill.returncode == 0, err
+    assert drill.returncode == 0, out + err
     told = json.loads(out)
     assert (told["lost"], told["doubled"], told["out_of_order"], told["open"]) == (0, 0, 0, 0)
     assert told["broken"] == []

@@ -25,6 +25,7 @@ from proto.frames import PEER_READS
 
 ROUTES = (
     "[destinations.sink]\n[destinations.trap]\nopen_max = 500\n"
+    "emergency_percent = 0\nsender_percent = 100\n"
     '[[routes]]\ntype = "test.*"\nto = ["sink"]\n'
     '[[routes]]\ntype = "trap.message.*"\nto = ["trap"]\n'
 )

@@ -389,7 +389,8 @@ def test_three_buses_in_a_ring(stack: ExitStack) -> None:
 def test_what_the_other_bus_refuses(stack: ExitStack) -> None:
     """For good: a dead letter with the code. For now: it waits, and the others with it."""
     wider = routes("central") + '[[routes]]\ntype = "other.*"\nto = ["central"]\n'
-    small = routes("north", sink="open_max = 10\n").replace(', "north"]', "]")
+    whole = "open_max = 10\nemergency_percent = 0\nsender_percent = 100\n"
+    small = routes("north", sink=whole).replace(', "north"]', "]")
     pair = Pair(stack, central=small)
     north, central = pair.north, pair.central
     (north.folder / "routes.toml").write_text(wider)
