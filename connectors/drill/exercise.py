@@ -159,15 +159,15 @@ class Exercise:
         moving = set(self._subjects)
         end = time.monotonic() + self._plan.wait_s
         while moving and time.monotonic() < end:
-            served = await self._served()
+            served, begun = await self._served(), time.monotonic()
             for subject in sorted(moving):
                 story = hops(subject, (await self._ask("trace", subject=subject))["messages"])
                 waits = any(hop.state in OPEN and hop.destination in served for hop in story)
                 if waits or story != stories.get(subject):
                     moved[subject] = time.monotonic()
                 stories[subject] = story
-            now = time.monotonic()
-            moving = {subject for subject in moving if now - moved[subject] < QUIET_S}
+            # By the begin of the round: to ask for all of them may take longer than QUIET_S.
+            moving = {subject for subject in moving if begun - moved[subject] < QUIET_S}
             await asyncio.sleep(1.0)
         self.course.hops = [hop for story in stories.values() for hop in story]
 

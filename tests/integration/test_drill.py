@@ -16,7 +16,7 @@ from house import SMPBUS, House, wait_for
 
 from connectors.runtime.faults import Faults
 
-QUICK = ("--before", "1s", "--rate", "3", "--wait", "30s")
+QUICK = ("--before", "1s", "--rate", "3", "--wait", "60s")
 PATIENCE_S = 90.0
 
 
