@@ -139,6 +139,7 @@ class StateFile(Alarm):
 
     def _open(self) -> apsw.Connection:
         self._path.touch(mode=0o600, exist_ok=True)
+        _close_to_others(self._path)
         db = apsw.Connection(str(self._path))
         try:
             db.set_busy_timeout(self._busy_ms)
@@ -234,6 +235,8 @@ class Spared(Alarm):
     # -- within ---------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        if self.file is not None:
+            _close_to_others(self.file)
         db = apsw.Connection(":memory:" if self.file is None else str(self.file))
         try:
             db.execute(self._pragmas).fetchall()
@@ -294,6 +297,15 @@ class Spared(Alarm):
                 self._spare = None
                 if last:
                     return
+
+
+def _close_to_others(file: Path) -> None:
+    """Leave a file, and what SQLite has beside it, to its owner: an earlier version, or whoever
+    restored it, may have left it open. A new one has the mode of the process."""
+    for one in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
+        with contextlib.suppress(OSError):  # none, or not ours
+            if one.stat().st_mode & 0o077:
+                one.chmod(0o600)
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:
