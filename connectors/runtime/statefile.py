@@ -25,6 +25,8 @@ AGAIN_S: Final = 1.0  # between two attempts at a file that cannot be written
 AFTER_S: Final = 5.0  # then who was sent away may come back
 PENDING_MAX: Final = 20_000  # notes that wait to be written down
 SPARE_PAGES: Final = 8192  # 32 MiB of what is noted while the file is away
+# What is deleted is overwritten, not only forgotten: it may have been a patient's document.
+SECURE: Final = "pragma secure_delete = on"
 FLUSH: Final = 500  # of them at a time: nobody waits for long
 # What passes, or is mended while we run. Anything else is a wrong setting.
 PASSING: Final = (
@@ -143,7 +145,7 @@ class StateFile(Alarm):
         db = apsw.Connection(str(self._path))
         try:
             db.set_busy_timeout(self._busy_ms)
-            db.execute(self._pragmas).fetchall()
+            db.execute(f"{self._pragmas}; {SECURE}").fetchall()
             db.execute(self._schema).fetchall()
         except apsw.Error:
             db.close()
@@ -239,7 +241,7 @@ class Spared(Alarm):
             _close_to_others(self.file)
         db = apsw.Connection(":memory:" if self.file is None else str(self.file))
         try:
-            db.execute(self._pragmas).fetchall()
+            db.execute(f"{self._pragmas}; {SECURE}").fetchall()
             db.execute(self._schema()).fetchall()
         except apsw.Error:
             db.close()
