@@ -69,3 +69,5 @@ def _keep(path: Path, digest: str, way: Literal["add", "replace"] | None) -> Non
         os.replace(new, path)
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}", EX_CANTCREAT) from None
+    except UnicodeDecodeError:
+        raise StartError(text("token.bad_file", path=path), EX_CANTCREAT) from None

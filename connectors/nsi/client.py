@@ -16,9 +16,9 @@ from connectors.runtime.outside import Outside
 from connectors.runtime.partner import Answer, Partner, PartnerSettings
 from connectors.runtime.quota import Quota
 from connectors.runtime.reply import read_reply
+from connectors.runtime.secretfile import read_secret_text
 from connectors.runtime.words import code_of
 from proto.client import Reject, Retry
-from proto.exits import StartError
 from proto.identifiers import new_id
 from proto.wording import text
 
@@ -57,7 +57,7 @@ class NsiClient:
             file=settings.quota_file,
             lock_s=settings.quota_timeout_s,
         )
-        self._user_key = _read_secret(settings.user_key_file)
+        self._user_key = read_secret_text(settings.user_key_file) if settings.user_key_file else ""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -150,16 +150,3 @@ def _read(answer: Answer, shape: type[Shape]) -> Shape:
         return read_reply(answer, shape)
     code = code_of(outcome.result_code or "-")
     raise Reject(text("nsi.note_refused", status=answer.status, code=code))
-
-
-def _read_secret(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        open_to_others = path.stat().st_mode & 0o077
-        secret = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise StartError(f"{path}: {error.strerror}") from None
-    if open_to_others:
-        raise StartError(text("connector.secret_too_open", path=path))
-    return secret

@@ -26,7 +26,7 @@ from connectors.runtime.http import HttpAnswer as Answer
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.outage import Outage
 from connectors.runtime.retryafter import retry_after_s
-from connectors.runtime.secretfile import read_secret
+from connectors.runtime.secretfile import read_secret_text
 from connectors.runtime.tally import Tally
 from connectors.runtime.turns import Turns
 from proto.client import Reject, Retry
@@ -69,7 +69,7 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     An answer longer than `answer_bytes_max` (unpacked) is no answer. A connection that was not used
     for `idle_s` seconds is not used again: to be less than the partner's own limit, often 5 s."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://(?![^/?#]*@)[^/]")]
     system: str = ""
     connect_timeout_s: Seconds = 3.0
     timeout_s: Seconds = 10.0
@@ -310,5 +310,5 @@ def credentials(path: Path | None) -> tuple[str | None, str | None]:
     """Return user and password of a file that only its owner may read. Raises StartError."""
     if path is None:
         return None, None
-    user, _, password = read_secret(path).decode().partition(":")
+    user, _, password = read_secret_text(path).partition(":")
     return user, password

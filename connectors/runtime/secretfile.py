@@ -16,3 +16,12 @@ def read_secret(path: Path) -> bytes:
     if open_to_others:
         raise StartError(text("connector.secret_too_open", path=path))
     return secret
+
+
+def read_secret_text(path: Path) -> str:
+    """Return what the file holds, as `read_secret`. Raises StartError also for what is no UTF-8:
+    in another encoding a password would be another one."""
+    try:
+        return read_secret(path).decode()
+    except UnicodeDecodeError:
+        raise StartError(text("connector.secret_not_text", path=path)) from None

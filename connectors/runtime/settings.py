@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -29,6 +30,7 @@ SEARCHED: Final = (
     Path(sys.prefix) / "share" / "smpbus" / "config" / "smpbus.toml",
 )
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)\Z")
+_USERINFO = re.compile(r"[a-z+]+://[^/?#]*@", re.IGNORECASE)
 _AT = re.compile(r" - at `\$\.?(.*)`\Z")
 
 
@@ -110,6 +112,8 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
     table = tree.get("connectors", {}).get(name)
     if table is None:
         raise StartError(text("connector.no_table", file=file, name=name))
+    for key in _with_userinfo(table, f"connectors.{name}"):
+        raise StartError(text("connector.userinfo_in_url", file=file, key=key))
     settings = _convert(_absolute(table, file.parent), shape, file, f"connectors.{name}")
     router = _absolute(tree.get("bus", {}), file.parent)
     if isinstance(router.get("listen"), str):  # as $SMPBUS_BUS__LISTEN has it
@@ -184,6 +188,19 @@ def _convert(table: Any, shape: type[Shape], file: Path, key: str) -> Shape:
         return msgspec.convert(table, shape, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise StartError(_sentence(str(error), file, key)) from None
+
+
+def _with_userinfo(value: Any, key: str) -> Iterator[str]:
+    """Yield the keys of addresses that name a user, perhaps with a password: settings are read by
+    more people than secrets, and addresses are told in errors."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _with_userinfo(one, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _with_userinfo(one, f"{key}[{index}]")
+    elif isinstance(value, str) and _USERINFO.match(value):
+        yield key
 
 
 def _path(kind: type, value: object) -> object:

@@ -25,6 +25,8 @@ AGAIN_S: Final = 1.0  # between two attempts at a file that cannot be written
 AFTER_S: Final = 5.0  # then who was sent away may come back
 PENDING_MAX: Final = 20_000  # notes that wait to be written down
 SPARE_PAGES: Final = 8192  # 32 MiB of what is noted while the file is away
+# What is deleted is overwritten, not only forgotten: it may have been a patient's document.
+SECURE: Final = "pragma secure_delete = on"
 FLUSH: Final = 500  # of them at a time: nobody waits for long
 # What passes, or is mended while we run. Anything else is a wrong setting.
 PASSING: Final = (
@@ -139,10 +141,11 @@ class StateFile(Alarm):
 
     def _open(self) -> apsw.Connection:
         self._path.touch(mode=0o600, exist_ok=True)
+        _close_to_others(self._path)
         db = apsw.Connection(str(self._path))
         try:
             db.set_busy_timeout(self._busy_ms)
-            db.execute(self._pragmas).fetchall()
+            db.execute(f"{self._pragmas}; {SECURE}").fetchall()
             db.execute(self._schema).fetchall()
         except apsw.Error:
             db.close()
@@ -234,9 +237,11 @@ class Spared(Alarm):
     # -- within ---------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        if self.file is not None:
+            _close_to_others(self.file)
         db = apsw.Connection(":memory:" if self.file is None else str(self.file))
         try:
-            db.execute(self._pragmas).fetchall()
+            db.execute(f"{self._pragmas}; {SECURE}").fetchall()
             db.execute(self._schema()).fetchall()
         except apsw.Error:
             db.close()
@@ -294,6 +299,15 @@ class Spared(Alarm):
                 self._spare = None
                 if last:
                     return
+
+
+def _close_to_others(file: Path) -> None:
+    """Leave a file, and what SQLite has beside it, to its owner: an earlier version, or whoever
+    restored it, may have left it open. A new one has the mode of the process."""
+    for one in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
+        with contextlib.suppress(OSError):  # none, or not ours
+            if one.stat().st_mode & 0o077:
+                one.chmod(0o600)
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:

@@ -39,7 +39,7 @@ def make_context(settings: _Settings) -> ssl.SSLContext | None:
     scheme = urlsplit(settings.url).scheme
     if scheme not in SCHEMES:
         if scheme not in ELSEWHERE and (settings.ca_file or any(pair)):
-            raise StartError(text("tls.plain", url=settings.url))
+            raise StartError(text("tls.plain", url=_place(settings.url)))
         return None
     context = client_context(_readable(settings.ca_file), strict=settings.strict_x509)
     certificate, key = pair
@@ -91,6 +91,12 @@ def sentence_of(kind: str, lack: str = "") -> str:
     if kind == CERTIFICATE:
         return text("tls.certificate", lack=lack or "-")
     return text("tls.refused") if kind == TLS else ""
+
+
+def _place(url: str) -> str:
+    """Return a URL as far as no secret can be in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _readable(ca_file: Path | None) -> Path | None:

@@ -6,13 +6,21 @@ from typing import Final
 
 import click
 
-from connectors.smpsql.database import Address, BadData, Database, DatabaseAway, place
+from connectors.smpsql.database import Address, BadData, Database, DatabaseAway, has_password, place
 from connectors.smpsql.tables import SCHEMA
-from proto.exits import EX_UNAVAILABLE, StartError
+from proto.exits import EX_UNAVAILABLE, EX_USAGE, StartError
 from proto.wording import text
 
 FILE: Final = click.Path(path_type=Path)
 TIMEOUT_S: Final = 60.0
+OWNER: Final = """
+WITH here AS (SELECT oid, nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'smpbus')
+SELECT pg_catalog.pg_get_userbyid(owner)::text, current_user::text FROM (
+    SELECT nspowner AS owner FROM here
+    UNION SELECT relowner FROM pg_catalog.pg_class JOIN here ON here.oid = relnamespace
+    UNION SELECT proowner FROM pg_catalog.pg_proc JOIN here ON here.oid = pronamespace
+) AS owners
+"""
 
 
 @click.group(help=text("smpsql.help"))
@@ -38,6 +46,8 @@ def install(
 ) -> None:  # fmt: skip
     """Install the schema, or a newer version of it, and give roles their rights."""
     try:
+        if has_password(url):
+            raise StartError(text("smpsql.password_in_url"), EX_USAGE)
         address = Address(url, credentials_file, connect_s=5, ca_file=ca_file)
         asyncio.run(_install(url, address, vendor, bus))
     except StartError as error:
@@ -51,6 +61,10 @@ async def _install(
 ) -> None:
     database = Database(address, TIMEOUT_S)
     try:
+        for owner, we in await database.fetch(OWNER):
+            if owner != we:
+                sentence = text("smpsql.squatted", place=place(url), owner=owner, we=we)
+                raise StartError(sentence)
         await database.fetch(SCHEMA.read_text(encoding="utf-8"))
         for role in vendor:
             await database.fetch("SELECT smpbus.allow_vendor(%s)", (role,))

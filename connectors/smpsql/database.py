@@ -132,6 +132,14 @@ def place(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def has_password(url: str) -> bool:
+    """Whether a URL holds a password: whoever lists processes reads it."""
+    try:
+        return "password" in conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return False  # Address says so
+
+
 class Connection:
     """One connection, while it holds: each `fetch` is a transaction unless one is open."""
 

@@ -9,6 +9,23 @@ BEGIN;
 
 CREATE SCHEMA IF NOT EXISTS smpbus;
 
+-- Whoever owns the schema, or anything in it, could put something else in its place at any time.
+DO $$
+DECLARE
+    we CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user);
+    here CONSTANT oid := (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'smpbus');
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE oid = here AND nspowner <> we)
+        OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = here AND relowner <> we)
+        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = here AND proowner <> we)
+    THEN
+        RAISE EXCEPTION 'smpbus: the schema smpbus, or something in it, belongs to another role'
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Run this as its owner, or DROP SCHEMA smpbus if nobody knows whose it is.';
+    END IF;
+END
+$$;
+
 CREATE TABLE IF NOT EXISTS smpbus.version (
     version integer NOT NULL,
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row)

@@ -47,6 +47,8 @@ class FileToken:
             self._read()
         except OSError as error:
             raise StartError(text("tfoms.token_file", file=file, reason=error.strerror)) from None
+        except UnicodeDecodeError:
+            raise StartError(text("connector.secret_not_text", path=file)) from None
         if others:
             raise StartError(text("connector.secret_too_open", path=file))
 
@@ -59,6 +61,8 @@ class FileToken:
             return self._read()
         except OSError as error:
             raise Retry(text("tfoms.note_no_token", why=error.strerror)) from None
+        except UnicodeDecodeError:
+            raise Retry(text("tfoms.note_no_token", why="UTF-8")) from None
 
     def drop(self, token: str) -> None:
         """Whoever renews the file does so in its own time."""
