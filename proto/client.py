@@ -25,7 +25,7 @@ import msgspec
 import zmq
 
 from proto import attempts, frames
-from proto.drain import BURST_MAX, DONTWAIT, DrainedSocket
+from proto.drain import BURST_MAX, DONTWAIT, DrainedSocket, send_parts
 from proto.errors import FATAL, BusError, Code, NotConnected, Refused, RequestFailed
 from proto.keys import KeyFileError, KeyPair, load_public
 from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, Message
@@ -647,10 +647,9 @@ class BusClient:
         if wire is None:
             return False
         for _ in range(BURST_MAX):
-            try:
-                parts = wire.socket.recv_multipart(DONTWAIT)
-            except zmq.Again:
+            if not wire.has_more():
                 break
+            parts = wire.socket.recv_multipart(DONTWAIT)
             self._heard_at = time.monotonic()
             try:
                 events = self._peer.receive(parts)
@@ -724,7 +723,7 @@ class BusClient:
         for at, parts in enumerate(outbox):
             # HWM 0 on the dealer: what is unaccepted is bounded by whoever publishes.
             try:
-                wire.socket.send_multipart(parts, DONTWAIT)
+                send_parts(wire.socket, parts)
             except zmq.Again:  # the connection is gone, and its monitor has not said so yet
                 self._peer.unsent(outbox[at:])
                 self._loop.call_soon(self._gone, wire)

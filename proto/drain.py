@@ -7,19 +7,41 @@ bursts costs about two thirds of that and keeps the order of work in our hands.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zmq
 
 BURST_MAX = 64
 # Plain numbers: pyzmq's enums cost a microsecond at each use.
 DONTWAIT = int(zmq.DONTWAIT)
+_MORE = int(zmq.SNDMORE) | DONTWAIT
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 
 
+def send_parts(socket: "zmq.Socket[bytes]", parts: Sequence[bytes]) -> None:
+    """Send one message without waiting, as `send_multipart` does, which looks at each part first
+    and adds up enums. Raises zmq.ZMQError."""
+    send = socket.send
+    for part in parts[:-1]:
+        send(part, _MORE)
+    send(parts[-1], DONTWAIT)
+
+
+def receive_frames(socket: "zmq.Socket[bytes]") -> list[zmq.Frame]:
+    """Receive one message without waiting, as frames, which know whether more follow: to ask the
+    socket costs as much as to receive. Raises zmq.Again."""
+    receive = socket.recv
+    frame = receive(DONTWAIT, False)
+    frames = [frame]
+    while frame.more:
+        frame = receive(DONTWAIT, False)
+        frames.append(frame)
+    return frames
+
+
 class DrainedSocket:
-    """Calls `on_frames` for each message received; `send` never blocks."""
+    """Calls `on_burst` when something may be received."""
 
     def __init__(self, socket: "zmq.Socket[bytes]", on_burst: Callable[[], bool]) -> None:
         """`on_burst` reads up to a burst of messages and returns whether more may wait."""
@@ -37,9 +59,13 @@ class DrainedSocket:
         """Look at EVENTS and drain on the next turn of the loop; call after each send."""
         if self._scheduled or self._closed or self._paused:
             return
-        if int(self.socket.getsockopt(_EVENTS)) & _POLLIN:
+        if self.has_more():
             self._scheduled = True
             self._loop.call_soon(self._resume)
+
+    def has_more(self) -> bool:
+        """Whether a message can be received: to be told so by zmq.Again is four times as dear."""
+        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN)
 
     def _resume(self) -> None:
         self._scheduled = False

@@ -21,7 +21,7 @@ import uvloop
 import zmq
 
 from proto import frames
-from proto.drain import DONTWAIT, DrainedSocket
+from proto.drain import DrainedSocket, receive_frames, send_parts
 from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from proto.keys import KeyFileError, KeyPair
@@ -276,14 +276,13 @@ class Daemon:
 
     def _read_burst(self) -> bool:
         began = time.perf_counter()
-        socket, core, peers, now = self._bus.socket, self.core, self.peers, self.now()
+        bus, core, peers, now = self._bus, self.core, self.peers, self.now()
         more = True
         while more and time.perf_counter() - began < BURST_S:
-            try:
-                received = socket.recv_multipart(DONTWAIT, copy=False)
-            except zmq.Again:
+            if not bus.has_more():
                 more = False
                 break
+            received = receive_frames(bus.socket)
             # The key is read off the very frame in hand: a routing id proves nothing.
             key = str(received[-1].get("User-Id")).encode() if self._keyring is not None else b""
             id = received[0].bytes
@@ -304,7 +303,7 @@ class Daemon:
             else:
                 peers.charge(peer, rows_of(core.out.batch) - rows, parts[0] == frames.PUBLISH)
             if self._is_full(core.out.batch):
-                self._bus.pause()  # the disk is behind: let senders wait in their own queues
+                bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
         self._flush()
         self.turns += 1
@@ -387,7 +386,7 @@ class Daemon:
                 peers.dismiss(peer, UNREAD, self._name_of(peer))
                 return False
         try:
-            self._bus.socket.send_multipart([id, *parts], DONTWAIT)
+            send_parts(self._bus.socket, (id, *parts))
         except zmq.ZMQError:
             return False
         if peer is not None and peers.note_sent(peer, size):
@@ -425,7 +424,7 @@ class Daemon:
     def _mark(self, peer: Peer) -> None:
         """Find out what a peer reads, and let go of the slowest if all have too much to read."""
         with contextlib.suppress(zmq.ZMQError):
-            self._bus.socket.send_multipart([peer.id, *self.peers.mark(peer)], DONTWAIT)
+            send_parts(self._bus.socket, (peer.id, *self.peers.mark(peer)))
         if slowest := self.peers.slowest():
             self.peers.dismiss(slowest, UNREAD, self._name_of(slowest))
             self.core.gone(slowest.id, self.now(), "unreachable")
