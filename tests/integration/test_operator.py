@@ -87,6 +87,7 @@ def test_dead_letters_are_shown_replayed_in_order_and_dropped(router: RouterProc
     ]
     shown = smpbus(router, "dead", "list")
     assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "…" not in shown.stdout, "what the number is and why is what one looks for"
 
     chosen = ("dead", "replay", "--destination", "sink", "--subject", "call-1", "--reason", "ok")
     assert [one["delivery"] for one in told(router, *chosen, "--dry-run")] == [1, 3]
