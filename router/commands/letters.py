@@ -93,7 +93,7 @@ def _change(
     if not wanted.keys() & {"deliveries", "destination"}:
         raise click.UsageError(text("cli.dead_which"))
     if dry_run:
-        found = ask(path, "dead", **wanted)
+        found = ask(path, "dead", oldest=True, **wanted)  # those that would be taken
         if as_json:
             echo_json(found["letters"])
             return None
