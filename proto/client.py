@@ -800,7 +800,12 @@ def tell_error(error: frames.Error) -> None:
     """Say what the router did not take; queues that it does not give are told by `tell_granting`,
     the end of a session by whoever holds it."""
     if error.verb != "CREDIT" and error.code not in FATAL:
-        LOG.warning(text("client.error", verb=error.verb, code=error.code, sentence=error.sentence))
+        try:
+            meaning = text(f"codes.{error.code}")
+        except KeyError:  # of a newer router
+            meaning = ""
+        told = {"verb": error.verb, "code": error.code, "sentence": error.sentence}
+        LOG.warning(text("client.error", **told, meaning=meaning).rstrip())
 
 
 class Named(Protocol):

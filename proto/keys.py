@@ -13,6 +13,8 @@ from pathlib import Path
 
 import zmq
 
+from proto.wording import text
+
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
@@ -103,15 +105,16 @@ def load_public_folder(folder: Path, known: Mapping[bytes, str] | None = None) -
         for name in files:
             if name != owner:
                 others = ", ".join(f"{other}.pub" for other in files if other != name)
-                refused[f"{name}.pub"] = f"{folder}/{name}.pub: the same key is in {others}"
+                path = folder / f"{name}.pub"
+                refused[path.name] = text("keys.same_key", path=path, others=others)
     return PublicKeys(names, refused)
 
 
 def _read_key(path: Path) -> bytes:
     try:
-        text = path.read_bytes().strip()
+        line = path.read_bytes().strip()
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from None
-    if not _Z85_KEY.fullmatch(text):
-        raise KeyFileError(f"{path}: not a CURVE key (expected one line of 40 Z85 characters)")
-    return text
+    if not _Z85_KEY.fullmatch(line):
+        raise KeyFileError(text("keys.not_a_key", path=path))
+    return line

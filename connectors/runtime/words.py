@@ -1,7 +1,7 @@
 """What a partner says, fit for a log: a code by its grammar, and of its free words none.
 
 A partner's sentence may name a patient, or look like a line of ours. It goes where it is asked for
-(the note of a delivery, the dead letter: `smpbus dead show`), never to the log.
+(the note of a delivery, the dead letter: `smpbus dead list`), never to the log.
 """
 
 import re

@@ -93,7 +93,7 @@ def _change(
     if not wanted.keys() & {"deliveries", "destination"}:
         raise click.UsageError(text("cli.dead_which"))
     if dry_run:
-        found = ask(path, "dead", **wanted)
+        found = ask(path, "dead", oldest=True, **wanted)  # those that would be taken
         if as_json:
             echo_json(found["letters"])
             return None
@@ -125,18 +125,17 @@ def _print(found: dict[str, Any]) -> None:
         if found.get("all_looked_at", True):
             click.echo(text("cli.dead_none"), err=True)
         return None
-    columns = ("delivery", "destination", "subject", "type", "died", "attempts", "reason")
+    columns = ("delivery", "destination", "died", "attempts", "subject")
     rows = [
         [
             letter["delivery"],
             letter["destination"],
-            letter["subject"],
-            letter["type"],
-            local_time(letter["died_at"])[:19],
+            local_time(letter["died_at"])[:16].replace("T", " "),
             letter["attempts"],
-            letter["reason"] or "-",
+            letter["subject"],
         ]
         for letter in letters
     ]
-    print_table([text(f"cli.dead_{column}") for column in columns], rows)
+    why = [f"{letter['type']}: {letter['reason'] or '-'}" for letter in letters]
+    print_table([text(f"cli.dead_{column}") for column in columns], rows, why)
     return None

@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import click
 
 from proto.wording import text
+
+INDENT: Final = " " * 8
 
 
 def width() -> int:
@@ -20,8 +24,13 @@ def styled(words: str, **style: object) -> str:
     return words if os.environ.get("NO_COLOR") else click.style(words, **style)  # type: ignore[arg-type]
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a header: numbers to the right, the widest text cut to fit the terminal."""
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], below: Sequence[str] = ()
+) -> None:
+    """Print rows under a header: numbers to the right, the widest text cut to fit the terminal.
+
+    `below` has a text for each row, which is printed under it, whole.
+    """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     columns = list(zip(header, *cells, strict=True))
     right = [
@@ -30,8 +39,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     ]
     widths = _fit([max(map(len, column)) for column in columns], right)
     click.echo(styled(_line(header, widths, right), bold=True))
-    for row in cells:
+    for number, row in enumerate(cells):
         click.echo(_line(row, widths, right))
+        if below:
+            for line in textwrap.wrap(below[number], max(20, width() - len(INDENT))):
+                click.echo(f"{INDENT}{line}")
 
 
 def _fit(widths: list[int], right: list[bool]) -> list[int]:

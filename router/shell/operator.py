@@ -28,13 +28,15 @@ REASON_LENGTH_MAX: Final = 200
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which dead letters; None does not narrow."""
+    """Which dead letters; None does not narrow. What is shown begins with the newest, or with the
+    oldest, as what is changed does."""
 
     deliveries: Annotated[list[int], msgspec.Meta(max_length=DEAD_MAX)] | None = None
     destination: str | None = None
     subject: str | None = None
     type: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1)] = DEAD_MAX
+    oldest: bool = False
 
 
 class Operator:
@@ -57,9 +59,10 @@ class Operator:
         }
 
     async def _dead(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The newest letters, in order, and how many earlier ones there are."""
-        found, rest = await self._find(request, newest=True)
-        return {"letters": [_letter(one) for one in found[::-1]], **rest}
+        """The newest letters, or the oldest, in order, and how many others there are."""
+        newest = not _wanted_of(request).oldest
+        found, rest = await self._find(request, newest)
+        return {"letters": [_letter(one) for one in (found[::-1] if newest else found)], **rest}
 
     async def _replay(self, request: dict[str, Any]) -> dict[str, Any]:
         """As many as fit into the memory of their queues: who asks again when those are delivered

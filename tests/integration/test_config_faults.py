@@ -206,7 +206,7 @@ FAULTS = {
     ),
     "no key": Fault(no_key, 78, ("keys/router.key", "bus.key", "keys new")),
     "key too open": Fault(open_key, 78, ("keys/router.key", "chmod 600")),
-    "garbage key": Fault(garbage_key, 78, ("keys/router.key", "not a CURVE key")),
+    "garbage key": Fault(garbage_key, 78, ("keys/router.key", "не ключ CURVE")),
     "data folder cannot be made": Fault(
         main('"data"', '"/proc/smpbus-data"'), 73, ("/proc/smpbus-data", "store.folder")
     ),

@@ -75,6 +75,21 @@ def test_what_status_and_sessions_show_fits_80_columns(router: RouterProcess, la
             assert not any("…" in line for line in lines), lines
 
 
+@pytest.mark.fault("A11")
+@pytest.mark.parametrize("change", ["replay", "drop"])
+def test_a_rehearsal_shows_the_letters_that_are_then_taken(
+    router: RouterProcess, change: str
+) -> None:
+    """With --limit the rehearsal showed the newest letters, and the oldest were dropped."""
+    asyncio.run(publish(router, "call-1", "call-2", "call-3", "call-4"))
+    asyncio.run(take(router, 4, reject=True))
+    chosen = ("dead", change, "--destination", "sink", "--limit", "2", "--reason", "ok")
+    shown = {one["delivery"] for one in told(router, *chosen, "--dry-run")}
+    told(router, *chosen)
+    left = {one["delivery"] for one in told(router, "dead", "list")}
+    assert shown == {1, 2, 3, 4} - left == {1, 2}
+
+
 def test_dead_letters_are_shown_replayed_in_order_and_dropped(router: RouterProcess) -> None:
     asyncio.run(publish(router, "call-1", "call-2", "call-1", "call-3"))
     asyncio.run(take(router, 4, reject=True))
@@ -87,6 +102,7 @@ def test_dead_letters_are_shown_replayed_in_order_and_dropped(router: RouterProc
     ]
     shown = smpbus(router, "dead", "list")
     assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "…" not in shown.stdout, "what the number is and why is what one looks for"
 
     chosen = ("dead", "replay", "--destination", "sink", "--subject", "call-1", "--reason", "ok")
     assert [one["delivery"] for one in told(router, *chosen, "--dry-run")] == [1, 3]

@@ -90,7 +90,7 @@ def test_a_partners_sentence_goes_to_the_dead_letter_alone(
         dead = asyncio.run(whole(router))
         assert NAME not in router.log.read_text(encoding="utf-8")
     assert words in msgspec.json.encode(dead).decode()
-    assert "smpbus dead show" in caplog.text
+    assert "smpbus dead list" in caplog.text
     assert NAME not in caplog.text
 
 

@@ -281,3 +281,6 @@ class TestSupervision:
             assert ended == ["inactive", "success", "0"], bus.log(unit)
         bus.run("test -s /var/backups/smpbus/journal.db; systemctl start smpbus.target")
         bus.wait("every connector on the bus", lambda: sessions(bus) == set(CONNECTORS))
+
+        bus.run(commands("Вернуть журнал из копии")[0], timeout_s=40.0)
+        bus.wait("every connector on the bus", lambda: sessions(bus) == set(CONNECTORS))
