@@ -147,11 +147,13 @@ class Deadlines:
         return text("sys112.note_confirmation")
 
     async def _judge(self, timer: schemas.DeadlineTimer) -> str:
-        awake_s = self._clock() - self._began
-        if awake_s < GRACE_S:
+        now = self._clock()
+        awake_s = now - self._began
+        if 0 <= awake_s < GRACE_S:  # below 0 the clock was set back, and we are awake for long
             raise Retry(text("sys112.note_waking"), GRACE_S - awake_s)
         taken_s, due_s = timer.taken_at.timestamp(), timer.taken_at.timestamp() + timer.within_s
-        if taken_s < self._memory.made_s:  # what was heard before is forgotten: say nothing
+        # What was heard before is forgotten: say nothing. A file of the future tells no time.
+        if taken_s < self._memory.made_s <= now:
             return text("sys112.note_forgotten")
         standing = self._memory.watched(timer.id112)
         if standing.confirmed is not None:

@@ -9,7 +9,8 @@ Invariants:
    emergencies: a lone one is always next).
 4. Routine and bulk leave an eighth of each window free for what is urgent.
 5. A suspect (its consumers have died soon after they got it) goes to a consumer that has got
-   nothing else for a while; until that one has shown that it lives it gets only emergencies.
+   nothing else for a while; until that one has shown that it lives it gets only emergencies. An
+   emergency that is one is passed over by others `URGENT_SUSPECTS_MAX` times.
 
 `open` counts every delivery that is not final, including those not yet on disk and those that are
 on the disk only, because they found no room (`spill`) or are not due (`sleepers`).
@@ -32,6 +33,7 @@ PRIORITIES: Final = 4
 MIB: Final = 1024 * 1024
 PASSED_OVER_MAX: Final = 64
 EMERGENCIES_MAX: Final = 1024
+URGENT_SUSPECTS_MAX: Final = 16
 URGENT_SHARE: Final = 8
 EMERGENCIES: Final = ", emergencies"  # of a sender; no name has such an end
 
@@ -218,7 +220,7 @@ class Queue:
                 if quiet is not None:
                     given.setdefault(quiet, []).append(self._try(quiet, mono_ms))
                     continue
-                if first != 0:
+                if self._is_drained_for_suspects(first):
                     break  # what is out is to be settled first
             if first is None:
                 break
@@ -246,6 +248,15 @@ class Queue:
                 return self._suspects_passed >= PASSED_OVER_MAX
         self._has_suspects = False
         return False
+
+    def _is_drained_for_suspects(self, first: int | None) -> bool:
+        """Whether nothing more goes out before a suspect. Emergencies do, but not past one of their
+        own for ever: in a busy hour no hands would be empty by themselves."""
+        if first != 0:
+            return True
+        if self._suspects_passed < URGENT_SUSPECTS_MAX or not self._suspects[0]:
+            return False
+        return not any(one.suspect is not None for one in self.holdings)
 
     def _quiet(self, since_ms: int) -> Holding | None:
         return next((one for one in self.holdings if one.is_quiet(since_ms)), None)

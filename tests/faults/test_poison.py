@@ -139,3 +139,30 @@ def test_who_leaves_on_purpose_has_died_of_nothing(lives: Lives) -> None:
         lives.core.gone(b"c", lives.now, "silent")
     assert not lives.core.open[1].suspect
     assert lives.totals()["dead"] == 0
+
+
+@pytest.mark.fault("A17")
+def test_a_steady_flow_of_emergencies_does_not_starve_those_that_are_suspect(lives: Lives) -> None:
+    """Cards in the hands of a connector that was killed twice waited for empty hands: in a busy
+    hour, with a partner that takes seconds, those never came."""
+    first = [f"first-{n}" for n in range(5)]
+    lives.accept(*(message(id, Priority.EMERGENCY) for id in first))
+    for _ in range(2):
+        lives.consume(50)
+        assert set(lives.taken()) == set(first)
+        lives.core.gone(b"c", lives.now, "silent")
+        lives.flush()
+    lives.consume(50)
+    given: list[tuple[int, str, int]] = []
+    came: dict[str, int] = {}
+    for second in range(200):
+        lives.accept(message(f"next-{second}", Priority.EMERGENCY))
+        for id, delivery in lives.taken().items():
+            given.append((second, id, delivery))
+            came[id] = second
+        while given and given[0][0] <= second - 3:  # what it takes the partner to answer
+            lives.settle(given.pop(0)[2])
+        lives.wait(1_000)
+    assert set(first) <= set(came), "some cards are never tried"
+    waited = [came[f"next-{n}"] - n for n in range(190)]
+    assert max(waited) <= 10, "nor do the others wait for long"

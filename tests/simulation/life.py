@@ -30,6 +30,7 @@ def small_world() -> Iterator[None]:
     """Bring limits within reach that a short life would never meet."""
     small = (
         (lanes, "PASSED_OVER_MAX", lines.PASSED_OVER_MAX),
+        (lanes, "URGENT_SUSPECTS_MAX", lines.URGENT_SUSPECTS_MAX),
         (lanes, "EMERGENCIES_MAX", lines.EMERGENCIES_MAX),
         (delivering, "DELIVER_LENGTH_MAX", 3),
         (delivering, "TRIAL_FACTOR", 1),

@@ -10,6 +10,7 @@ from tests.simulation.item import DELAYED, LINED, Item
 from tests.simulation.promise import broken
 
 PASSED_OVER_MAX = 5  # in the simulated world; the router's own limits are too high to meet here
+URGENT_SUSPECTS_MAX = 3
 EMERGENCIES_MAX = 12
 PASSED_SLACK = 3  # two other lanes may be as hungry, and go first
 LANES = 4
@@ -173,10 +174,11 @@ class Lines:
 
     def _is_barred(self, urgency: int) -> bool:
         """Whether it waits until the hands are empty for a suspect that comes first."""
+        if urgency == 0:
+            due = self._suspects_passed >= URGENT_SUSPECTS_MAX
+            return due and any(item.urgency == 0 for item in self.suspects.values())
         due = self._suspects_passed >= PASSED_OVER_MAX
-        return urgency > 0 and any(
-            due or item.urgency <= urgency for item in self.suspects.values()
-        )
+        return any(due or item.urgency <= urgency for item in self.suspects.values())
 
     def begin(self) -> None:
         """Note who can be passed over in the next step."""

@@ -317,3 +317,27 @@ def test_a_window_has_the_quantiles_of_the_last_hour(values: list[float]) -> Non
         assert under >= share * len(values)
         assert sum(round(value, 3) < found[name] for value in values) < share * len(values)
     assert Window(1.0).report()["p99_s"] is None
+
+
+@pytest.mark.fault("A3")
+def test_a_clock_that_is_set_back_silences_no_alarm() -> None:
+    """Started while the clock was three hours ahead, the watch took itself for just begun until the
+    clock had come there once more: each timer was put off, and became a dead letter in the end."""
+    scene = Scene(now=T0 + 3 * 3600)
+    scene.now = T0
+    scene.card()
+    scene.now += 30 + GRACE_S
+    assert scene.ring() == ["1"]
+
+
+@pytest.mark.fault("A3")
+def test_a_file_that_was_made_in_the_future_silences_no_alarm(tmp_path: Path) -> None:
+    """The sibling: what was taken before the file was made is not judged, and it said to have been
+    made in three hours; also after a restart."""
+    first = Scene(tmp_path / "cards.db", now=T0 + 3 * 3600)
+    first.memory.close()
+    scene = Scene(tmp_path / "cards.db")
+    scene.card()
+    scene.now += 30 + GRACE_S
+    assert scene.ring() == ["1"]
+    scene.memory.close()
