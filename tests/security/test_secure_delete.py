@@ -1,14 +1,21 @@
-"""What a connector has deleted is not in its file any more."""
+"""What was deleted is not in the file any more: state files of connectors, and the journal."""
 
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import apsw
+import msgspec
 import pytest
 
 from connectors.external.memory import KEPT_S, Call, Memory, ref_of
 from connectors.runtime.statefile import Spared, StateFile
+from proto.message import Message, encode_message
+from router.core.delivery import State
+from router.core.output import Batch
+from router.store.sqlite import SqliteStore
 
+AT = 1_800_000_000_000
 SCHEMA = "create table if not exists document (number integer primary key, body text)"
 WORDS = "ТЕСТОВ ИВАН 1943-08-19 "
 SIZES = (1, 20, 400)  # within a page, in several, and in many of its own
@@ -74,3 +81,32 @@ def test_a_call_that_is_forgotten_is_gone(tmp_path: Path) -> None:
         memory.begin(Call(ref_of("med", id), "med", id, b"d", told, at, True, None))
     memory.close()
     assert marks(file) == 0
+
+
+@pytest.mark.fault("S9")
+def test_a_message_that_is_pruned_is_gone(tmp_path: Path) -> None:
+    """A message of 400 days ago, settled and pruned, was in the journal 36 times; the last message
+    and what is still open stay whole."""
+    store = SqliteStore(tmp_path)
+    store.open()
+    batch = Batch()
+    for n, size in enumerate((*SIZES, 1), 1):
+        body = ("-" if n > len(SIZES) else WORDS * size).encode()
+        message = Message(f"id-{n}", "test.message.v1", "smp", WORDS.strip(), AT, body=body)
+        subject = "open" if n > len(SIZES) else message.subject
+        raw = encode_message(msgspec.structs.replace(message, subject=subject))
+        batch.messages.append((n, "smp", message.id, subject, AT, n, "sink", crc32(raw), raw))
+    store.write(batch)
+    ended = [(n, n, "sink", State.SETTLED, 1, AT, AT, WORDS) for n in range(1, len(SIZES) + 1)]
+    store.write(Batch(outcomes=ended))
+    while store.tidy():
+        pass
+    assert marks(store.path) >= sum(SIZES)
+    while store.prune(AT + 1, 100):
+        pass
+    store.close()
+    assert marks(store.path) == 0
+    again = SqliteStore(tmp_path)
+    again.open()
+    assert again.verify() == []
+    again.close()
