@@ -186,14 +186,15 @@ class Consumer:
     def deliver(self, deliveries: list[frames.DeliveredMessage]) -> None:
         """Take what the router delivered. What is still held from before a reconnect is skipped:
         its settlement, when it comes, counts for the new session too."""
+        ready, generation, held = self._ready, "", self._held.setdefault("", set())
         for item in deliveries:
-            id, generation = item.delivery, item.generation
-            held = self._held.get(generation)
-            if held is None:
-                held = self._held[generation] = set()
+            if item.generation != generation:
+                generation = item.generation  # one word for all: it is hashed once
+                held = self._held.setdefault(generation, set())
+            id = item.delivery
             if id not in held:
                 held.add(id)
-                self._ready.append(Delivery(self, id, item.attempt, item.message, generation))
+                ready.append(Delivery(self, id, item.attempt, item.message, generation))
         self._wake()
 
     def drop_unread(self) -> None:
