@@ -103,6 +103,9 @@ def _notes(row: dict[str, Any], now: float) -> Iterator[str]:
         yield styled(text("partners.not_given", name=name, queue=queue, code=code), fg="red")
     for what, count in row["hanging"].items():
         yield styled(text("partners.hanging", name=name, what=what, count=count), fg="red")
+    away = row.get("figures", {}).get("state_files_away")
+    for file, reason in away.items() if isinstance(away, dict) else ():
+        yield styled(text("partners.state_away", name=name, file=file, reason=reason), fg="red")
     if row["set_aside"]:
         told = text("partners.set_aside", name=name, count=row["set_aside"])
         yield styled(told, fg="yellow")

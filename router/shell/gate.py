@@ -86,9 +86,12 @@ class Gate:
         self._thread = threading.Thread(target=self._run, name=f"gate-{name}", daemon=True)
         self._thread.start()
 
-    def begin(self) -> None:
-        """Count from here on, and soon tell: what was refused before was our own self-test."""
-        self.refused = self.other_key = self.broken = 0
+    def begin(self, strangers: int) -> None:
+        """Tell, soon. So many of the refused are those of our own self-test, of whom we may not
+        have heard yet."""
+        with self._guard:
+            self.refused -= strangers
+            self.other_key = self.broken = 0
         self._quiet_until = time.monotonic() + SETTLED_S
 
     def __len__(self) -> int:
@@ -153,7 +156,8 @@ class Gate:
                 return False
             elif event == _REFUSED:
                 self.refused += 1
-                self._tell("router.key_refused", count=self.refused)
+                if self.refused > 0:
+                    self._tell("router.key_refused", count=self.refused)
             elif value == CRYPTOGRAPHIC:
                 self.other_key += 1
                 self._tell("router.other_key", count=self.other_key)

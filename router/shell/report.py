@@ -124,7 +124,7 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "connections_max": gate.connections_max,
         "connections_accepted": gate.accepted,
         "connections_shut": gate.shut_out,
-        "keys_refused": gate.refused,
+        "keys_refused": max(0, gate.refused),
         "other_router_key": gate.other_key,
         "strangers": gate.strangers,
         "descriptors_max": daemon.descriptors,

@@ -28,6 +28,7 @@ def test_a_key_that_does_not_fit_is_told(what: str, counter: str, said: str) -> 
         key = KeyPair.load(router.keys / "producer.key") if what == "router" else KeyPair.new()
         server = (router.keys / "router.pub").read_bytes().strip()
         before = router.ask("status")["bounds"][counter]
+        assert before == 0, "the strangers of the router's self-test are none"
         with context.socket(zmq.DEALER) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.curve_publickey, socket.curve_secretkey = key.public, key.secret

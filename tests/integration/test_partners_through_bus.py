@@ -108,6 +108,18 @@ def test_a_partner_that_falls_silent_is_an_event(site: Site) -> None:
                 told.append(msgspec.json.decode(events.recv_multipart()[1]))
 
 
+@pytest.mark.fault("A13")
+def test_a_state_file_that_is_away_is_shown_to_people_too(site: Site) -> None:
+    """It stood in the JSON alone. A report of another shape is no reason to show nothing."""
+    with site.router.blocking("consumer") as bus:
+        for away in ({"/var/lib/smpbus/x.db": "database is locked"}, [1], "x"):
+            bus.report(msgspec.structs.replace(UP, figures={"state_files_away": away}))
+            site.row("consumer", lambda row, away=away: row["figures"]["state_files_away"] == away)
+            shown = site.run("partners")
+            assert "МИС" in shown
+            assert ("x.db: database is locked" in shown) is isinstance(away, dict)
+
+
 def test_a_report_too_long_or_senseless_harms_nobody(site: Site) -> None:
     with site.router.blocking("consumer") as bus:
         bus._peer._send(frames.REPORT, frames.Report(b" " * (frames.REPORT_BYTES_MAX + 1)))
