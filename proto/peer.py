@@ -20,6 +20,7 @@ from proto.message import UNREADABLE, Message
 
 Frames = list[bytes]
 # What encoding a message may raise: text that is no text, a number without end, not of the shape.
+SETTLED_LAST_MAX: Final = 4096
 UNSPEAKABLE: Final = (ValueError, OverflowError, TypeError, RecursionError)
 
 
@@ -89,6 +90,8 @@ class Peer:
         self._careful = False  # messages go one by one: the router could not read some frame
         self._plain = False  # settlements go without their notes: the router did not take one
         self._settled_away: list[frames.Settlement] = []
+        # what was said last in this session, which may be over without our knowing
+        self._settled_last: deque[frames.Settlement] = deque(maxlen=SETTLED_LAST_MAX)
         self._report: bytes | None = None
         self._reports_known = True  # until a router says that it knows no REPORT
         self._batch_number = 0
@@ -311,6 +314,7 @@ class Peer:
             return
         if self._plain:
             settlements = [msgspec.structs.replace(one, note=None) for one in settlements]
+        self._settled_last.extend(settlements)
         for start in range(0, len(settlements), self._length_max):
             self._send_settlements(settlements[start : start + self._length_max])
 
@@ -435,6 +439,7 @@ class Peer:
         self.welcome = welcome
         self._frame_max = max(1, welcome.frame_bytes_max - frames.FRAME_SPARE)
         self._length_max = max(1, min(welcome.batch_length_max, frames.BATCH_LENGTH_MAX))
+        self._settled_last.clear()
         settled, self._settled_away = self._settled_away, []
         self.settle(settled)  # before CREDIT, so that these are not delivered again
         for destination, window in self.windows.items():
@@ -468,6 +473,10 @@ class Peer:
             if self.welcome is None:
                 return []  # said to what was sent before the greeting; the greeting is under way
             self.welcome = None
+            # The session was over, who knows since when, and what was said since not heard. What is
+            # done is done, and said again; a repeat of what was heard does no harm.
+            acks = [one for one in self._settled_last if one.outcome == frames.ACK]
+            self._settled_away = acks + self._settled_away
             return [Disconnected(error.sentence)]
         if error.code == Code.UNKNOWN_VERB and error.verb == frames.REPORT.decode():
             self._reports_known = False  # an older router: it need not hear of it every time

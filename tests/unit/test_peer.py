@@ -57,6 +57,7 @@ class Conversation(RuleBasedStateMachine):
         self.windows: dict[str, int] = {}
         self.settled: list[int] = []
         self.heard_settled: list[int] = []
+        self.heard_before = 0  # of these, in sessions before this one
         self.connect()
 
     def listen(self) -> list[tuple[bytes, Any]]:
@@ -81,6 +82,7 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def welcome(self) -> None:
         unanswered = [n for n in self.published if n not in self.completed]
+        self.heard_before = len(self.heard_settled)
         hear(self.peer, frames.WELCOME, WELCOME)
         said = self.listen()
         assert self.at_router == unanswered, "what has no answer is said again, in order"
@@ -139,6 +141,7 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.peer.welcome is not None)
     @rule()
     def be_forgotten(self) -> None:
+        del self.heard_settled[self.heard_before :]  # the session was over before these came
         error = frames.Error(Code.HELLO_REQUIRED, "say HELLO first")
         assert isinstance(hear(self.peer, frames.ERROR, error)[0], Disconnected)
         self.connect()
