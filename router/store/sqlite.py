@@ -369,7 +369,7 @@ class SqliteStore(Reader):
             while rows and rows[-1][4] >= before_ms:
                 rows.pop()
         looked_at, size = 0, 0
-        # What is forgotten is overwritten. Only here: rows that come and go under load hold no body.
+        # What is forgotten is overwritten. Only here: what comes and goes under load has no body.
         self._db.execute("pragma secure_delete=on")
         self._db.execute("begin immediate")
         for n, subject, first, destinations, accepted_at, length in rows:
