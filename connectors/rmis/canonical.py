@@ -16,7 +16,8 @@ from connectors.rmis.contract import (
     UnreadChange,
     Visited,
 )
-from connectors.runtime.body import BadInput, convert
+from connectors.runtime.body import BadInput, convert, refuse
+from connectors.runtime.oddities import oddities
 from connectors.runtime.partner import Answer, Partner, path_part
 from connectors.runtime.reply import read_reply
 from proto import clinical, schemas
@@ -110,6 +111,7 @@ def read_changes(page: LooseChanges) -> Read:
     unread: list[UnreadChange] = []
     for index, raw in enumerate(page.changes):
         try:
+            refuse(oddities(raw))
             changes.append(convert(raw, Change))
         except BadInput as bad:
             path = f"changes[{index}].{bad.path}".rstrip(".")

@@ -15,6 +15,8 @@ import pytest
 import uvloop
 
 from connectors.demo.signing import make_signer
+from connectors.rmis.canonical import read_changes
+from connectors.rmis.contract import LooseChanges
 from connectors.runtime.http import HttpClient, Unreachable
 from proto import catalogue
 from proto.message import Message, Priority
@@ -238,3 +240,14 @@ def test_a_time_that_cannot_be_of_one_message_refuses_no_other(time: str) -> Non
             assert results[1]["path"] == f"messages[1].{name}"
 
     play("smp", act, clinical=True)
+
+
+@pytest.mark.fault("D10")
+def test_what_a_poll_of_the_hospitals_brings_is_looked_at_as_what_they_post() -> None:
+    """A change with NUL in its reason was set aside when it was posted, and passed on when it was
+    asked for: it became a dead letter at the ambulance's database."""
+    good = {"id": "1", "type": "visit.state.v1", "body": msgspec.json.decode(VISIT)}
+    odd = good | {"id": "2", "body": good["body"] | {"reason": "no\x00 one\x1b[2J"}}
+    found = read_changes(LooseChanges(changes=[good, odd, good | {"id": "3"}]))
+    assert [one.id for one in found.changes] == ["1", "3"]
+    assert [(one.id, one.path) for one in found.unread] == [("2", "changes[1].body.reason")]
