@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from connectors.runtime.body import BadInput, decode, decode_each, read_body, refuse
 from connectors.runtime.door import Door, Verdict, message_id
-from connectors.runtime.oddities import odd_times, oddities
+from connectors.runtime.oddities import oddities
 from connectors.smp import contract
 from connectors.smp.making import Maker
 from connectors.smp.queue import Queue
@@ -151,7 +151,6 @@ class QueueDoor:
             return sent.bad
         try:
             refuse(oddities({"id": sent.id, "subject": sent.subject}))
-            refuse(odd_times(sent))
         except BadInput as bad:
             return BadInput(f"messages[{index}].{bad.path}", bad.rule)
         try:

@@ -222,26 +222,6 @@ def test_a_senders_own_bulk_does_not_shut_out_its_emergencies(tmp_path: Path) ->
     lives.close()
 
 
-@pytest.mark.fault("D12")
-@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
-def test_a_time_that_cannot_be_of_one_message_refuses_no_other(time: str) -> None:
-    """The times that stand above what a message says, at the end of all time."""
-
-    async def act(stage: Scene, bus: Bus) -> None:
-        def one(**more: Any) -> dict[str, Any]:
-            return {"type": "call.status.v1", "payload": msgspec.Raw(STATUS), **more}
-
-        for name in ("not_before", "expires"):
-            body = {"messages": [one(id="a"), one(id="b", **{name: time}), one(id="c")]}
-            answer = await stage.send("POST", "/queue/send", body)
-            assert answer.status == 200, answer.body
-            results = msgspec.json.decode(answer.body)["results"]
-            assert [one["code"] for one in results] == [200, 400, 200]
-            assert results[1]["path"] == f"messages[1].{name}"
-
-    play("smp", act, clinical=True)
-
-
 @pytest.mark.fault("D10")
 def test_what_a_poll_of_the_hospitals_brings_is_looked_at_as_what_they_post() -> None:
     """A change with NUL in its reason was set aside when it was posted, and passed on when it was
