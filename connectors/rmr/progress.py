@@ -67,11 +67,15 @@ class Progress:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=5
             )
+        except sqlite3.Error as error:
+            raise StartError(text("rmr.no_state", path=path, problem=error)) from None
+        try:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(SCHEMA)
             self.position = self._load()
             self.wanted = bool(self._connection.execute("SELECT 1 FROM wish").fetchone())
         except (sqlite3.Error, msgspec.DecodeError, msgspec.ValidationError) as error:
+            self._connection.close()
             raise StartError(text("rmr.no_state", path=path, problem=error)) from None
 
     def close(self) -> None:
