@@ -32,6 +32,7 @@ EVENTS_UNREAD_MAX: Final = 1001
 STRANGERS_SHARE: Final = 4  # of all connections, those without a word may have a quarter
 LOOK_MS: Final = 500
 CLOSE_S: Final = 2.0
+HEARD_S: Final = 0.2  # how long a frame may wait for word of its connection
 _EVENT: Final = struct.Struct("=HI")
 _ACCEPTED: Final = int(zmq.EVENT_ACCEPTED)
 _DISCONNECTED: Final = int(zmq.EVENT_DISCONNECTED)
@@ -74,6 +75,7 @@ class Gate:
         self._open: dict[int, Connection] = {}
         self._strangers: dict[int, Connection] = {}  # by age
         self._guard = threading.Lock()
+        self._heard = threading.Condition(self._guard)  # of a connection
         self._told_at: dict[str, float] = {}
         self._quiet_until = float("inf")
         self._socket = socket
@@ -103,13 +105,29 @@ class Gate:
         return len(self._strangers)
 
     def greet(self, fd: int) -> Connection | None:
-        """Return the connection of a frame that just came, which is no stranger any more."""
-        with self._guard:
+        """Return the connection of a frame that just came, which is no stranger any more.
+
+        It was accepted before its frame came, but this thread may have been the faster one: then it
+        waits for the other. A peer whose connection nobody knows would never be answered.
+        """
+        with self._heard:
+            if fd >= 0 and not self._knows(fd):
+                self._heard.wait_for(lambda: self._knows(fd), HEARD_S)
             connection = self._open.get(fd)
             if connection is not None:
                 connection.greeted = True
                 self._strangers.pop(fd, None)
             return connection
+
+    def _knows(self, fd: int) -> bool:
+        """Whether the connection that has this descriptor now is the one that was heard of."""
+        connection = self._open.get(fd)
+        if connection is None:
+            return False
+        try:
+            return connection.inode == os.fstat(fd).st_ino
+        except OSError:
+            return True  # gone already; its end is told next
 
     def is_open(self, connection: Connection) -> bool:
         """Whether a connection has not ended."""
@@ -174,6 +192,7 @@ class Gate:
         self._open[fd] = connection
         self._strangers.pop(fd, None)  # a new one is the youngest, whatever had its number
         self._strangers[fd] = connection
+        self._heard.notify_all()
 
     def _bound(self) -> None:
         before = self.shut_out

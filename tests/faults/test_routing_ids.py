@@ -138,3 +138,35 @@ def test_what_is_for_a_vanished_peer_does_not_reach_who_took_its_id() -> None:
     finally:
         gate.close()
         context.destroy(0)
+
+
+@pytest.mark.fault("D1")
+def test_a_peer_whose_frame_is_faster_than_word_of_its_connection_is_answered() -> None:
+    """On a busy machine a first frame may be read before the thread that watches connections has
+    had its turn; a peer without a known connection would never be answered."""
+
+    class Late(Gate):
+        def _read(self) -> bool:
+            # Let the others go first, as a machine that is busy elsewhere does.
+            self._guard.release()
+            time.sleep(0.05)
+            self._guard.acquire()
+            return super()._read()
+
+    context: zmq.Context[Any] = zmq.Context()
+    server = open_router(context, None, 1024)
+    gate = Late(server, "test", 100, 60.0)
+    peers = Peers(BusSettings(), gate, learn_first_id(server))
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+    socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    try:
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        socket.send(b"here")
+        assert server.poll(10_000)
+        received = server.recv_multipart(copy=False)
+        assert peers.is_there(peers.meet(received[0].bytes, b"key", received[1]))
+    finally:
+        socket.close(0)
+        gate.close()
+        server.close(0)
+        context.term()
