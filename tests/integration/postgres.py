@@ -108,10 +108,8 @@ class Postgres:
     def restart_pooler(self) -> None:
         """Break every connection through the pooler off."""
         assert self.pooler is not None
-        # Since PgBouncer 1.23 SIGTERM waits until every client has gone by itself; this waits for
-        # nobody, in every version.
-        self.pooler.send_signal(signal.SIGQUIT)
-        self.pooler.wait(PATIENCE_S)
+        # Since PgBouncer 1.23 SIGTERM waits until every client has gone by itself.
+        _end(self.pooler)
         self.start_pooler()
 
     def _spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
