@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, TYPE_GRAMMAR
 from proto.wording import text
 from router.address import fault_of, fault_of_http, is_local
+from router.core.permission import Rights
 from router.place import Place
 from router.settings import Destination, Settings
 
@@ -52,7 +53,30 @@ def warnings(settings: Settings) -> tuple[str, ...]:
     fed |= {name for permission in settings.permissions.values() for name in permission.ask}
     unfed = [name for name in settings.destinations if name not in fed]
     found += [text("config.warn_no_route", name=name) for name in unfed]
-    return tuple(found)
+    return tuple(found + _wide_rights(settings))
+
+
+def _wide_rights(settings: Settings) -> list[str]:
+    """Return which rights say more, or less, than was surely meant."""
+    rights = {name: Rights(one, name) for name, one in settings.permissions.items()}
+    found = []
+    for name, permission in settings.permissions.items():
+        if any(bus.endswith("*") for bus in permission.relay):
+            found.append(text("config.warn_relay_all", name=name))
+        idle = [one for one in permission.serve or () if not _may_consume(rights[name], one)]
+        found += [text("config.warn_serve_idle", name=name, destination=one) for one in idle]
+    asked = {name for one in settings.permissions.values() for name in one.ask}
+    for destination in sorted(asked & settings.destinations.keys()):
+        consumers = [name for name in rights if rights[name].consume.match(destination)]
+        if consumers and not any(rights[name].serve.match(destination) for name in consumers):
+            names = ", ".join(consumers)
+            found.append(text("config.warn_no_server", destination=destination, names=names))
+    return found
+
+
+def _may_consume(rights: Rights, pattern: str) -> bool:
+    """Whether a destination, or some that begin so, may be consumed, as far as can be told."""
+    return pattern.endswith("*") or rights.consume.match(pattern)
 
 
 def _open_doors(settings: Settings) -> list[str]:
@@ -154,8 +178,8 @@ def _check_permissions(settings: Settings, place: PlaceOf) -> None:
         for bus in permission.relay:
             if not _BUS.fullmatch(bus):
                 place("peers", name, "relay").fail("config.bad_bus", bus=bus)
-        for key in ("consume", "ask"):
-            for pattern in getattr(permission, key):
+        for key in ("consume", "ask", "serve"):
+            for pattern in getattr(permission, key) or ():
                 where = place("peers", name, key)
                 if pattern.endswith("*"):
                     if not _NAME_PREFIX.fullmatch(pattern):

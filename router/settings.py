@@ -55,12 +55,15 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Permission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one name may do. Entries are exact names or a prefix with one trailing "*".
 
-    `relay` names other buses, by the `bus` of their WELCOME, whose messages it may pass on.
+    `serve` names destinations, of those that it consumes, to which it may answer questions; None
+    stands for the one that is called as it is. `relay` names other buses, by the `bus` of their
+    WELCOME, whose messages it may pass on.
     """
 
     publish: list[str] = []
     consume: list[str] = []
     ask: list[str] = []
+    serve: list[str] | None = None
     relay: list[str] = []
     operate: bool = False
 
