@@ -129,6 +129,7 @@ RELOADED: Final = {
     "bus": ("body_bytes_max", "sessions_max", "session_timeout_ms", "unread_bytes_max",
             "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max"),
     "store": ("history_hours", "dedup_hours", "free_bytes_min"),
+    "ops": ("look", "change"),
     "log": ("level",),
 }  # fmt: skip
 

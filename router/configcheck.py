@@ -9,11 +9,12 @@ from proto.wording import text
 from router.address import fault_of, fault_of_http, is_local
 from router.core.permission import Rights
 from router.place import Place
-from router.settings import Destination, Settings
+from router.settings import Destination, OpsSettings, Settings
 
 _NAME: Final = re.compile(NAME_GRAMMAR)
 _TYPE_PREFIX: Final = re.compile(r"([a-z0-9_]+\.)*[a-z0-9_]*\*")
 _NAME_PREFIX: Final = re.compile(r"([a-z][a-z0-9_-]*)?\*")
+_ACCOUNT: Final = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]*\$?")
 _BUS: Final = re.compile(r"[0-9a-z]+|[0-9a-z]*\*")
 _PRIORITIES: Final = range(4)
 
@@ -32,7 +33,7 @@ def is_name(name: str) -> bool:
 def check(settings: Settings, place: PlaceOf) -> None:
     """Raise ConfigError for the first thing that cannot be."""
     _check_listen(settings, place)
-    _check_local_only(settings, place)
+    _check_operators(settings, place)
     _check_sizes(settings, place)
     for name, destination in settings.destinations.items():
         _check_destination(name, destination, place)
@@ -94,7 +95,7 @@ def _open_doors(settings: Settings) -> list[str]:
 
 
 def _is_everybodys(address: str, mode: str) -> bool:
-    return not address.startswith("ipc://") or mode == "0666"
+    return not address.startswith("ipc://") or address.startswith("ipc://@") or mode == "0666"
 
 
 def _check_listen(settings: Settings, place: PlaceOf) -> None:
@@ -128,11 +129,17 @@ def _check_duplicates(settings: Settings, place: PlaceOf) -> None:
         taken[address] = key
 
 
-def _check_local_only(settings: Settings, place: PlaceOf) -> None:
+def _check_operators(settings: Settings, place: PlaceOf) -> None:
+    """No address of TCP tells whose process asks; the kernel tells it of an ipc connection."""
     for key in ("listen", "events"):
         address = getattr(settings.ops, key)
-        if not is_local(address):
-            place("ops", key).fail("config.ops_not_local", address=address)
+        if not address.startswith("ipc://"):
+            path = getattr(OpsSettings(), key)
+            place("ops", key).fail("config.ops_not_ipc", address=address, ipc=path)
+    for key in ("look", "change"):
+        for entry in getattr(settings.ops, key):
+            if not _ACCOUNT.fullmatch(entry):
+                place("ops", key).fail("config.bad_account", name=entry)
 
 
 def _check_sizes(settings: Settings, place: PlaceOf) -> None:

@@ -30,7 +30,6 @@ class Rights:
         self.ask = Patterns(permission.ask)
         self.serve = Patterns(own if permission.serve is None else permission.serve)
         self.relay = Patterns(permission.relay)
-        self.operate = permission.operate
 
     def may_relay(self, source: str, bus: str) -> bool:
         """Whether `source` is BUS.NAME of another bus than `bus`, and one it may speak for.

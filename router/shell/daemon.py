@@ -39,6 +39,7 @@ from router.shell.gate import Gate, connections_within, raise_descriptor_limit
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
 from router.shell.operator import Operator
+from router.shell.operators import Operators
 from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
@@ -249,7 +250,9 @@ class Daemon:
         socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
         self._guard(socket, "ops", OPS_CONNECTIONS_MAX)
         self._bind(socket, ops.listen, ops.ipc_mode, "ops.listen")
-        self._ops = OpsServer(socket, self._commands())
+        operators = Operators(lambda: self.settings.ops)
+        self._cleanup.callback(operators.close)
+        self._ops = OpsServer(socket, self._commands(), operators.admit)
         self._cleanup.callback(self._ops.close)
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)
