@@ -19,6 +19,7 @@ import msgspec
 from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
+from proto.keys import handed_over
 from proto.pattern import exactly
 from proto.wording import text
 
@@ -125,7 +126,7 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
         file=file,
         settings=settings,
         address=settings.bus or _reachable(bus.listen[0]),
-        key=(settings.key or _given("bus.key") or keys / f"{name}.key") if bus.curve else None,
+        key=(settings.key or handed_over("bus.key") or keys / f"{name}.key") if bus.curve else None,
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
     )
@@ -174,18 +175,10 @@ def _absolute(table: Any, folder: Path) -> Any:
     result: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, str) and value and key.endswith(("key", "_file", "_dir", "folder")):
-            result[key] = str(_given(Path(value).name) or folder / value)
+            result[key] = str(handed_over(Path(value).name) or folder / value)
         else:
             result[key] = _absolute(value, folder)
     return result
-
-
-def _given(name: str) -> Path | None:
-    """Return the file that systemd gives this process under a name (LoadCredential=), if it does:
-    it stands for the file of that name which the settings mean."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    file = Path(folder) / name
-    return file if folder and name and file.is_file() else None
 
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)

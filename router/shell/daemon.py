@@ -24,7 +24,7 @@ from proto import frames
 from proto.drain import DrainedSocket, receive_frames, send_parts
 from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
-from proto.keys import KeyFileError, KeyPair
+from proto.keys import KeyFileError, KeyPair, handed_over
 from proto.logs import configure_logs
 from proto.message import now_ms
 from proto.notify import notify
@@ -169,7 +169,7 @@ class Daemon:
             return None
         try:
             self._keyring = Keyring(bus.keys_dir)
-            return KeyPair.load(bus.key)
+            return KeyPair.load(handed_over(bus.key.name) or bus.key)
         except KeyFileError as error:
             sentence = text("router.key_failed", reason=error, where=self.loaded.where("bus.key"))
             raise StartError(sentence, EX_CONFIG) from None

@@ -18,6 +18,7 @@ from connectors.runtime.quota import Quota
 from connectors.runtime.settings import load
 from connectors.sys112.connector import Sys112Connector
 from proto import KeyPair
+from tests.integration.bus import RouterProcess
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted((ROOT / "config/supervisor/programs").glob("*.conf"))
@@ -116,6 +117,20 @@ def test_a_secret_that_systemd_hands_over_is_taken(
         encoding="utf-8",
     )
     assert load("sys112", Sys112Connector.Settings, config).key == tmp_path / "mine.key"
+
+
+@pytest.mark.fault("S6")
+def test_the_router_takes_the_key_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for the router: its own key need not be readable to its user."""
+    with RouterProcess() as router:
+        router.stop()
+        given = router.folder / "credentials"
+        given.mkdir()
+        (router.keys / "router.key").rename(given / "router.key")
+        (given / "router.key").chmod(0o400)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(given))
+        router.start()
+        assert router.ask("status")["state"] == "running"
 
 
 def _take(file: Path, uid: int) -> None:
