@@ -146,6 +146,35 @@ def test_what_runs_owns_its_state_and_nothing_else(bus: Machine) -> None:
         assert bus.run(f"grep 'core file size' /proc/{pid}/limits").split()[4:6] == ["0", "0"]
 
 
+@pytest.mark.fault("S6")
+def test_the_network_is_let_in_address_by_address(bus: Machine) -> None:
+    """Each unit spoke to the whole of 10.0.0.0/8: now the router cannot even try its own address
+    there, says so and how to mend it, and comes up when the address is let in."""
+    listen = '["ipc:///run/smpbus/bus.sock", "tcp://10.98.0.1:5570"]'
+    bus.run(
+        "ip address add 10.98.0.1/32 dev lo; cp -p /etc/smpbus/smpbus.toml /root/\n"
+        f"sed -i 's|^# listen = \\[.*|listen = {listen}|' /etc/smpbus/smpbus.toml\n"
+        "systemctl restart --no-block smpbus-router"
+    )
+    try:
+        bus.wait("word of it", lambda: "IPAddressAllow=" in bus.log("smpbus-router.service"))
+        assert bus.show("smpbus-router", "ExecMainStatus") in (["69"], ["0"])  # it tries again
+        folder = "/run/systemd/system/smpbus-router.service.d"
+        bus.run(
+            f"mkdir {folder}\n"
+            f"printf '[Service]\\nIPAddressAllow=10.98.0.1\\n' > {folder}/own.conf\n"
+            "systemctl daemon-reload; systemctl restart smpbus-router"
+        )
+        assert "tcp://10.98.0.1:5570" in bus.run("smpbus status --json")
+    finally:
+        bus.run(
+            "cat /root/smpbus.toml > /etc/smpbus/smpbus.toml\n"
+            "rm -rf /run/systemd/system/smpbus-router.service.d; systemctl daemon-reload\n"
+            "systemctl restart smpbus-router"
+        )
+    bus.wait("both connectors", lambda: sessions(bus) == {"smp", "sys112"})
+
+
 @pytest.mark.fault("S13")
 def test_people_look_and_change_by_their_groups(bus: Machine) -> None:
     """By the guide's groups: one looks, one changes as well, whoever is in neither does nothing."""
