@@ -10,6 +10,8 @@ from typing import Final, Literal, NamedTuple
 
 import apsw
 
+from connectors.runtime.ownfile import refuse_link
+from connectors.runtime.statefile import SECURE
 from connectors.tfoms.answer import FLK, Answer, Verdict
 
 Standing = Literal["new", "again", "billed"]
@@ -57,10 +59,12 @@ class Billed:
 
     def __init__(self, file: Path) -> None:
         """Open it, or make it for its owner alone."""
+        refuse_link(file)
         file.touch(mode=0o600, exist_ok=True)
         self._db = apsw.Connection(str(file))
         self._db.set_busy_timeout(BUSY_MS)
         self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
+        self._db.execute(SECURE)
         self._db.execute(_SCHEMA)
         known = {str(row[1]) for row in self._db.execute("pragma table_info(billed)")}
         for name, kind in _COLUMNS.items():

@@ -497,7 +497,7 @@ def _use_log(db: apsw.Connection) -> None:
 
 def _write_again(source: Path, target: Path) -> None:
     """Write a log to another file, or over itself, and sync that."""
-    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_TRUNC)
+    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_EXCL)
     reading = os.open(source, os.O_RDONLY)
     try:
         writing = os.open(target, mode, 0o600)
