@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 import msgspec
 
 from proto.exits import EX_NOPERM
+from proto.inclear import in_clear
 from proto.wording import text
 from router.configcheck import check, warnings
 from router.place import BUILT_IN, ConfigError, Place, dotted_key, shown
@@ -120,7 +121,7 @@ def load(
         connectors=loader.connectors,
         places=loader.places,
         overrides=dict(overrides or {}),
-        warnings=warnings(settings),
+        warnings=(*warnings(settings), *in_clear(loader.connectors, "connectors")),
     )
 
 

@@ -76,6 +76,8 @@ async def _run(
     except KeyFileError as error:
         raise StartError(str(error), EX_NOPERM) from None
     connector = shape(name, loaded.settings, bus)
+    for sentence in loaded.in_clear:
+        LOG.warning(sentence)
     app = connector.app()
     server = None
     if app is not None:

@@ -19,6 +19,7 @@ import msgspec
 from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
+from proto.inclear import in_clear
 from proto.pattern import exactly
 from proto.wording import text
 
@@ -30,7 +31,7 @@ SEARCHED: Final = (
     Path(sys.prefix) / "share" / "smpbus" / "config" / "smpbus.toml",
 )
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)\Z")
-_USERINFO = re.compile(r"[a-z+]+://[^/?#]*@", re.IGNORECASE)
+_USERINFO = re.compile(r"[a-z+]+://([^/?#]*@|\S*[?&](ssl)?password=)", re.IGNORECASE)
 _AT = re.compile(r" - at `\$\.?(.*)`\Z")
 
 
@@ -86,6 +87,7 @@ class Loaded:
     key: Path | None
     server_key: Path | None
     log: LogSettings
+    in_clear: tuple[str, ...] = ()  # sentences about what goes over a network unprotected
 
 
 def find_config(given: Path | None) -> Path:
@@ -128,6 +130,7 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
         key=(settings.key or keys / f"{name}.key") if bus.curve else None,
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
+        in_clear=tuple(in_clear(table, f"connectors.{name}")),
     )
 
 
@@ -191,7 +194,7 @@ def _convert(table: Any, shape: type[Shape], file: Path, key: str) -> Shape:
 
 
 def _with_userinfo(value: Any, key: str) -> Iterator[str]:
-    """Yield the keys of addresses that name a user, perhaps with a password: settings are read by
+    """Yield the keys of addresses that name a user, or hold a password: settings are read by
     more people than secrets, and addresses are told in errors."""
     if isinstance(value, dict):
         for name, one in value.items():
