@@ -18,6 +18,7 @@ import msgspec
 
 from proto.exits import EX_NOPERM
 from proto.inclear import in_clear
+from proto.retention import Retention
 from proto.wording import text
 from router.configcheck import check, warnings
 from router.place import BUILT_IN, ConfigError, Place, dotted_key, shown
@@ -38,6 +39,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "ops": OpsSettings,
     "store": StoreSettings,
     "log": LogSettings,
+    "retention": Retention,
 }
 __all__ = ["ConfigError", "LoadedSettings", "Place", "load", "needs_restart"]
 
@@ -131,6 +133,7 @@ RELOADED: Final = {
             "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max"),
     "store": ("history_hours", "dedup_hours", "free_bytes_min"),
     "log": ("level",),
+    "retention": Retention.__struct_fields__,
 }  # fmt: skip
 
 

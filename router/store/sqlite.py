@@ -411,6 +411,15 @@ class SqliteStore(Reader):
         db.execute("delete from outcome where delivery between ? and ?", (first, last))
         db.execute("delete from attempt where delivery between ? and ?", (first, last))
 
+    def note(self, key: str, value: str) -> None:
+        """See Store.note."""
+        self._db.execute("insert or replace into meta values (?, ?)", (f"note {key}", value))
+
+    def noted(self, key: str) -> str:
+        """See Store.noted."""
+        found = next(self._rows("select value from meta where key = ?", (f"note {key}",)), ("",))
+        return str(found[0])
+
     def size_bytes(self) -> int:
         """See Store.size_bytes."""
         return sum(
