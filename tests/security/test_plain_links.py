@@ -1,10 +1,14 @@
 """What goes to other machines unprotected is told; what must not go so at all is refused."""
 
+import asyncio
+import hashlib
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from connectors.ats.ami import Packet, Parser
+from connectors.ats.session import AmiSession, LoginRefused
 from connectors.runtime.settings import load
 from connectors.smpsql import SmpSqlConnector
 from proto.exits import StartError
@@ -126,3 +130,64 @@ def test_a_password_at_the_end_of_an_address_is_refused(folder: Path, hidden: st
         load("smpsql", SmpSqlConnector.Settings, config)
     assert "connectors.smpsql.partner.url" in caught.value.sentence
     assert "Url-Secret-1" not in caught.value.sentence
+
+
+class Recorder:
+    """An exchange that keeps what it is sent, with or without a challenge."""
+
+    def __init__(self, offers: bool) -> None:
+        self.offers = offers
+        self.said = b""
+        self.packets: list[Packet] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = Parser()
+        list(parser.feed(b"Asterisk Call Manager/7.0.3\r\n"))
+        writer.write(b"Asterisk Call Manager/7.0.3\r\n")
+        while data := await reader.read(4096):
+            self.said += data
+            for packet in parser.feed(data):
+                self.packets.append(packet)
+                good = packet["Action"] != "Challenge" or self.offers
+                more = "Challenge: 4711\r\n" if packet["Action"] == "Challenge" and good else ""
+                head = f"Response: {'Success' if good else 'Error'}\r\n"
+                writer.write(f"{head}{more}ActionID: {packet['ActionID']}\r\n\r\n".encode())
+        writer.close()
+
+
+def login(exchange: Recorder, **how: bool) -> bool | type[Exception]:
+    """Log in there; return whether the secret was hidden, or how it ended."""
+
+    async def scene() -> bool | type[Exception]:
+        server = await asyncio.start_server(exchange.serve, "127.0.0.1", 0)
+        session = AmiSession(lambda _: asyncio.sleep(0), 5.0)
+        await session.open("127.0.0.1", server.sockets[0].getsockname()[1], None)
+        reading = asyncio.create_task(session.run())
+        try:
+            return await session.login("smpbus", "Ami-Secret-1", **how)
+        except LoginRefused as refused:
+            return type(refused)
+        finally:
+            session.close()
+            await asyncio.gather(reading, return_exceptions=True)
+            server.close()
+            await server.wait_closed()
+
+    return asyncio.run(scene())
+
+
+@pytest.mark.fault("S19")
+def test_the_secret_of_the_exchange_is_not_said_where_others_listen() -> None:
+    """`Secret: Ami-Secret-1` went over the network. It is hidden by the challenge that the protocol
+    has; where none is offered, it is said only to one that it may be said to."""
+    offering = Recorder(offers=True)
+    assert login(offering, hidden=True) is True
+    assert b"Ami-Secret-1" not in offering.said
+    expected = hashlib.md5(b"4711Ami-Secret-1", usedforsecurity=False).hexdigest()
+    assert offering.packets[-1]["Key"] == expected
+    old = Recorder(offers=False)
+    assert login(old, hidden=True, must_hide=True) is LoginRefused
+    assert b"Ami-Secret-1" not in old.said
+    assert login(old, hidden=True) is False
+    assert b"Ami-Secret-1" in old.said
+    assert login(Recorder(offers=True)) is False
