@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from proto.retention import Retention
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -133,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ops: OpsSettings = OpsSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
+    retention: Retention = Retention()
     destinations: dict[str, Destination] = {}
     routes: list[Route] = []
     permissions: dict[str, Permission] = {}

@@ -19,7 +19,9 @@ import msgspec
 from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
+from proto.inclear import in_clear
 from proto.pattern import exactly
+from proto.retention import Retention
 from proto.wording import text
 
 DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
@@ -30,7 +32,7 @@ SEARCHED: Final = (
     Path(sys.prefix) / "share" / "smpbus" / "config" / "smpbus.toml",
 )
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)\Z")
-_USERINFO = re.compile(r"[a-z+]+://[^/?#]*@", re.IGNORECASE)
+_USERINFO = re.compile(r"[a-z+]+://([^/?#]*@|\S*[?&](ssl)?password=)", re.IGNORECASE)
 _AT = re.compile(r" - at `\$\.?(.*)`\Z")
 
 
@@ -45,7 +47,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
     for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds; `http` has
     the limits of the door. At a stop what is under way has `stop_s` to end; a second later the
-    process is gone, whatever hangs.
+    process is gone, whatever hangs. `retention` is the file's own table of that name.
     """
 
     partner: PartnerSettings
@@ -61,6 +63,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 4.0
     http: HttpSettings = HttpSettings()
+    retention: Retention = Retention()
 
 
 class _Bus(msgspec.Struct, frozen=True):
@@ -86,6 +89,7 @@ class Loaded:
     key: Path | None
     server_key: Path | None
     log: LogSettings
+    in_clear: tuple[str, ...] = ()  # sentences about what goes over a network unprotected
 
 
 def find_config(given: Path | None) -> Path:
@@ -115,6 +119,9 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
     for key in _with_userinfo(table, f"connectors.{name}"):
         raise StartError(text("connector.userinfo_in_url", file=file, key=key))
     settings = _convert(_absolute(table, file.parent), shape, file, f"connectors.{name}")
+    if "retention" not in table:
+        retention = _convert(tree.get("retention", {}), Retention, file, "retention")
+        settings = msgspec.structs.replace(settings, retention=retention)
     router = _absolute(tree.get("bus", {}), file.parent)
     if isinstance(router.get("listen"), str):  # as $SMPBUS_BUS__LISTEN has it
         router["listen"] = [part.strip() for part in router["listen"].split(",")]
@@ -128,7 +135,13 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
         key=(settings.key or keys / f"{name}.key") if bus.curve else None,
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
+        in_clear=tuple(in_clear(table, f"connectors.{name}")),
     )
+
+
+def read_retention(file: Path) -> Retention:
+    """Return the table [retention] of a file. Raises StartError."""
+    return _convert(tables(file).get("retention", {}), Retention, file, "retention")
 
 
 def _reachable(listen: str) -> str:
@@ -191,7 +204,7 @@ def _convert(table: Any, shape: type[Shape], file: Path, key: str) -> Shape:
 
 
 def _with_userinfo(value: Any, key: str) -> Iterator[str]:
-    """Yield the keys of addresses that name a user, perhaps with a password: settings are read by
+    """Yield the keys of addresses that name a user, or hold a password: settings are read by
     more people than secrets, and addresses are told in errors."""
     if isinstance(value, dict):
         for name, one in value.items():

@@ -45,6 +45,7 @@ from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
 from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
 from router.shell.pruning import Pruning
+from router.shell.retention import Ending
 from router.shell.room import Room
 from router.shell.socket import IpcPath, bind, open_router, self_test
 from router.shell.writer import Writer
@@ -105,6 +106,8 @@ class Daemon:
         self.labels = Labels()
         self.writer: Writer
         self._pruning: Pruning
+        self._ending: Ending
+        self._operator = Operator(self)
         self._looking: asyncio.Future[tuple[int, int, bool]] | None = None
         self._tidying = False
         self._lingering: asyncio.TimerHandle | None = None
@@ -176,6 +179,7 @@ class Daemon:
     async def _open_store(self, store: Store) -> None:
         self.writer = Writer(store, self._written)
         self._pruning = Pruning(self.writer, lambda: self.settings.store)
+        self._ending = Ending(self.writer, lambda: self.settings.retention, self._operator.drop)
         try:
             self._opened = opened = await self.writer.query(lambda s: s.open(now_ms()))
         except StoreError as error:
@@ -477,6 +481,7 @@ class Daemon:
         if all(self.live().values()):
             notify("WATCHDOG=1")
         self._pruning.beat(self.now())
+        self._ending.beat(self.now())
         self._tidy()
         self._flush()
 
@@ -565,7 +570,7 @@ class Daemon:
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             return self._reload()
 
-        commands = Operator(self).commands() | {
+        commands = self._operator.commands() | {
             "queues": queues, "sessions": sessions, "partners": partners, "metrics": metrics,
             "trace": self._trace, "reload": reload,
         }  # fmt: skip
@@ -676,6 +681,7 @@ class Daemon:
     async def _stop(self) -> None:
         notify("STOPPING=1")
         self._pruning.close()
+        self._ending.close()
         self.state = "stopping"
         self._bus.pause()
         log.info(text("router.stopping"))

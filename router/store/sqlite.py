@@ -411,6 +411,15 @@ class SqliteStore(Reader):
         db.execute("delete from outcome where delivery between ? and ?", (first, last))
         db.execute("delete from attempt where delivery between ? and ?", (first, last))
 
+    def note(self, key: str, value: str) -> None:
+        """See Store.note."""
+        self._db.execute("insert or replace into meta values (?, ?)", (f"note {key}", value))
+
+    def noted(self, key: str) -> str:
+        """See Store.noted."""
+        found = next(self._rows("select value from meta where key = ?", (f"note {key}",)), ("",))
+        return str(found[0])
+
     def size_bytes(self) -> int:
         """See Store.size_bytes."""
         return sum(
@@ -497,7 +506,7 @@ def _use_log(db: apsw.Connection) -> None:
 
 def _write_again(source: Path, target: Path) -> None:
     """Write a log to another file, or over itself, and sync that."""
-    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_TRUNC)
+    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_EXCL)
     reading = os.open(source, os.O_RDONLY)
     try:
         writing = os.open(target, mode, 0o600)
