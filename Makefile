@@ -37,6 +37,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots locks sbom audit findings clean packages
 
+# Hundreds of processes start here, each of some four hundred modules: their bytecode is kept, beside
+# them and out of the repository, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
 BIN := $(VENV)/bin
@@ -182,10 +186,13 @@ lint: $(STAMP)
 	step="ruff check"; echo "== $$step"; $(BIN)/ruff check .
 	step="ruff format"; echo "== $$step"; $(BIN)/ruff format --check .
 	# Types of the standard library differ from version to version.
+	step="mypy"; running=""
 	for version in 3.11 3.12 3.13; do
-		step="mypy for Python $$version"; echo "== $$step"
-		$(BIN)/mypy --python-version $$version
+		echo "== mypy for Python $$version"
+		$(BIN)/mypy --python-version $$version || { echo "not for Python $$version"; exit 1; } &
+		running="$$running $$!"
 	done
+	for one in $$running; do wait "$$one"; done
 	step=done
 
 test: packages $(STAMP)
@@ -193,7 +200,7 @@ test: packages $(STAMP)
 	trap 'if [ "$$step" = done ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
 	      else echo "make test: FAILED at: $$step"; fi' EXIT
 	step="lint"; $(MAKE) --no-print-directory lint
-	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 	step=done
 
 test-contracts:

@@ -40,7 +40,6 @@ from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
 from router.shell.operator import Operator
 from router.shell.ops import Command, EventSocket, OpsError, OpsServer
-from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
 from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
@@ -263,6 +262,8 @@ class Daemon:
         self._events = EventSocket(events, self._observe)
         self._cleanup.callback(self._events.close)
         if ops.http:
+            from router.shell.pages import Pages, listen  # a whole HTTP server, for who wants one
+
             pages = Pages(self, listen(ops.http, where("ops.http")))
             self._cleanup.push_async_callback(pages.close)
 
