@@ -24,6 +24,8 @@ from proto.pattern import exactly
 from proto.retention import Retention
 from proto.wording import text
 
+_ADDRESS: Final = re.compile(r"ipc://[^\0]+|tcp://[^\s/\0]+:[0-9]{1,5}|inproc://.+")
+TABLES: Final = ("bus", "connectors", "log", "ops", "retention")
 DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
 ENVIRONMENT_PREFIX: Final = "SMPBUS_"
 SEARCHED: Final = (
@@ -107,13 +109,17 @@ def tables(file: Path) -> dict[str, Any]:
     """Return the tables of the file, unchecked, the environment over them. Raises StartError."""
     tree = _read_file(file)
     _overlay(tree, os.environ)
+    for key in TABLES:
+        _check_table(tree.setdefault(key, {}), file, key)
+    for name, table in tree["connectors"].items():
+        _check_table(table, file, f"connectors.{name}")
     return tree
 
 
 def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
     """Read the settings of connector `name` as `shape`. Raises StartError."""
     tree = tables(file)
-    table = tree.get("connectors", {}).get(name)
+    table = tree["connectors"].get(name)
     if table is None:
         raise StartError(text("connector.no_table", file=file, name=name))
     for key in _with_userinfo(table, f"connectors.{name}"):
@@ -122,16 +128,16 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
     if "retention" not in table:
         retention = _convert(tree.get("retention", {}), Retention, file, "retention")
         settings = msgspec.structs.replace(settings, retention=retention)
-    router = _absolute(tree.get("bus", {}), file.parent)
+    router = _absolute(tree["bus"], file.parent)
     if isinstance(router.get("listen"), str):  # as $SMPBUS_BUS__LISTEN has it
         router["listen"] = [part.strip() for part in router["listen"].split(",")]
     bus = _convert(router, _Bus, file, "bus")
-    log = _convert(tree.get("log", {}), LogSettings, file, "log")
+    log = _convert(tree["log"], LogSettings, file, "log")
     keys = bus.keys_dir
     return Loaded(
         file=file,
         settings=settings,
-        address=settings.bus or _reachable(bus.listen[0]),
+        address=_address(name, settings, bus, file),
         key=(settings.key or keys / f"{name}.key") if bus.curve else None,
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
@@ -142,6 +148,16 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
 def read_retention(file: Path) -> Retention:
     """Return the table [retention] of a file. Raises StartError."""
     return _convert(tables(file).get("retention", {}), Retention, file, "retention")
+
+
+def _address(name: str, settings: ConnectorSettings, bus: _Bus, file: Path) -> str:
+    key = f"connectors.{name}.bus" if settings.bus else "bus.listen"
+    if not settings.bus and not bus.listen:
+        raise StartError(f"{file}: {text('config.empty_listen', key=key)}")
+    address = settings.bus or _reachable(bus.listen[0])
+    if not _ADDRESS.fullmatch(address):
+        raise StartError(f"{file}: {key}: {text('config.address_form')}")
+    return address
 
 
 def _reachable(listen: str) -> str:
@@ -199,6 +215,13 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 def _convert(table: Any, shape: type[Shape], file: Path, key: str) -> Shape:
     try:
         return msgspec.convert(table, shape, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise StartError(_sentence(str(error), file, key)) from None
+
+
+def _check_table(table: Any, file: Path, key: str) -> None:
+    try:
+        msgspec.convert(table, dict)
     except msgspec.ValidationError as error:
         raise StartError(_sentence(str(error), file, key)) from None
 
