@@ -332,28 +332,35 @@ class Core(Publishing, Operating, Asking):
         """The batch is on disk. `duplicates` are the n of messages that were accepted before,
         `loaded` is what each of its loads brought."""
         touched: dict[Queue, int] = {}  # and how many were accepted for it
+        open = self.open
         self._writing.remove(batch)
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
         self.counters["duplicates"] += len(duplicates)
         for delivery in batch.fresh:
             queue = delivery.queue
+            accepted = touched.get(queue, 0)
+            if (
+                delivery.due is None
+                and delivery.expires is None
+                and not delivery.filed
+                and not duplicates
+            ):  # nearly all
+                touched[queue] = accepted + 1
+                open[delivery.id] = delivery
+                queue.add(delivery)
+                continue
             if duplicates and delivery.n in duplicates:
                 queue.open -= 1
                 queue.count(delivery.sender, -1)
                 queue.resident_bytes[delivery.lane] -= delivery.size
                 continue
-            accepted = touched.get(queue, 0)
             if delivery.filed:
                 touched[queue] = accepted
                 self._recalled.discard(delivery.id)
                 self._enqueue(delivery, now)
                 continue
             touched[queue] = accepted + 1
-            if delivery.due is None and delivery.expires is None:
-                self.open[delivery.id] = delivery
-                queue.add(delivery)
-            else:
-                self._enqueue(delivery, now)
+            self._enqueue(delivery, now)
         self._recalled.difference_update(row[0] for row in batch.dropped)
         if batch.spilled:
             self._note_spilled(batch, duplicates, touched)
