@@ -130,7 +130,8 @@ def load(
 # What a reload puts in force; all other keys of smpbus.toml are read at the start.
 RELOADED: Final = {
     "bus": ("body_bytes_max", "sessions_max", "session_timeout_ms", "unread_bytes_max",
-            "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max"),
+            "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max",
+            "waiting_bytes_max"),
     "store": ("history_hours", "dedup_hours", "free_bytes_min"),
     "log": ("level",),
     "retention": Retention.__struct_fields__,

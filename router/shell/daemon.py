@@ -15,13 +15,15 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 import zmq
 
 from proto import frames
-from proto.drain import DrainedSocket, receive_frames, send_parts
+from proto.drain import DrainedSocket, contents, receive_frames, send_parts
 from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from proto.keys import KeyFileError, KeyPair
@@ -47,6 +49,7 @@ from router.shell.pruning import Pruning
 from router.shell.retention import Ending
 from router.shell.room import Room
 from router.shell.socket import IpcPath, bind, open_router, self_test
+from router.shell.turns import Turns
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
 from router.store.head import head_of
@@ -104,6 +107,7 @@ class Daemon:
         self.partners: Partners
         self.labels = Labels()
         self.writer: Writer
+        self.turn_taking: Turns
         self._pruning: Pruning
         self._ending: Ending
         self._operator = Operator(self)
@@ -222,6 +226,7 @@ class Daemon:
             log.warning(text("router.few_descriptors", **fields))
         self.gate = self._guard(socket, "bus", most, bus.session_timeout_ms / 1000)
         self.peers = Peers(bus, self.gate, first_id)
+        self.turn_taking = Turns(self.peers)
         self.core.supply_bytes = self.peers.supply_bytes
         for address in bus.listen:
             bound = self._bind(socket, address, bus.ipc_mode, "bus.listen")
@@ -281,8 +286,8 @@ class Daemon:
 
     def _read_burst(self) -> bool:
         began = time.perf_counter()
-        bus, core, peers, now = self._bus, self.core, self.peers, self.now()
-        more = True
+        bus, peers, turns, now = self._bus, self.peers, self.turn_taking, self.now()
+        more = not turns.is_full
         while more and time.perf_counter() - began < BURST_S:
             if not bus.has_more():
                 more = False
@@ -292,28 +297,71 @@ class Daemon:
             key = str(received[-1].get("User-Id")).encode() if self._keyring is not None else b""
             id = received[0].bytes
             peer = peers.get(id) or self._meet(id, key, received[-1])
-            if peer.dismissed or peer.key != key:
+            if peer.dismissed or peer.key != key or peer.party.cut:
                 continue
-            parts = [frame.bytes for frame in received[1:]]
-            if peer.marks and parts[0] == frames.PONG:
-                self._take_pong(peer, parts, now)
-            size = len(parts[-1])
-            if peers.exceeds_share(peer, size):
-                self._bar(peer)
+            if peer.begun or peer.waiting or (turns.is_over(peer.party) and says_publish(received)):
+                turns.put_off(peer, received)
+                more = not turns.is_full
                 continue
-            faults, rows = core.faults, rows_of(core.out.batch)
-            core.receive(id, key, parts, now)
-            if core.faults != faults and peers.blame(peer, core.faults - faults):
-                self._bar(peer)
-            else:
-                peers.charge(peer, rows_of(core.out.batch) - rows, parts[0] == frames.PUBLISH)
-            if self._is_full(core.out.batch):
+            self._take(peer, received, now)
+            if self._is_full(self.core.out.batch):
                 bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
+        if turns:
+            self._go_on(now)
         self._flush()
         self.turns += 1
         self.turn_s = time.perf_counter() - began
-        return more
+        return more or turns.may_go_on()
+
+    def _take(self, peer: Peer, received: list[zmq.Frame], now: Now) -> None:
+        """Give a frame to the core."""
+        peers, parts = self.peers, [contents(frame) for frame in received[1:]]
+        if peer.marks and parts[0] == frames.PONG:
+            self._take_pong(peer, parts, now)
+        if peers.exceeds_share(peer, len(parts[-1])):
+            self.turn_taking.cut(peer)
+            return
+        begin = partial(self.core.begin, peer.id, peer.key, parts, now)
+        self._account(peer, parts[0] == frames.PUBLISH, begin)
+        if peer.begun:
+            self.turn_taking.wait(peer)
+
+    def _go_on(self, now: Now) -> None:
+        """Let those go on who wait and whose turn has come, each a step."""
+        core, turns, until = self.core, self.turn_taking, time.perf_counter() + BURST_S
+        for peer in turns:
+            if self._is_full(core.out.batch):
+                self._bus.pause()
+                return
+            if time.perf_counter() > until:
+                return
+            if peer.begun:
+                self._account(peer, True, partial(core.proceed, peer.id, now))
+            elif peer.party.cut:
+                turns.leave(peer)
+                self.peers.bar_for_share(peer.party)
+                self._bar(peer)
+            elif peer.dismissed:
+                turns.leave(peer)
+            elif received := turns.next_of(peer):
+                self._take(peer, received, now)
+            else:
+                turns.leave(peer)
+
+    def _account(self, peer: Peer, published: bool, work: Callable[[], bool]) -> None:
+        """Have the core do a piece of work for a peer, and count what it costs."""
+        core, peers = self.core, self.peers
+        batch, faults = core.out.batch, core.faults
+        rows, size = rows_of(batch), batch.size
+        peer.begun = work()
+        rows = rows_of(batch) - rows
+        if core.faults != faults and peers.blame(peer, core.faults - faults):
+            self._bar(peer)
+            return
+        peers.charge(peer, rows, published)
+        if rows:
+            self.turn_taking.count(peer.party, rows, batch.size - size)
 
     def _is_full(self, batch: Batch) -> bool:
         """Whether a batch holds as much as one write to the disk should."""
@@ -369,6 +417,7 @@ class Daemon:
             return  # the journal is closed, or about to be
         if self.core.out.batch and self.writer.depth < DEPTH_MAX:
             self.writer.write(self.core.take_batch())
+            self.turn_taking.begin()
 
     async def commit(self) -> None:
         """Wait until all that the core has gathered so far is on disk."""
@@ -419,6 +468,7 @@ class Daemon:
 
     def _bar(self, peer: Peer) -> None:
         """End all sessions and connections of a peer's key, which is not listened to for a time."""
+        peer.party.cut = False
         for one in list(peer.party.peers):
             if not one.dismissed:
                 why = peer.party.why
@@ -448,9 +498,12 @@ class Daemon:
         self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]
     ) -> None:
         self.core.persisted(batch, duplicates, self.now(), loaded)
+        self.turn_taking.written()
         self._flush()
         if self.state == "running":
             self._bus.resume()
+            if self.turn_taking:
+                self._bus.wake()
 
     def _schedule(self) -> None:
         due = self.core.next_timer_ms()
@@ -706,6 +759,11 @@ _OPEN_WORDS: Final = {
 
 def _figures_of(store: Store) -> tuple[int, int, bool]:
     return store.size_bytes(), store.empty_bytes(), store.is_in_place()
+
+
+def says_publish(received: list[zmq.Frame]) -> bool:
+    """Whether what came is a PUBLISH."""
+    return len(received) > 1 and received[1].bytes == frames.PUBLISH
 
 
 def rows_of(batch: Batch) -> int:

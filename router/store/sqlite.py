@@ -71,7 +71,8 @@ class SqliteStore(Reader):
         self.path = folder / FILE
         self._log = folder / f"{FILE}-wal"
         self._cache = PageCache(self.path)
-        self._commits = 0  # since the last checkpoint
+        self._log_pages = 0  # after the last commit
+        self._fresh_pages = 0  # of them since the last checkpoint, those of large commits
         self._pruned_n = 0
         self._again_n = 0
         self._place = (0, 0)  # device and inode
@@ -462,13 +463,16 @@ class SqliteStore(Reader):
 
     def _checkpoint(self, db: apsw.Connection, name: str, pages: int) -> int:
         # SQLite's own automatic checkpoint keeps its errors to itself. Small commits write the same
-        # pages again and again: the longer one waits, the less there is to copy.
-        self._commits += 1
-        large = pages >= self._commits * LARGE_COMMIT_PAGES
-        if pages >= (CHECKPOINT_PAGES if large else CHECKPOINT_PAGES_MAX):
+        # pages again and again: the longer one waits, the less there is to copy. Large ones write
+        # pages of their own: the longer one waits, the longer the next commit stands.
+        own = pages - self._log_pages if pages > self._log_pages else pages
+        self._log_pages = pages
+        if own >= LARGE_COMMIT_PAGES:
+            self._fresh_pages += own
+        if pages >= CHECKPOINT_PAGES_MAX or self._fresh_pages >= CHECKPOINT_PAGES:
             db.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._cache.trim()
-            self._commits = 0
+            self._fresh_pages = 0
         return apsw.SQLITE_OK
 
 
