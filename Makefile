@@ -22,6 +22,9 @@
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
+# make locks [ARGS=--upgrade]   the three lock files anew, by what pyproject.toml asks for
+# make sbom                dist/smpbus.cdx.json: every component of a server, in CycloneDX
+# make audit               known vulnerabilities of every locked package, asked of the registry
 # make findings            what outside libraries do against expectation, shown without the product
 # make clean               remove what the others made
 #
@@ -32,11 +35,21 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots findings clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots locks sbom audit findings clean packages
+
+# Hundreds of processes start here, each of some four hundred modules: their bytecode is kept, beside
+# them and out of the repository, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
 BIN := $(VENV)/bin
+# Tools that look at the locks: what they need themselves is no part of the product or its tests.
+AUDIT_VENV := .venv-audit
+AUDIT_STAMP := $(AUDIT_VENV)/.installed-from-lock
+AUDIT_BIN := $(AUDIT_VENV)/bin
+# No program of a package runs before its hash was checked and it was installed.
+PIP_INSTALL := -m pip --disable-pip-version-check --no-input install --require-hashes --only-binary :all:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -115,6 +128,45 @@ test-roots: $(STAMP)
 	$(install_packages)
 	$(BIN)/python -m tests.roots $(ARGS)
 
+# What is pinned stays pinned unless ARGS=--upgrade says otherwise.
+LOCK := $(AUDIT_BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make locks" --quiet
+locks: $(AUDIT_STAMP)
+	@$(LOCK) $(ARGS) --extra build --extra dev -o requirements-dev.lock pyproject.toml
+	$(LOCK) --extra build -c requirements-dev.lock -o requirements.lock pyproject.toml
+	$(LOCK) $(ARGS) --group audit -o requirements-audit.lock
+	echo "make locks: OK"
+
+# Of an environment that holds what a server gets and nothing else, so that licences are told, too.
+sbom: $(AUDIT_STAMP)
+	@made="$$(mktemp -d)"
+	trap 'rm -rf "$$made"' EXIT
+	echo "== packages of requirements.lock"
+	python="$$(readlink -f $(AUDIT_BIN)/python)"
+	"$$python" -m venv "$$made/server"
+	"$$made/server/bin/python" $(PIP_INSTALL) -q -r requirements.lock
+	"$$made/server/bin/python" -m pip --disable-pip-version-check uninstall -q -y pip setuptools
+	mkdir -p dist
+	$(AUDIT_BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+		--gather-license-texts --output-reproducible --sv 1.6 --of JSON --validate \
+		-o dist/smpbus.cdx.json "$$made/server/bin/python"
+	echo "make sbom: OK, dist/smpbus.cdx.json"
+
+# A package of which the registry tells nothing is a failure here: not looked at is not sound.
+audit: $(AUDIT_STAMP)
+	@failed=""
+	for lock in requirements.lock requirements-dev.lock requirements-audit.lock; do
+		echo "== $$lock"
+		$(AUDIT_BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+			-r $$lock || failed="$$failed $$lock"
+	done
+	if [ -n "$$failed" ]; then
+		echo "make audit: FAILED at:$$failed. Either a package has a known vulnerability, named above," \
+			"or the registry in use does not tell of vulnerabilities (a mirror may not): ask where it does." >&2
+		exit 1
+	fi
+	echo "make audit: OK"
+
 findings:
 	@want=""
 	command -v strace >/dev/null || want="$$want strace"
@@ -134,10 +186,13 @@ lint: $(STAMP)
 	step="ruff check"; echo "== $$step"; $(BIN)/ruff check .
 	step="ruff format"; echo "== $$step"; $(BIN)/ruff format --check .
 	# Types of the standard library differ from version to version.
+	step="mypy"; running=""
 	for version in 3.11 3.12 3.13; do
-		step="mypy for Python $$version"; echo "== $$step"
-		$(BIN)/mypy --python-version $$version
+		echo "== mypy for Python $$version"
+		$(BIN)/mypy --python-version $$version || { echo "not for Python $$version"; exit 1; } &
+		running="$$running $$!"
 	done
+	for one in $$running; do wait "$$one"; done
 	step=done
 
 test: packages $(STAMP)
@@ -145,7 +200,7 @@ test: packages $(STAMP)
 	trap 'if [ "$$step" = done ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
 	      else echo "make test: FAILED at: $$step"; fi' EXIT
 	step="lint"; $(MAKE) --no-print-directory lint
-	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	step="pytest"; echo "== $$step"; $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 	step=done
 
 test-contracts:
@@ -159,7 +214,7 @@ test-contracts:
 	$(BIN)/python -m pytest tests/federal $(ARGS) && echo "make test-contracts: OK"
 
 clean:
-	@rm -rf $(VENV) demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(AUDIT_VENV) demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "make clean: OK"
 
@@ -199,8 +254,9 @@ packages:
 	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || want="$$want pgbouncer"
 	$(install_packages)
 
-$(STAMP): requirements.lock pyproject.toml
-	@want=""
+# Make a virtual environment in $(1), unless a good one is there.
+define make_venv
+	want=""
 	enough='import sys; sys.exit(sys.version_info < (3, 11))'
 	if ! command -v uv >/dev/null; then
 		command -v python3 >/dev/null || want="$$want python3"
@@ -213,17 +269,27 @@ $(STAMP): requirements.lock pyproject.toml
 			exit 1
 		fi
 	fi
-	if ! $(BIN)/python -c "$$enough" 2>/dev/null; then
-		echo "== [1/3] virtual environment: $(VENV)"
-		rm -rf $(VENV)
-		if command -v uv >/dev/null; then uv venv -q --seed --python '>=3.11' $(VENV); \
-		else python3 -m venv $(VENV); fi
+	if ! $(1)/bin/python -c "$$enough" 2>/dev/null; then
+		echo "== virtual environment: $(1)"
+		rm -rf $(1)
+		if command -v uv >/dev/null; then uv venv -q --seed --python '>=3.11' $(1); \
+		else python3 -m venv $(1); fi
 	fi
-	pip="$(BIN)/python -m pip --disable-pip-version-check --no-input"
-	echo "== [2/3] packages of requirements.lock"
-	$$pip install --require-hashes -r requirements.lock \
+endef
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(call make_venv,$(VENV))
+	echo "== packages of requirements-dev.lock"
+	$(BIN)/python $(PIP_INSTALL) -r requirements-dev.lock \
 		| awk '/^Collecting/ { print "   " $$2; fflush() } \
 		       /^Installing/ { print "   installing"; fflush() }'
-	echo "== [3/3] smpbus itself"
-	$$pip install -q --no-deps --no-build-isolation -e .
+	echo "== smpbus itself"
+	$(BIN)/python -m pip --disable-pip-version-check --no-input install -q \
+		--no-deps --no-build-isolation -e .
+	touch $@
+
+$(AUDIT_STAMP): requirements-audit.lock
+	@$(call make_venv,$(AUDIT_VENV))
+	echo "== packages of requirements-audit.lock"
+	$(AUDIT_BIN)/python $(PIP_INSTALL) -q -r requirements-audit.lock
 	touch $@

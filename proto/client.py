@@ -25,7 +25,7 @@ import msgspec
 import zmq
 
 from proto import attempts, frames
-from proto.drain import BURST_MAX, DONTWAIT, DrainedSocket, send_parts
+from proto.drain import BURST_MAX, DrainedSocket, contents, receive_frames, send_parts
 from proto.errors import FATAL, BusError, Code, NotConnected, Refused, RequestFailed
 from proto.keys import KeyFileError, KeyPair, load_public
 from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, Message
@@ -44,6 +44,7 @@ GRANT_AFTER_S: Final = 1.0  # how soon a queue that was not given is asked for a
 GRANT_LONGEST_S: Final = 5.0
 BYE_MS: Final = 500
 LOG: Final = logging.getLogger("smpbus.client")
+_Settlement, _ACK = frames.Settlement, frames.ACK
 
 
 class Retry(Exception):
@@ -63,38 +64,31 @@ class Reject(Exception):
     """Raised by a handler: this message can never be delivered; make it a dead letter."""
 
 
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):  # made in one step: the hot path
     """One message to be settled: `ack`, `retry` or `reject`, once."""
 
-    __slots__ = ("_bus", "_consumer", "attempt", "generation", "id", "message", "settled")
+    _consumer: "Consumer"
+    id: int
+    attempt: int
+    message: Message
+    generation: str = ""
+    _bus: str | None = None  # that it came from; None is that of the consumer
+    settled: bool = False
 
-    def __init__(
-        self,
-        consumer: "Consumer",
-        id: int,
-        attempt: int,
-        message: Message,
-        generation: str = "",
-    ) -> None:
-        self._consumer = consumer
-        self._bus = consumer.client.bus
-        self.generation = generation
-        self.id = id
-        self.attempt = attempt
-        self.message = message
-        self.settled = False
+    __repr__ = object.__repr__  # nothing of the message
 
     @property
     def key(self) -> str:
         """The idempotency key for the partner: the same at every attempt, for ever, and never that
         of another message, whatever old copy of its journal the router was started on."""
-        return frames.key_of(self._bus, self.id, self.generation)
+        bus = self._consumer.client.bus if self._bus is None else self._bus
+        return frames.key_of(bus, self.id, self.generation)
 
     def ack(self, note: str | None = None) -> None:
         """Done. `note` (the partner's answer, no personal data) is shown by `smpbus trace`, its
         first 300 characters."""
         if note is None:  # the hot path
-            settlement = frames.Settlement(self.id, frames.ACK, None, None, self.generation)
+            settlement = _Settlement(self.id, _ACK, None, None, self.generation)
         else:
             settlement = self._settlement(frames.ACK, note)
         self._consumer.settle(self, settlement)
@@ -187,6 +181,7 @@ class Consumer:
         """Take what the router delivered. What is still held from before a reconnect is skipped:
         its settlement, when it comes, counts for the new session too."""
         ready, generation, held = self._ready, "", self._held.setdefault("", set())
+        bus = self.client.bus
         for item in deliveries:
             if item.generation != generation:
                 generation = item.generation  # one word for all: it is hashed once
@@ -194,7 +189,7 @@ class Consumer:
             id = item.delivery
             if id not in held:
                 held.add(id)
-                ready.append(Delivery(self, id, item.attempt, item.message, generation))
+                ready.append(Delivery(self, id, item.attempt, item.message, generation, bus))
         self._wake()
 
     def drop_unread(self) -> None:
@@ -649,7 +644,7 @@ class BusClient:
         for _ in range(BURST_MAX):
             if not wire.has_more():
                 break
-            parts = wire.socket.recv_multipart(DONTWAIT)
+            parts = [contents(frame) for frame in receive_frames(wire.socket)]
             self._heard_at = time.monotonic()
             try:
                 events = self._peer.receive(parts)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 BURST_MAX = 64
+COPIED_MAX = 16 * 1024
 # Plain numbers: pyzmq's enums cost a microsecond at each use.
 DONTWAIT = int(zmq.DONTWAIT)
 _MORE = int(zmq.SNDMORE) | DONTWAIT
@@ -40,6 +41,11 @@ def receive_frames(socket: "zmq.Socket[bytes]") -> list[zmq.Frame]:
     return frames
 
 
+def contents(frame: zmq.Frame) -> bytes:
+    """Return what is in a frame: a copy, or of a long one its buffer, which is to be decoded."""
+    return frame.bytes if len(frame) < COPIED_MAX else frame.buffer  # type: ignore[return-value]
+
+
 class DrainedSocket:
     """Calls `on_burst` when something may be received."""
 
@@ -60,6 +66,12 @@ class DrainedSocket:
         if self._scheduled or self._closed or self._paused:
             return
         if self.has_more():
+            self._scheduled = True
+            self._loop.call_soon(self._resume)
+
+    def wake(self) -> None:
+        """Drain on the next turn of the loop, whatever there is to receive."""
+        if not (self._scheduled or self._closed or self._paused):
             self._scheduled = True
             self._loop.call_soon(self._resume)
 

@@ -58,8 +58,11 @@ class KeyPair:
         with os.fdopen(descriptor, "wb") as file:
             file.write(self.secret + b"\n")
         public = folder / f"{name}.pub"
-        public.write_bytes(self.public + b"\n")
-        public.chmod(0o644)  # whatever the umask: the router reads it as another user
+        public.unlink(missing_ok=True)  # a link that somebody laid is not followed
+        descriptor = os.open(public, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(self.public + b"\n")
+            os.fchmod(file.fileno(), 0o644)  # whatever the umask: another user reads it
         return path
 
 

@@ -92,7 +92,8 @@ class Peer:
         self._plain = False  # settlements go without their notes: the router did not take one
         self._settled_away: list[frames.Settlement] = []
         # what was said last in this session, which may be over without our knowing
-        self._settled_last: deque[frames.Settlement] = deque(maxlen=SETTLED_LAST_MAX)
+        self._settled_last: deque[tuple[int, bytes]] = deque()  # how many, as they were sent
+        self._settled_count = 0
         self._report: bytes | None = None
         self._reports_known = True  # until a router says that it knows no REPORT
         self._batch_number = 0
@@ -326,7 +327,6 @@ class Peer:
             return
         if self._plain:
             settlements = [msgspec.structs.replace(one, note=None) for one in settlements]
-        self._settled_last.extend(settlements)
         for start in range(0, len(settlements), self._length_max):
             self._send_settlements(settlements[start : start + self._length_max])
 
@@ -338,6 +338,11 @@ class Peer:
             self._send_settlements(settlements[middle:])
         else:
             self._outbox.append([frames.SETTLE, payload])
+            last = self._settled_last
+            last.append((len(settlements), payload))
+            self._settled_count += len(settlements)
+            while self._settled_count - last[0][0] >= SETTLED_LAST_MAX:
+                self._settled_count -= last.popleft()[0]
 
     # -- request and reply --------------------------------------------------------------------
 
@@ -452,6 +457,7 @@ class Peer:
         self._frame_max = max(1, welcome.frame_bytes_max - frames.FRAME_SPARE)
         self._length_max = max(1, min(welcome.batch_length_max, frames.BATCH_LENGTH_MAX))
         self._settled_last.clear()
+        self._settled_count = 0
         settled, self._settled_away = self._settled_away, []
         self.settle(settled)  # before CREDIT, so that these are not delivered again
         for destination in self.windows:
@@ -487,7 +493,9 @@ class Peer:
             self.welcome = None
             # The session was over, who knows since when, and what was said since not heard. What is
             # done is done, and said again; a repeat of what was heard does no harm.
-            acks = [one for one in self._settled_last if one.outcome == frames.ACK]
+            read = frames.ROUTER_READS[frames.SETTLE].decode
+            said = (one for _, payload in self._settled_last for one in read(payload).settlements)
+            acks = [one for one in said if one.outcome == frames.ACK]
             self._settled_away = acks + self._settled_away
             return [Disconnected(error.sentence)]
         if error.code == Code.UNKNOWN_VERB and error.verb == frames.REPORT.decode():

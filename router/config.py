@@ -17,6 +17,8 @@ from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 import msgspec
 
 from proto.exits import EX_NOPERM
+from proto.inclear import in_clear
+from proto.retention import Retention
 from proto.wording import text
 from router.configcheck import check, warnings
 from router.place import BUILT_IN, ConfigError, Place, dotted_key, shown
@@ -37,6 +39,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "ops": OpsSettings,
     "store": StoreSettings,
     "log": LogSettings,
+    "retention": Retention,
 }
 __all__ = ["ConfigError", "LoadedSettings", "Place", "load", "needs_restart"]
 
@@ -120,17 +123,19 @@ def load(
         connectors=loader.connectors,
         places=loader.places,
         overrides=dict(overrides or {}),
-        warnings=warnings(settings),
+        warnings=(*warnings(settings), *in_clear(loader.connectors, "connectors")),
     )
 
 
 # What a reload puts in force; all other keys of smpbus.toml are read at the start.
 RELOADED: Final = {
     "bus": ("body_bytes_max", "sessions_max", "session_timeout_ms", "unread_bytes_max",
-            "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max"),
+            "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max",
+            "waiting_bytes_max"),
     "store": ("history_hours", "dedup_hours", "free_bytes_min"),
     "ops": ("look", "change"),
     "log": ("level",),
+    "retention": Retention.__struct_fields__,
 }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from proto.retention import Retention
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -77,7 +79,8 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one write to the disk; `frames_unread_max` is how many frames of one connection wait to be read
     before it is made to wait; `share_bytes_max` is what one name may publish in a burst while
     others publish too (all of it comes back in a second; one of the largest frames at least);
-    `errors_max` is how many errors one name may make in a burst (all come back in 200 s).
+    `errors_max` is how many errors one name may make in a burst (all come back in 200 s);
+    `waiting_bytes_max` is what of all peers may wait, read, for a turn to be taken beside others.
     """
 
     listen: tuple[str, ...] = ("ipc:///run/smpbus/bus.sock",)
@@ -96,6 +99,7 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames_unread_max: Positive = 16
     share_bytes_max: Positive = 16 * 1024 * 1024
     errors_max: Positive = 20_000
+    waiting_bytes_max: Positive = 64 * 1024 * 1024
 
 
 class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,6 +147,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ops: OpsSettings = OpsSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
+    retention: Retention = Retention()
     destinations: dict[str, Destination] = {}
     routes: list[Route] = []
     permissions: dict[str, Permission] = {}

@@ -4,7 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +19,7 @@ from connectors.ats.session import AmiSession, LinkLost, LoginRefused
 from connectors.runtime import tls
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import message_id
+from connectors.runtime.log import LOG
 from connectors.runtime.outbox import Outbox
 from connectors.runtime.partner import PartnerSettings, credentials
 from connectors.runtime.settings import ConnectorSettings, Listen
@@ -26,6 +27,7 @@ from connectors.runtime.statefile import Alarm
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.exits import StartError
+from proto.inclear import is_here
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
 from proto.pattern import exactly
@@ -41,9 +43,12 @@ encode: Final = msgspec.json.Encoder().encode
 
 
 class AmiSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
-    """Where the exchange listens; `credentials_file` holds a manager's `name:secret`."""
+    """Where the exchange listens; `credentials_file` holds a manager's `name:secret`. `login` says
+    whether the secret itself goes over the wire ("secret") or what it makes of a challenge ("md5");
+    "auto" shows it on this machine, by TLS, and to an exchange that offers no challenge."""
 
     url: Annotated[str, msgspec.Meta(pattern=exactly(r"(tcp|tls)://[^/]+"))]
+    login: Literal["auto", "md5", "secret"] = "auto"
 
 
 class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +88,7 @@ class AtsConnector(Connector):
         self._put_off: set[str] = set()  # requests that were surely not dialled yet
         self._outbox = Outbox(bus, OUTBOX_MAX)
         self._session: AmiSession | None = None
+        self._told_shown = False
         self._told_at = datetime.now(UTC)
 
     def states(self) -> list[Alarm]:
@@ -124,7 +130,7 @@ class AtsConnector(Connector):
         await session.open(self._host, self._port, self.partner.context)
         reading = asyncio.create_task(session.run())
         try:
-            await session.login(self._user or "", self._secret or "")
+            await self._login(session)
             await self._resync(session)
             self._session = session
             self.partner.succeeded()
@@ -139,6 +145,18 @@ class AtsConnector(Connector):
             session.close()
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _login(self, session: AmiSession) -> None:
+        way = self.settings.partner.login
+        in_clear = self.partner.context is None and not is_here(self._host)
+        must_hide = way == "md5"
+        hidden = must_hide or (way == "auto" and in_clear)
+        shown = not await session.login(
+            self._user or "", self._secret or "", hidden=hidden, must_hide=must_hide
+        )
+        if hidden and shown and not self._told_shown:
+            self._told_shown = True
+            LOG.warning(text("connector.ats_shown", host=self._host))
 
     async def _resync(self, session: AmiSession) -> None:
         """Find out what happened while nobody was listening, then hear what happened since."""

@@ -54,7 +54,8 @@ class LiveCalls(Alarm):
                 else:
                     live[record["id"]] = record
         short = self._file.with_name(f"{self._file.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        short.unlink(missing_ok=True)  # of a lost machine, or a link that another laid
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._descriptor = os.open(short, flags, 0o600)
         for record in live.values():
             self._add(record)
@@ -94,7 +95,7 @@ class LiveCalls(Alarm):
     def _write(self) -> None:
         try:
             if self._descriptor is None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
                 self._descriptor = os.open(str(self._file), flags, 0o600)
             while self._late:
                 line = self._late[0]

@@ -1,6 +1,7 @@
 """One connection to an exchange: logged in, asked questions, its events handed on in order."""
 
 import asyncio
+import hashlib
 import itertools
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -134,11 +135,34 @@ class AmiSession:
         finally:
             del self._questions[action_id]
 
-    async def login(self, user: str, secret: str) -> None:
-        """Say who we are. Raises LoginRefused or LinkLost."""
-        fields = {"Username": user, "Secret": secret, "Events": "on"}
-        if (await self.ask("Login", fields))[-1]["Response"] != "Success":
+    async def login(
+        self, user: str, secret: str, *, hidden: bool = False, must_hide: bool = False
+    ) -> bool:
+        """Say who we are; `hidden` says the secret itself only to an exchange that offers no
+        challenge, and not even then if we `must_hide` it. Returns whether it was hidden. Raises
+        LoginRefused or LinkLost."""
+        fields = {"Username": user, "Events": "on"}
+        answered = self._answered(await self._challenge(), secret) if hidden else {}
+        if not answered and must_hide:
             raise LoginRefused
+        shown = answered or {"Secret": secret}
+        if (await self.ask("Login", fields | shown))[-1]["Response"] != "Success":
+            raise LoginRefused
+        return bool(answered)
+
+    async def _challenge(self) -> str:
+        """Return a challenge, "" when the exchange offers none."""
+        told = (await self.ask("Challenge", {"AuthType": "MD5"}))[-1]
+        return told["Challenge"] if told["Response"] == "Success" else ""
+
+    @staticmethod
+    def _answered(challenge: str, secret: str) -> dict[str, str]:
+        # What the protocol has: whoever hears it may try secrets at home, so the secret is to be
+        # long and random; TLS is better.
+        if not challenge:
+            return {}
+        told = hashlib.md5(f"{challenge}{secret}".encode(), usedforsecurity=False).hexdigest()
+        return {"AuthType": "MD5", "Key": told}
 
     async def listing(self, action: str) -> list[Packet]:
         """Return the events of a list that the exchange gives. Raises LinkLost."""

@@ -8,6 +8,7 @@ every connection off in the middle of a packet, `{"garbage": N}` sends N packets
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 from collections.abc import AsyncIterator
 from random import Random
@@ -43,6 +44,7 @@ class Exchange:
         self.answered: list[str] = []
         self.dialled: list[dict[str, str]] = []
         self.logins = 0
+        self._challenges: dict[asyncio.StreamWriter, str] = {}
         self.living = 0
         self._states = dict.fromkeys(OPERATORS, FREE)
         self._numbers = itertools.count(1)
@@ -75,6 +77,9 @@ class Exchange:
         name, id = action["Action"], action["ActionID"]
         if faults is not None and (faults.down or self._random.random() < faults.fail):
             writer.close()
+        elif name == "Challenge":
+            self._challenges[writer] = challenge = str(self._random.randrange(10**9))
+            _say(writer, Response="Success", ActionID=id, Challenge=challenge)
         elif name == "Login":
             self._login(action, writer)
         elif writer not in self._writers:
@@ -91,7 +96,10 @@ class Exchange:
 
     def _login(self, action: Packet, writer: asyncio.StreamWriter) -> None:
         id = action["ActionID"]
-        if (action["Username"], action["Secret"]) != (USER, SECRET):
+        challenge = self._challenges.pop(writer, "")
+        key = hashlib.md5(f"{challenge}{SECRET}".encode(), usedforsecurity=False).hexdigest()
+        known = action["Key"] == key if challenge else action["Secret"] == SECRET
+        if action["Username"] != USER or not known:
             _say(writer, Response="Error", ActionID=id, Message="Authentication failed")
             return
         self.logins += 1

@@ -14,13 +14,16 @@ import apsw
 
 from connectors.runtime.statefile import StateFile
 from proto.exits import StartError
+from proto.retention import DAY_S, Retention
 from proto.wording import text
 
 State = Literal["sent", "accepted", "registered", "rejected", "gave_up"]
 RANK: Final[dict[State, int]] = {
     "sent": 0, "accepted": 1, "rejected": 2, "gave_up": 2, "registered": 3,
 }  # fmt: skip
-KEPT_S: Final = 30 * 86_400.0  # the file of a document that has reached its end
+KEPT_S: Final = Retention().document_file_days * DAY_S
+ROW_KEPT_S: Final = Retention().document_row_days * DAY_S
+FEW, STEP = 10, 200  # documents that go at once: beside a new one, and when there is time
 _COLUMNS: Final = (
     "uid, card, card_version, number, version, call, subject, state, remote, code, message,"
     " sends, source, file, signature, digest, made_at"
@@ -81,8 +84,9 @@ class Archive:
     """The file of one connector. Every method raises StateAway while it cannot be used: a document
     that is not kept is not sent."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, retention: Retention | None = None) -> None:
         """Raises StartError when the file cannot be used."""
+        self._retention = retention
         try:
             self._db = StateFile(file, _SCHEMA)
         except (apsw.Error, OSError) as error:
@@ -121,17 +125,30 @@ class Archive:
     def keep(self, document: Document) -> None:
         """Keep a new document; files of those long ended go."""
         now = int(time.time())
+        self.forget(FEW)
         values = [getattr(document, name.strip()) for name in _COLUMNS.split(",")]
         marks = ", ".join("?" * (len(values) + 1))
         with self._db:
             self._db.execute(
                 f"insert into document ({_COLUMNS}, changed_at) values ({marks})", (*values, now)
             )
+
+    def forget(self, limit: int = STEP) -> None:
+        """Let go of the files of those long ended, and of rows that no version follows any more."""
+        now, retention = time.time(), self._retention
+        file_s = KEPT_S if retention is None else retention.document_file_days * DAY_S
+        row_s = ROW_KEPT_S if retention is None else retention.document_row_days * DAY_S
+        ended = "state in ('registered', 'rejected', 'gave_up') and changed_at < ?"
+        with self._db:
             self._db.execute(
                 "update document set file = x'', signature = x'', source = x'' where uid in"
-                " (select uid from document where state in ('registered', 'gave_up')"
-                " and changed_at < ? and file <> x'' limit 10)",
-                (now - KEPT_S,),
+                f" (select uid from document where {ended} and file <> x'' limit ?)",
+                (now - file_s, limit),
+            )
+            self._db.execute(
+                "delete from document where uid in"
+                f" (select uid from document where {ended} limit ?)",
+                (now - max(file_s, row_s), limit),
             )
 
     def sent(self, uid: str, message: str) -> None:

@@ -29,6 +29,7 @@ from proto import clinical
 from proto.client import Reject
 from proto.message import Message, now_ms
 from proto.nesting import decode_json
+from proto.retention import Retention
 from proto.wording import text
 
 NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000115")
@@ -51,13 +52,17 @@ class Lifecycle:
     """All documents of one connector."""
 
     def __init__(
-        self, register: Literal["remd", "vimis"], settings: DocumentSettings, ingress: Ingress
+        self,
+        register: Literal["remd", "vimis"],
+        settings: DocumentSettings,
+        ingress: Ingress,
+        retention: Retention | None = None,
     ) -> None:
         """Raises StartError."""
         self.register = register
         self.settings = settings
         self.plan = load_plan(settings.plan_file)
-        self.archive = Archive(settings.archive_file)
+        self.archive = Archive(settings.archive_file, retention)
         self._signer = load_signer(settings.signer)
         self._signing = Outside("signer", settings.signer.timeout_s)
         self._ingress = ingress

@@ -43,10 +43,10 @@ def drill(
     if down_s <= 0:
         raise StartError(text("drill.no_time"), EX_USAGE)
     tree = tables(find_config(config))
-    connectors = tree.get("connectors", {})
+    connectors = tree["connectors"]
     destination = str(connectors.get(name, {}).get("destination") or name)
     plan = Plan(name, destination, mode, down_s, before_s, wait_s, rate)
-    ops = str(tree.get("ops", {}).get("listen", OPS))
+    ops = str(tree["ops"].get("listen", OPS))
     screen = Screen()
     report = asyncio.run(_hold(plan, connectors, ops, None if as_json else screen))
     if report is None:

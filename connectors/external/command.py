@@ -1,12 +1,12 @@
 """`smpbus external token NAME`: a new token for an outside service."""
 
-import os
 from pathlib import Path
 from typing import Final, Literal
 
 import click
 
 from connectors.external.connector import ExternalSettings
+from connectors.runtime.ownfile import replace_file
 from connectors.runtime.settings import find_config, load
 from connectors.runtime.token import digest_of, new_token
 from proto.exits import EX_CANTCREAT, EX_USAGE, StartError
@@ -63,10 +63,7 @@ def _keep(path: Path, digest: str, way: Literal["add", "replace"] | None) -> Non
             raise StartError(text("external.token_is_there", path=path), EX_USAGE)
         lines = [*known, digest] if way == "add" else [digest]
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.new")
-        new.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
-        new.chmod(READABLE)
-        os.replace(new, path)
+        replace_file(path, "".join(f"{line}\n" for line in lines).encode("ascii"), READABLE)
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}", EX_CANTCREAT) from None
     except UnicodeDecodeError:

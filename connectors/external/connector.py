@@ -22,6 +22,7 @@ from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
+from proto.retention import DAY_S
 from proto.wording import text
 
 WAITING_MAX: Final = 500
@@ -49,7 +50,7 @@ class ExternalConnector(Connector):
         """Raises StartError."""
         super().__init__(name, settings, bus)
         self._clients = Clients(settings.clients, settings.credit)
-        self._memory = Memory(settings.state_file)
+        self._memory = Memory(settings.state_file, settings.retention.external_days * DAY_S)
         self._waiting = Waiting(WAITING_MAX)
 
     @classmethod
@@ -66,6 +67,10 @@ class ExternalConnector(Connector):
             await super().stay()
         finally:
             self._waiting.end()
+
+    def forget(self) -> None:
+        """See Connector."""
+        self._memory.forget()
 
     async def close(self) -> None:
         """Let go of the webhooks and of the file."""

@@ -18,11 +18,12 @@ from connectors.external.contract import Event
 from connectors.runtime.repeats import digest_of
 from connectors.runtime.statefile import Spared, Statement
 from proto.exits import StartError
+from proto.retention import DAY_S, Retention
 from proto.schemas import StatusCode
 from proto.wording import text
 
-KEPT_S: Final = 90 * 86_400.0
-DAY_S: Final = 86_400.0
+KEPT_S: Final = Retention().external_days * DAY_S
+FEW, STEP = 10, 500  # calls that go at once: beside a new one, and when there is time
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _SCHEMA: Final = """
 create table if not exists call (
@@ -79,8 +80,9 @@ class Memory:
     long as a disk takes. A call is taken even while the file cannot be written (see `Spared`): the
     router has it. An event is kept for whoever asks, so it waits on the bus until it can be."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, kept_s: float = KEPT_S) -> None:
         """Raises StartError when the file cannot be used."""
+        self._kept_s = kept_s
         try:
             self.file = Spared(file, lambda: _SCHEMA)
         except apsw.Error as error:
@@ -113,7 +115,7 @@ class Memory:
     def begin(self, call: Call) -> None:
         """Keep a call that is about to be published; a repeat changes nothing but what is not known
         any more."""
-        self.file.write(self._begun(call), *self._pruned(call.handed_in_at - KEPT_S))
+        self.file.write(self._begun(call), *self._pruned(call.handed_in_at - self._kept_s))
 
     def _begun(self, call: Call) -> Statement:
         return (
@@ -200,10 +202,14 @@ class Memory:
         )
         return State(*rows[0]) if rows else State()
 
+    def forget(self) -> None:
+        """Let go of a step of what is too old, also when nothing comes."""
+        self.file.write(*self._pruned(time.time() - self._kept_s, STEP))
+
     @staticmethod
-    def _pruned(before: float) -> tuple[Statement, Statement]:
+    def _pruned(before: float, limit: int = FEW) -> tuple[Statement, Statement]:
         """Forget a few of the calls that are older than anybody asks for."""
-        old = "(select ref from call where handed_in_at < ? order by handed_in_at limit 10)"
+        old = f"(select ref from call where handed_in_at < ? order by handed_in_at limit {limit})"
         return (
             (f"delete from event where ref in {old}", (before,)),
             (f"delete from call where ref in {old}", (before,)),

@@ -56,8 +56,12 @@ class RemdConnector(Connector):
     def __init__(self, name: str, settings: RemdSettings, bus: BusClient) -> None:
         """Raises StartError."""
         super().__init__(name, settings, bus)
-        self.life = Lifecycle("remd", settings.document, self.ingress)
+        self.life = Lifecycle("remd", settings.document, self.ingress, settings.retention)
         self._verdicts = load_verdicts()
+
+    def forget(self) -> None:
+        """See Connector."""
+        self.life.archive.forget()
 
     async def close(self) -> None:
         """Let go of the register and of the archive."""

@@ -35,6 +35,7 @@ from connectors.runtime.statefile import Alarm
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
+from proto.retention import DAY_S
 from proto.wording import text
 
 Told = tuple[str, list[Message]]
@@ -67,7 +68,7 @@ class RmisConnector(Connector):
         """Raises StartError."""
         super().__init__(name, settings, bus)
         self.poll_s = settings.poll_s
-        self.memory = Memory(settings.state_file)
+        self.memory = Memory(settings.state_file, settings.retention.hospital_days * DAY_S)
         self.lookup = Lookup(settings.lookup)
         self.dialect: Dialect = Canonical(self.partner)
         if settings.dialect == "riams":
@@ -103,6 +104,12 @@ class RmisConnector(Connector):
     def partners(self) -> list[Partner]:
         """Return the hospitals' system, and the search service for persons if it is asked."""
         return [self.partner] if self.search is None else [self.partner, self.search.partner]
+
+    def forget(self) -> None:
+        """See Connector."""
+        self.memory.forget()
+        if isinstance(self.dialect, Riams):
+            self.dialect.forget()
 
     async def close(self) -> None:
         """Let go of the partner, of the caches and of the file."""

@@ -9,13 +9,15 @@ from typing import Final
 
 import apsw
 
-from connectors.runtime.statefile import Alarm, Spared, StateFile
+from connectors.runtime.statefile import Alarm, Spared, StateFile, Statement
 from proto.exits import StartError
+from proto.retention import DAY_S, Retention
 from proto.wording import text
 
 OWN_PRAGMAS: Final = "pragma journal_mode = wal; pragma synchronous = normal"
 OWN_BUSY_MS: Final = 100
-KEPT_S: Final = 90 * 24 * 3600.0  # a visit or a slip of a hospital is not later than that
+KEPT_S: Final = Retention().hospital_days * DAY_S  # no visit or slip is later than that
+FEW, STEP = 10, 500  # rows that go at once: beside a new one, and when there is time
 _SCHEMA: Final = """
 create table if not exists call (
     id text primary key, subject text not null, seen integer not null
@@ -25,6 +27,7 @@ create table if not exists transfer (
     call text not null, kind text not null, state text not null, at integer not null,
     primary key (call, kind)
 ) without rowid;
+create index if not exists transfer_at on transfer (at);
 create table if not exists cursor (
     only_one integer primary key check (only_one = 1), value text not null
 );
@@ -36,8 +39,9 @@ class Memory:
     the bus knows already, and events of older calls get a subject of their own. So nothing waits
     for it while it cannot be written: see `Spared`."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, kept_s: float = KEPT_S) -> None:
         """Raises StartError when the file cannot be used."""
+        self.kept_s = kept_s
         # A power loss may take the last entries, never the file: that costs repeats only.
         try:
             self.state = Spared(file, lambda: _SCHEMA, pragmas="pragma journal_mode = wal")
@@ -71,11 +75,23 @@ class Memory:
         now = int(time.time())
         self.state.write(
             ("insert or replace into call values (?, ?, ?)", (call, subject, now)),
-            (
-                "delete from call where id in (select id from call where seen < ? limit 10)",
-                (now - KEPT_S,),
-            ),
+            *self._forgotten(FEW),
             synced=False,
+        )
+
+    def forget(self) -> None:
+        """Let go of a step of what is too old, also when nothing comes."""
+        self.state.write(*self._forgotten(STEP), synced=False)
+
+    def _forgotten(self, limit: int) -> tuple[Statement, Statement]:
+        last = (time.time() - self.kept_s, limit)
+        return (
+            ("delete from call where id in (select id from call where seen < ? limit ?)", last),
+            (
+                "delete from transfer where (call, kind) in"
+                " (select call, kind from transfer where at < ? limit ?)",
+                last,
+            ),
         )
 
     def subject_of(self, call: str) -> str:

@@ -25,6 +25,7 @@ class Finding(NamedTuple):
 
     good: bool
     sentence: str
+    is_warning: bool = False
 
 
 def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
@@ -32,6 +33,8 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     cannot be read."""
     loaded = load(name, shape.Settings, find_config(config))
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
+    for sentence in loaded.in_clear:
+        yield Finding(True, sentence, is_warning=True)
     yield asyncio.run(_bus(name, loaded))
     found = asyncio.run(shape.probe(name, loaded))
     if found is None:

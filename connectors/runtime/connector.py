@@ -93,6 +93,10 @@ class Connector:
         """Return how many messages were dropped for good since the start, each with a line."""
         return self.ingress.set_aside
 
+    def forget(self) -> None:
+        """Delete a step of what was kept for as long as `settings.retention` says; called once in a
+        while, also when nothing comes. May raise StateAway."""
+
     async def close(self) -> None:
         """Let go of the partner."""
         self.ingress.close()

@@ -109,7 +109,7 @@ class FaultyApp:
             await Response(status_code=503, headers={"retry-after": after_s})(scope, receive, send)
             return
         if spoil in ("drip", "giant"):
-            await _without_end(spoil, send)
+            await _without_end(spoil, receive, send)
             return
         whole = Answered()
         await self._app(scope, receive, whole)
@@ -122,8 +122,8 @@ class FaultyApp:
             ]
             await send({"type": "http.response.start", "status": whole.status, "headers": headers})
             await send({"type": "http.response.body", "body": half, "more_body": True})
-            while spoil == "stall" and (await receive())["type"] != "http.disconnect":
-                pass
+            if spoil == "stall":
+                await _gone(receive)
             return
         if spoil == "cut":
             body = half
@@ -166,16 +166,27 @@ class FaultyApp:
         self.faults = Faults(seed=self.faults.seed)
 
 
-async def _without_end(spoil: Spoil, send: Send) -> None:
+async def _without_end(spoil: Spoil, receive: Receive, send: Send) -> None:
     """Answer as long as somebody listens, but no longer than the longest time limit there is."""
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     piece, pause_s = (b" ", DRIP_S) if spoil == "drip" else (b" " * GIANT_PIECE, 0.0)
-    ends_at = asyncio.get_running_loop().time() + LISTENS_S
-    with contextlib.suppress(OSError):  # it has gone
-        while asyncio.get_running_loop().time() < ends_at:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(pause_s)
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + LISTENS_S
+    gone = asyncio.ensure_future(_gone(receive))  # what is sent to nobody may not fail
+    try:
+        with contextlib.suppress(OSError):
+            while not gone.done() and loop.time() < ends_at:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await asyncio.sleep(pause_s)
+    finally:
+        gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until nobody listens any more."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Answered:

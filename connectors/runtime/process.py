@@ -37,6 +37,7 @@ from proto.wording import set_language, text
 WATCH_S: Final = 0.5
 AWAY_AFTER_S: Final = 3.0
 EX_MISTAKE: Final = 1  # as the interpreter ends for an exception that nobody takes
+FORGET_S: Final = 60.0  # a step of some hundred rows
 SETTLE_S: Final = 0.2  # for giving back what did not end in time
 
 
@@ -76,6 +77,8 @@ async def _run(
     except KeyFileError as error:
         raise StartError(str(error), EX_NOPERM) from None
     connector = shape(name, loaded.settings, bus)
+    for sentence in loaded.in_clear:
+        LOG.warning(sentence)
     app = connector.app()
     server = None
     if app is not None:
@@ -101,6 +104,7 @@ async def _run(
             connector.stay(),
             _watch(bus),
             _poll(connector),
+            _forget(connector),
             Reporter(connector).run(),
             _watchdog(),
         )
@@ -201,6 +205,14 @@ async def _poll(connector: Connector) -> None:
         except BaseException as error:  # also what is no Exception: the next round asks again
             LOG.error(text("connector.mistake", id="poll", kind=type(error).__name__))
         await asyncio.sleep(connector.poll_s)
+
+
+async def _forget(connector: Connector) -> None:
+    """Let nothing stay for want of something new."""
+    while True:
+        await asyncio.sleep(FORGET_S)
+        with contextlib.suppress(StateAway):  # the file has told
+            connector.forget()
 
 
 async def _watchdog() -> None:

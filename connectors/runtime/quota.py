@@ -12,6 +12,7 @@ from typing import Final
 
 from connectors.runtime.limiter import Limiter
 from connectors.runtime.outside import Outside
+from connectors.runtime.ownfile import refuse_link
 from proto.exits import StartError
 
 LOCK_S: Final = 10.0
@@ -36,6 +37,7 @@ class Quota:
         self._waiting = Outside("quota file", lock_s)
         if file is not None:
             try:
+                refuse_link(file)
                 self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 _share(self._file, file.parent)
             except OSError as error:

@@ -4,6 +4,7 @@ with limits on what a caller can take of it: see `gate`."""
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
 import socket
 import time
@@ -31,6 +32,7 @@ FRAMED_TWICE: Final = b'{"Code":"400","CodeDescr":"Content-Length beside Transfe
 TOO_LONG: Final = b'{"Code":"431","CodeDescr":"The head of the request is too long"}'
 BUSY: Final = b'{"Code":"503","CodeDescr":"The service bus is busy; please repeat."}'
 RETRY_AFTER_S: Final = 3
+TICK_S: Final = 0.1  # as uvicorn's own, which looks only then whether to end
 LOOPBACK: Final = ("127.0.0.1", "::1")
 _SILENT: Final = logging.Logger("uvicorn")  # it would write a line for each stranger's bytes
 _SILENT.disabled = True
@@ -129,6 +131,21 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._told = asyncio.Event()
+
+    def end(self) -> None:
+        """Stop serving, now and not at the next tick."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Tick until told to end."""
+        for counter in itertools.count():
+            if await self.on_tick(counter):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._told.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
@@ -237,7 +254,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Finish the requests under way and close."""
-        self._server.should_exit = True
+        self._server.end()
         if self._task is not None:
             await self._task
         if self._looking is not None:

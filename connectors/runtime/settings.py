@@ -19,10 +19,14 @@ import msgspec
 from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
+from proto.inclear import in_clear
 from proto.keys import handed_over
 from proto.pattern import exactly
+from proto.retention import Retention
 from proto.wording import text
 
+_ADDRESS: Final = re.compile(r"ipc://[^\0]+|tcp://[^\s/\0]+:[0-9]{1,5}|inproc://.+")
+TABLES: Final = ("bus", "connectors", "log", "ops", "retention")
 DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
 ENVIRONMENT_PREFIX: Final = "SMPBUS_"
 SEARCHED: Final = (
@@ -31,7 +35,7 @@ SEARCHED: Final = (
     Path(sys.prefix) / "share" / "smpbus" / "config" / "smpbus.toml",
 )
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`(.*)\Z")
-_USERINFO = re.compile(r"[a-z+]+://[^/?#]*@", re.IGNORECASE)
+_USERINFO = re.compile(r"[a-z+]+://([^/?#]*@|\S*[?&](ssl)?password=)", re.IGNORECASE)
 _AT = re.compile(r" - at `\$\.?(.*)`\Z")
 
 
@@ -46,7 +50,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
     for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds; `http` has
     the limits of the door. At a stop what is under way has `stop_s` to end; a second later the
-    process is gone, whatever hangs.
+    process is gone, whatever hangs. `retention` is the file's own table of that name.
     """
 
     partner: PartnerSettings
@@ -62,6 +66,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 4.0
     http: HttpSettings = HttpSettings()
+    retention: Retention = Retention()
 
 
 class _Bus(msgspec.Struct, frozen=True):
@@ -87,6 +92,7 @@ class Loaded:
     key: Path | None
     server_key: Path | None
     log: LogSettings
+    in_clear: tuple[str, ...] = ()  # sentences about what goes over a network unprotected
 
 
 def find_config(given: Path | None) -> Path:
@@ -104,32 +110,55 @@ def tables(file: Path) -> dict[str, Any]:
     """Return the tables of the file, unchecked, the environment over them. Raises StartError."""
     tree = _read_file(file)
     _overlay(tree, os.environ)
+    for key in TABLES:
+        _check_table(tree.setdefault(key, {}), file, key)
+    for name, table in tree["connectors"].items():
+        _check_table(table, file, f"connectors.{name}")
     return tree
 
 
 def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
     """Read the settings of connector `name` as `shape`. Raises StartError."""
     tree = tables(file)
-    table = tree.get("connectors", {}).get(name)
+    table = tree["connectors"].get(name)
     if table is None:
         raise StartError(text("connector.no_table", file=file, name=name))
     for key in _with_userinfo(table, f"connectors.{name}"):
         raise StartError(text("connector.userinfo_in_url", file=file, key=key))
     settings = _convert(_absolute(table, file.parent), shape, file, f"connectors.{name}")
-    router = _absolute(tree.get("bus", {}), file.parent)
+    if "retention" not in table:
+        retention = _convert(tree.get("retention", {}), Retention, file, "retention")
+        settings = msgspec.structs.replace(settings, retention=retention)
+    router = _absolute(tree["bus"], file.parent)
     if isinstance(router.get("listen"), str):  # as $SMPBUS_BUS__LISTEN has it
         router["listen"] = [part.strip() for part in router["listen"].split(",")]
     bus = _convert(router, _Bus, file, "bus")
-    log = _convert(tree.get("log", {}), LogSettings, file, "log")
+    log = _convert(tree["log"], LogSettings, file, "log")
     keys = bus.keys_dir
     return Loaded(
         file=file,
         settings=settings,
-        address=settings.bus or _reachable(bus.listen[0]),
+        address=_address(name, settings, bus, file),
         key=(settings.key or handed_over("bus.key") or keys / f"{name}.key") if bus.curve else None,
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
+        in_clear=tuple(in_clear(table, f"connectors.{name}")),
     )
+
+
+def read_retention(file: Path) -> Retention:
+    """Return the table [retention] of a file. Raises StartError."""
+    return _convert(tables(file).get("retention", {}), Retention, file, "retention")
+
+
+def _address(name: str, settings: ConnectorSettings, bus: _Bus, file: Path) -> str:
+    key = f"connectors.{name}.bus" if settings.bus else "bus.listen"
+    if not settings.bus and not bus.listen:
+        raise StartError(f"{file}: {text('config.empty_listen', key=key)}")
+    address = settings.bus or _reachable(bus.listen[0])
+    if not _ADDRESS.fullmatch(address):
+        raise StartError(f"{file}: {key}: {text('config.address_form')}")
+    return address
 
 
 def _reachable(listen: str) -> str:
@@ -191,8 +220,15 @@ def _convert(table: Any, shape: type[Shape], file: Path, key: str) -> Shape:
         raise StartError(_sentence(str(error), file, key)) from None
 
 
+def _check_table(table: Any, file: Path, key: str) -> None:
+    try:
+        msgspec.convert(table, dict)
+    except msgspec.ValidationError as error:
+        raise StartError(_sentence(str(error), file, key)) from None
+
+
 def _with_userinfo(value: Any, key: str) -> Iterator[str]:
-    """Yield the keys of addresses that name a user, perhaps with a password: settings are read by
+    """Yield the keys of addresses that name a user, or hold a password: settings are read by
     more people than secrets, and addresses are told in errors."""
     if isinstance(value, dict):
         for name, one in value.items():

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-import zeep
-import zeep.exceptions
-import zeep.transports
 from lxml import etree
 
 from connectors.runtime import soap, xml
@@ -29,21 +26,6 @@ from proto.wording import text
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 TOLD_MAX: Final = 20
 NAME_MAX: Final = 80
-
-
-class _Transport(zeep.transports.Transport):
-    """Sends nothing; loads nothing but files of the package's folder."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._folder = folder.resolve()
-
-    def load(self, url: str) -> bytes:
-        """Return a file beside the WSDL. Raises ValueError for anything else."""
-        file = Path(url.removeprefix("file://")).resolve()
-        if not file.is_relative_to(self._folder):
-            raise ValueError(f"{url}: is not beside the WSDL")
-        return file.read_bytes()
 
 
 class SoapClient:
@@ -59,18 +41,12 @@ class SoapClient:
         port: str | None = None,
         threads: int = 4,
     ) -> None:
-        settings = zeep.Settings(
-            strict=True,
-            forbid_dtd=True,
-            forbid_entities=True,
-            forbid_external=True,
-            xml_huge_tree=False,
-        )
+        from connectors.runtime.wsdl import Invalid, open_wsdl
+
         self._partner = partner
         self._path = path
-        self._client = zeep.Client(  # type: ignore[no-untyped-call]
-            str(wsdl), transport=_Transport(wsdl.parent), settings=settings
-        )
+        self._client = open_wsdl(wsdl)
+        self._unsendable = (Invalid, TypeError, ValueError)
         self._service = self._client.bind(None, port)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soap")
         self._told: set[str] = set()
@@ -109,10 +85,9 @@ class SoapClient:
     def _made(self, operation: str, fields: dict[str, Any]) -> bytes:
         """Return the request as it is sent. Raises Reject."""
         try:
-            make = self._client.create_message
-            message = make(self._service, operation, **fields)  # type: ignore[no-untyped-call]
+            message = self._client.create_message(self._service, operation, **fields)
             return etree.tostring(message, xml_declaration=True, encoding="utf-8")
-        except (zeep.exceptions.ValidationError, TypeError, ValueError):
+        except self._unsendable:
             # What the WSDL requires is missing from what we were given, or XML cannot hold it:
             # repeating cannot help.
             raise Reject(text("connector.note_bad_body")) from None

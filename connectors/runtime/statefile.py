@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import apsw
 
 from connectors.runtime.log import LOG
+from connectors.runtime.ownfile import refuse_link
 from proto.client import Retry
 from proto.wording import text
 
@@ -140,6 +141,7 @@ class StateFile(Alarm):
             raise StateAway from None
 
     def _open(self) -> apsw.Connection:
+        refuse_link(self._path)
         self._path.touch(mode=0o600, exist_ok=True)
         _close_to_others(self._path)
         db = apsw.Connection(str(self._path))
@@ -238,6 +240,9 @@ class Spared(Alarm):
 
     def _open(self) -> None:
         if self.file is not None:
+            _refuse_link(self.file)
+            with contextlib.suppress(OSError):  # SQLite will say why
+                self.file.touch(mode=0o600, exist_ok=True)
             _close_to_others(self.file)
         db = apsw.Connection(":memory:" if self.file is None else str(self.file))
         try:
@@ -301,9 +306,17 @@ class Spared(Alarm):
                     return
 
 
+def _refuse_link(file: Path) -> None:
+    """As `refuse_link`, with the error of a file that cannot be opened."""
+    try:
+        refuse_link(file)
+    except OSError as error:
+        raise apsw.CantOpenError(error.strerror) from None
+
+
 def _close_to_others(file: Path) -> None:
     """Leave a file, and what SQLite has beside it, to its owner: an earlier version, or whoever
-    restored it, may have left it open. A new one has the mode of the process."""
+    restored it, may have left it open."""
     for one in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
         with contextlib.suppress(OSError):  # none, or not ours
             if one.stat().st_mode & 0o077:
@@ -331,6 +344,7 @@ def _may_pass(file: Path | None) -> bool:
     if file is None or file.is_dir() or not file.parent.is_dir():
         return False
     try:
+        refuse_link(file)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         return may_pass(error)

@@ -1,6 +1,7 @@
 """The connector of an ambulance system that talks to the bus through tables of its own database."""
 
 import asyncio
+import math
 import time
 from typing import Annotated, Any, ClassVar, Final, cast
 
@@ -32,6 +33,7 @@ from proto.pattern import exactly
 from proto.wording import text
 
 PRUNE_ROWS: Final = 1000
+KEEP_HOURS_MIN: Final = 72
 PRUNE_PAUSE_S: Final = 0.2
 LISTEN_AGAIN_S: Final = 2.0
 URL: Final = r"postgres(?:ql)?://[^/@][^@]*"  # no user and no password in it
@@ -48,8 +50,9 @@ class PostgresSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True)
 
 class SmpSqlSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.smpsql]. The outbox is looked into every `poll_s`, `batch_rows` at a time. What
-    ended `keep_hours` ago is deleted, every `prune_s`: never sooner than the bus forgets repeats
-    (store.dedup_hours), or one of them would be put into the inbox as a new one."""
+    ended `keep_hours` ago (`retention.sql_days` where it is unset) is deleted, every `prune_s`:
+    never sooner than the bus forgets repeats (store.dedup_hours), or one of them would be put into
+    the inbox as a new one."""
 
     partner: PostgresSettings
     listen: Listen = "127.0.0.1:7124"
@@ -57,7 +60,7 @@ class SmpSqlSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     poll_s: Annotated[float, msgspec.Meta(ge=0.01, le=60)] = 0.5
     batch_rows: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 500
-    keep_hours: Annotated[int, msgspec.Meta(ge=72, le=24 * 3660)] = 168
+    keep_hours: Annotated[int, msgspec.Meta(ge=KEEP_HOURS_MIN, le=24 * 3660)] | None = None
     prune_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 600.0
 
 
@@ -129,15 +132,23 @@ class SmpSqlConnector(Connector):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    @staticmethod
+    def keep_hours_of(settings: SmpSqlSettings) -> int:
+        """Return for how long rows that have ended are kept."""
+        if settings.keep_hours is not None:
+            return settings.keep_hours
+        return max(KEEP_HOURS_MIN, math.ceil(settings.retention.sql_days * 24))
+
     async def _prune_again(self) -> None:
         """Delete in small steps what ended long ago. The first pause lets the router bring first
         what we did not settle before a stop, however long ago that was."""
+        kept = self.keep_hours_of(self.settings)
         while True:
             await asyncio.sleep(self.settings.prune_s)
             gone = 1
             while gone:
                 try:
-                    gone = await self._outbox.prune(self.settings.keep_hours, PRUNE_ROWS)
+                    gone = await self._outbox.prune(kept, PRUNE_ROWS)
                 except (DatabaseAway, BadData, NotTaken):  # the publisher tells
                     gone = 0
                 await asyncio.sleep(PRUNE_PAUSE_S)

@@ -12,7 +12,6 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from connectors.runtime.partner import credentials
 from proto.exits import StartError
+from proto.inclear import is_here
 from proto.wording import text
 
 ALIVE_S: Final = 15.0
@@ -89,7 +89,7 @@ class Address:
         user, password = credentials(credentials_file)
         try:
             asked = conninfo_to_dict(url)
-            local = all(map(_is_local, str(asked.get("host") or "").split(",")))
+            local = all(map(is_here, str(asked.get("host") or "").split(",")))
             mode = str(asked.get("sslmode") or ("prefer" if local and not ca_file else VERIFIED))
             authorities = {"sslrootcert": str(ca_file or "system")} if mode == VERIFIED else {}
             pair = {"sslcert": certificate, "sslkey": key}
@@ -108,16 +108,6 @@ class Address:
             )
         except psycopg.ProgrammingError:
             raise StartError(text("smpsql.bad_url", url=place(url))) from None
-
-
-def _is_local(host: str) -> bool:
-    """Whether what is said to a host never leaves this machine: a socket, or the loopback."""
-    if host == "localhost" or host[:1] in ("", "/", "@"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _forget_environment() -> None:

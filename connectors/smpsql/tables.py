@@ -16,7 +16,14 @@ SELECT (SELECT max(version) FROM smpbus.version),
     ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc p
         WHERE p.pronamespace = 'smpbus'::regnamespace AND p.proname LIKE 'bus\_%'
             AND NOT has_function_privilege(p.oid, 'EXECUTE')),
-    current_setting('transaction_read_only')
+    current_setting('transaction_read_only'),
+    (WITH owned AS (
+        SELECT relowner AS role FROM pg_catalog.pg_class WHERE relnamespace = 'smpbus'::regnamespace
+        UNION SELECT proowner FROM pg_catalog.pg_proc WHERE pronamespace = 'smpbus'::regnamespace)
+    SELECT min(pg_catalog.pg_get_userbyid(o.role)::text) FROM owned o
+        JOIN pg_catalog.pg_roles r ON r.oid = o.role
+        WHERE NOT r.rolsuper AND (SELECT count(*) FROM owned) > 1 AND o.role <> (SELECT datdba
+            FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
 """
 # Binary: to write arrays of long texts as text takes forty times as long.
 _DELIVER: Final = """
@@ -42,10 +49,14 @@ class Row(NamedTuple):
 
 
 async def greet(connection: Connection) -> None:
-    """Raise DatabaseAway unless our schema is there, in our version, writable and ours to use."""
-    version, missing, read_only = (await connection.fetch(_GREETING))[0]
+    """Raise DatabaseAway unless our schema is there, in our version, writable and ours to use, and
+    nothing in it was put there by another role than the rest: one that is neither the owner of the
+    database nor a superuser, who may do so anyway."""
+    version, missing, read_only, stranger = (await connection.fetch(_GREETING))[0]
     if version != VERSION:
         raise DatabaseAway(text("smpsql.wrong_version", found=version or 0, wanted=VERSION))
+    if stranger:
+        raise DatabaseAway(text("smpsql.planted", owner=stranger))
     if missing:
         raise DatabaseAway(text("smpsql.no_rights"))
     if read_only == "on":

@@ -29,6 +29,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
+from proto.retention import DAY_S
 from proto.wording import text
 
 PREFIX: Final = "112-"
@@ -72,7 +73,7 @@ class Sys112Connector(Connector):
         """Raises StartError."""
         super().__init__(name, settings, bus)
         self._words = Words()
-        self._memory = Memory(settings.state_file)
+        self._memory = Memory(settings.state_file, kept_s=settings.retention.sys112_days * DAY_S)
         self._deadlines = Deadlines(
             name,
             self.ingress.publish,
@@ -85,6 +86,10 @@ class Sys112Connector(Connector):
     async def stay(self) -> None:
         """Watch the deadlines."""
         await self._deadlines.run(self.bus)
+
+    def forget(self) -> None:
+        """See Connector."""
+        self._memory.forget()
 
     async def close(self) -> None:
         """Let go of System-112 and of the memory."""

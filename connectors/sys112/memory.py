@@ -15,9 +15,11 @@ import msgspec
 from connectors.runtime.statefile import Spared, Statement
 from proto import schemas
 from proto.exits import StartError
+from proto.retention import DAY_S, Retention
 from proto.wording import text
 
-KEPT_S: Final = 30 * 24 * 3600.0  # nobody speaks of a card after that
+KEPT_S: Final = Retention().sys112_days * DAY_S  # nobody speaks of a card after that
+FEW, STEP = 10, 500  # rows that go at once: beside a new one, and when there is time
 _SCHEMA: Final = """
 create table if not exists card (
     id112 text primary key, changed real not null default 0, over integer not null default 0,
@@ -58,8 +60,14 @@ class Memory:
     file that cannot be written stops nothing: see `Spared`.
     """
 
-    def __init__(self, file: Path | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        clock: Callable[[], float] = time.time,
+        kept_s: float = KEPT_S,
+    ) -> None:
         """Raises StartError when the file cannot be used."""
+        self._kept_s = kept_s
         self._clock = clock
         try:
             self.state = Spared(
@@ -192,14 +200,18 @@ class Memory:
     def _touched(self, id112: str) -> tuple[Statement, Statement]:
         return (_TOUCH, (id112, self._now())), self._forgotten("card")
 
-    def _forgotten(self, table: str) -> Statement:
+    def forget(self) -> None:
+        """Let go of a step of what is too old, also when nothing comes."""
+        self.state.write(self._forgotten("card", STEP), self._forgotten("told", STEP), synced=False)
+
+    def _forgotten(self, table: str, limit: int = FEW) -> Statement:
         """Let go of a few rows that are too old, so that this never takes long."""
         key = "id112" if table == "card" else "(call, event)"
         columns = key.strip("()")
         return (
             f"delete from {table} where {key} in"
-            f" (select {columns} from {table} where seen < ? limit 10)",
-            (self._now() - KEPT_S,),
+            f" (select {columns} from {table} where seen < ? limit {limit})",
+            (self._now() - self._kept_s,),
         )
 
     def _now(self) -> int:

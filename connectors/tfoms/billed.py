@@ -4,18 +4,22 @@ A card that the fund refused, by the control of format and logic (ФЛК) or by 
 economic one (МЭК), may be billed again, as a correction.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import apsw
 
+from connectors.runtime.ownfile import refuse_link
+from connectors.runtime.statefile import SECURE
 from connectors.tfoms.answer import FLK, Answer, Verdict
 
 Standing = Literal["new", "again", "billed"]
 SENT, ACCEPTED, REJECTED, PAID, UNPAID = "sent", "accepted", "rejected", "paid", "unpaid"
 STATES: Final = {"accepted": ACCEPTED, "paid": PAID, "refused": UNPAID}  # by what МЭК says
 BUSY_MS: Final = 10_000
+_MONTH: Final = re.compile(r"_([0-9]{4})[0-9]+\Z")  # HM990101S99001_26111: 2026-11
 _SCHEMA: Final = """
 create table if not exists billed (
     card text primary key, register text not null, number integer not null, state text not null
@@ -57,10 +61,12 @@ class Billed:
 
     def __init__(self, file: Path) -> None:
         """Open it, or make it for its owner alone."""
+        refuse_link(file)
         file.touch(mode=0o600, exist_ok=True)
         self._db = apsw.Connection(str(file))
         self._db.set_busy_timeout(BUSY_MS)
         self._db.execute("pragma journal_mode = wal; pragma synchronous = full")
+        self._db.execute(SECURE)
         self._db.execute(_SCHEMA)
         known = {str(row[1]) for row in self._db.execute("pragma table_info(billed)")}
         for name, kind in _COLUMNS.items():
@@ -138,6 +144,15 @@ class Billed:
             " (select number from billed where register = ? and state in (?, ?))",
             (register, PAID, UNPAID),
         )
+
+    def forget(self, month: str) -> int:
+        """Forget registers of months before `month` (YYMM), by their names; return how many."""
+        names = [str(name) for (name,) in self._db.execute("select distinct register from billed")]
+        old = [name for name in names if (made := _MONTH.search(name)) and made[1] < month]
+        with self._db:
+            for name in old:
+                self._db.execute("delete from billed where register = ?", (name,))
+        return len(old)
 
     def counts(self, register: str) -> dict[str, int]:
         """Return how many cards of a register are in which state."""

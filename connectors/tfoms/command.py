@@ -6,13 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, cast
 
 import click
 
-from connectors.runtime.settings import Loaded, find_config, load
+from connectors.runtime.settings import Loaded, find_config, load, read_retention
 from connectors.tfoms import profile as profiles
 from connectors.tfoms.answer import Answer, BadAnswer, Verdict, open_answer, read_answer
 from connectors.tfoms.billed import ACCEPTED, PAID, REJECTED, UNPAID, Billed
@@ -32,6 +32,7 @@ from proto.exits import (
     StartError,
 )
 from proto.keys import KeyFileError
+from proto.retention import Retention
 from proto.wording import text
 
 FILE: Final = click.Path(path_type=Path)
@@ -85,6 +86,7 @@ def build(
                 where = cases or text("tfoms.store")
                 raise StartError(text("tfoms.no_cases", file=where), EX_REFUSED)
             target = made.write(out, survey)
+            billed.forget(_oldest_month(config))
         progress.end()
         seconds = f"{time.monotonic() - began:.1f}"
         total = f"{survey.total:.2f}"
@@ -181,6 +183,15 @@ def _say_counts(name: str, counts: dict[str, int]) -> None:
 
 def _settings(config: Path | None) -> Loaded:
     return load(NAME, TfomsSettings, find_config(config))
+
+
+def _oldest_month(config: Path | None) -> str:
+    """Return the first month (YYMM) whose registers the ledger keeps."""
+    try:
+        kept = read_retention(find_config(config))
+    except StartError:  # a register of a file needs no settings
+        kept = Retention()
+    return (datetime.now(UTC) - timedelta(days=kept.fund_ledger_days)).strftime("%y%m")
 
 
 def _order(period: str, facility: str, payer: str, to_fund: bool, number: int) -> Order:

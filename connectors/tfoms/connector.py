@@ -88,6 +88,10 @@ class TfomsConnector(Connector):
             return Hl7(self.partner, self.settings.hl7)
         return Canonical(self.partner)
 
+    def forget(self) -> None:
+        """See Connector."""
+        self.store.forget_old(date.today(), self.settings.retention.fund_card_days)
+
     async def close(self) -> None:
         """Let go of the fund, of the caches and of the file."""
         await super().close()
@@ -113,7 +117,7 @@ class TfomsConnector(Connector):
             return text(f"tfoms.note_{came}")
         checked = await self._check(draft, asked=0)
         self.store.keep(draft, message.subject, checked)
-        self.store.forget_old(date.today())
+        self.forget()
         if checked.why:
             return text("tfoms.note_unpaid", why=text(f"tfoms.why_{checked.why}"))
         return text("tfoms.note_kept")

@@ -18,13 +18,14 @@ from connectors.runtime.statefile import StateFile
 from connectors.tfoms.draft import Draft
 from proto import schemas
 from proto.exits import StartError
+from proto.retention import Retention
 from proto.wording import text
 
 # Why a policy is not known: "" it is; "silent" the fund did not answer; "not_found" and "ambiguous"
 # it did; "nobody" there is nothing to ask by; "no_insurer" there is a policy, and no insurer.
 Why = Literal["", "silent", "not_found", "ambiguous", "nobody", "no_insurer"]
 Came = Literal["kept", "same", "older"]
-KEPT_DAYS: Final = 550  # a bill may be corrected in the year after
+KEPT_DAYS: Final = Retention().fund_card_days  # a bill may be corrected in the year after
 BUSY_MS: Final = 10_000
 LEASE_S: Final = 60  # who took a card to ask about it has so long
 _SCHEMA: Final = """
@@ -113,9 +114,9 @@ class Store:
              *self._said(checked)),
         )  # fmt: skip
 
-    def forget_old(self, today: date) -> None:
+    def forget_old(self, today: date, kept_days: float = KEPT_DAYS) -> None:
         """Delete a few cards that no register will ever hold."""
-        last = (today - timedelta(days=KEPT_DAYS)).isoformat()
+        last = (today - timedelta(days=kept_days)).isoformat()
         self._db.execute(
             "delete from card where id in (select id from card where day < ? limit 50)", (last,)
         )

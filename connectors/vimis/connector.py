@@ -47,9 +47,13 @@ class VimisConnector(Connector):
     def __init__(self, name: str, settings: VimisSettings, bus: BusClient) -> None:
         """Raises StartError."""
         super().__init__(name, settings, bus)
-        self.life = Lifecycle("vimis", settings.document, self.ingress)
+        self.life = Lifecycle("vimis", settings.document, self.ingress, settings.retention)
         self._terms = contract.load_terms()
         self._client = SoapClient(self.partner, contract.WSDL)
+
+    def forget(self) -> None:
+        """See Connector."""
+        self.life.archive.forget()
 
     async def close(self) -> None:
         """Let go of ВИМИС and of the archive."""

@@ -39,7 +39,7 @@ from router.core.questions import Question
 from router.core.queue import Queue
 from router.core.routing import Routes
 from router.core.salvage import salvage
-from router.core.session import Session
+from router.core.session import Session, Unfinished
 from router.core.sleepers import ASLEEP
 from router.core.timers import Kind
 from router.settings import Permission, Settings
@@ -152,6 +152,14 @@ class Core(Publishing, Operating, Asking):
 
     def receive(self, peer: bytes, key: bytes, parts: list[bytes], now: Now) -> None:
         """Take one multipart message from the socket; `key` is the authenticated public key."""
+        more = self.begin(peer, key, parts, now)
+        while more:
+            more = self.proceed(peer, now)
+
+    def begin(self, peer: bytes, key: bytes, parts: list[bytes], now: Now) -> bool:
+        """Take one multipart message, of what is large the first slice only. Return whether there
+        is more of it: `proceed` is for that, before the peer's next one (which finishes it first).
+        """
         try:
             payload = frames.read(parts, frames.ROUTER_READS)
         except FrameError as error:
@@ -162,29 +170,32 @@ class Core(Publishing, Operating, Asking):
                     self._settle(session, salvage(parts[1]), now)
             number = frames.number_of(parts)
             self._error(peer, error.code, error.sentence, error.verb, number)
-            return
+            return False
         session = self.sessions.get(peer)
         if isinstance(payload, frames.Hello):
             self._hello(peer, key, payload, now)
-            return
+            return False
         if session is None:
             verb, number = parts[0].decode("ascii"), frames.number_of(parts)
             self._error(peer, Code.HELLO_REQUIRED, "say HELLO first", verb, number)
-            return
+            return False
         if not self._is_its_own(session, key):
             self._error(peer, Code.REVOKED, "this key is not valid any more")
             self.gone(peer, now, "key revoked", died=False)
-            return
+            return False
         session.heard_ms = now.mono_ms
+        while session.unfinished is not None:  # their order is that in which they came
+            self._publish(session, session.unfinished, now)
+        if isinstance(payload, frames.PublishRaw):
+            return self._publish(session, Unfinished(payload.batch, payload.messages), now)
         self._handle(session, parts[0], payload, now)
+        return False
 
     def _is_its_own(self, session: Session, key: bytes) -> bool:
         return session.key == key and (not key or self.names.get(key) == session.name)
 
     def _handle(self, session: Session, verb: bytes, payload: object, now: Now) -> None:
         match payload:
-            case frames.PublishRaw(batch, messages):
-                self._publish(session, batch, messages, now)
             case frames.Settle(settlements):
                 self._settle(session, settlements, now)
             case frames.Credit():
@@ -332,28 +343,35 @@ class Core(Publishing, Operating, Asking):
         """The batch is on disk. `duplicates` are the n of messages that were accepted before,
         `loaded` is what each of its loads brought."""
         touched: dict[Queue, int] = {}  # and how many were accepted for it
+        open = self.open
         self._writing.remove(batch)
         self.counters["accepted"] += len(batch.messages) - len(duplicates)
         self.counters["duplicates"] += len(duplicates)
         for delivery in batch.fresh:
             queue = delivery.queue
+            accepted = touched.get(queue, 0)
+            if (
+                delivery.due is None
+                and delivery.expires is None
+                and not delivery.filed
+                and not duplicates
+            ):  # nearly all
+                touched[queue] = accepted + 1
+                open[delivery.id] = delivery
+                queue.add(delivery)
+                continue
             if duplicates and delivery.n in duplicates:
                 queue.open -= 1
                 queue.count(delivery.sender, -1)
                 queue.resident_bytes[delivery.lane] -= delivery.size
                 continue
-            accepted = touched.get(queue, 0)
             if delivery.filed:
                 touched[queue] = accepted
                 self._recalled.discard(delivery.id)
                 self._enqueue(delivery, now)
                 continue
             touched[queue] = accepted + 1
-            if delivery.due is None and delivery.expires is None:
-                self.open[delivery.id] = delivery
-                queue.add(delivery)
-            else:
-                self._enqueue(delivery, now)
+            self._enqueue(delivery, now)
         self._recalled.difference_update(row[0] for row in batch.dropped)
         if batch.spilled:
             self._note_spilled(batch, duplicates, touched)

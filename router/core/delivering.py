@@ -58,6 +58,7 @@ class Delivering(CoreState):
         group: list[frames.DeliveredRaw] = []
         size = 0
         newest_first, newest = self.generations.newest_first, self.generations.newest
+        observed = self.observed
         for delivery in deliveries:
             id, raw = delivery.id, delivery.raw
             delivery.delivered_at = wall_ms
@@ -67,7 +68,7 @@ class Delivering(CoreState):
             if len(group) >= DELIVER_LENGTH_MAX or size >= DELIVER_BYTES_MAX:
                 self._send_group(holding, group)
                 group, size = [], 0
-            if self.observed:
+            if observed:
                 self._observe_delivery("delivered", delivery, None)
         if group:
             self._send_group(holding, group)

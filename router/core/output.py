@@ -79,7 +79,7 @@ class Batch:
     @property
     def hurries(self) -> bool:
         """Whether a sender waits for this batch, or a queue for what it reads."""
-        return bool(self.accepts or self.loads)
+        return bool(self.messages or self.accepts or self.loads)
 
     @property
     def writes(self) -> bool:

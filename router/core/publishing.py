@@ -3,8 +3,6 @@
 from typing import Final
 from zlib import crc32
 
-import msgspec
-
 from proto import frames
 from proto.errors import TEMPORARY, Code
 from proto.message import (
@@ -20,15 +18,17 @@ from router.core import supply
 from router.core.clock import Now
 from router.core.delivery import OVERHEAD_BYTES, Delivery
 from router.core.output import Batch
-from router.core.session import Session, Target
+from router.core.queue import Queue
+from router.core.session import Held, Refusal, Session, Target, Unfinished
 from router.core.sleepers import ASLEEP
-from router.core.state import CoreState, Refusal
+from router.core.state import CoreState
 
 TEMPORARY_RETRY_MS: Final = 1_000
 ROUTED_MAX: Final = 10_000
 TIME_MS_MAX: Final = 253_402_300_799_999  # the last one that calendars know
 NOT_BEFORE_MS_MAX: Final = 10 * 366 * 24 * 3600 * 1000
-Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
+SLICE_LENGTH: Final = 512  # of a PUBLISH so much is looked at in one go: messages
+SLICE_BYTES: Final = 512 * 1024  # and bytes; the message that passes it is the last
 OVERLONG_MIN: Final = min(BYTES_MAX.values())  # no field is longer than all of the envelope
 NOWHERE: Final = Target(())
 ROW_BYTES: Final = 512  # what a message takes on the disk besides its own
@@ -37,16 +37,45 @@ ROW_BYTES: Final = 512  # what a message takes on the disk besides its own
 class Publishing(CoreState):
     """PUBLISH, and REFUSED."""
 
-    def _publish(
-        self, session: Session, number: int, messages: list[msgspec.Raw], now: Now
-    ) -> None:
-        refusals: list[frames.Refusal] = []
-        held: Held = {}
+    slice_length = SLICE_LENGTH
+    slice_bytes = SLICE_BYTES
+
+    def proceed(self, peer: bytes, now: Now) -> bool:
+        """Look at the next slice of the PUBLISH that a peer has unfinished; return whether there is
+        more of it."""
+        session = self.sessions.get(peer)
+        if session is None or session.unfinished is None:
+            return False
+        return self._publish(session, session.unfinished, now)
+
+    def _publish(self, session: Session, work: Unfinished, now: Now) -> bool:
+        """Look at a slice of a PUBLISH: what is large is looked at in several, with others' frames
+        and writes to the disk in between. Return whether there is more of it. Its sender is
+        answered at the end, and its messages have their order: neither sees the slices."""
+        self._look_at_slice(session, work, now)
+        if work.at < len(work.messages):
+            session.unfinished = work
+            return True
+        session.unfinished = None
+        self._answer_publish(session, work)
+        return False
+
+    def _look_at_slice(self, session: Session, work: Unfinished, now: Now) -> None:
+        """Put each message into the batch, or note why it is refused."""
+        messages, begin, refusals, held = work.messages, work.at, work.refusals, work.held
+        end = min(begin + self.slice_length, len(messages))
+        if begin or end < len(messages):
+            messages = messages[begin:end]
+        work.at, left = end, self.slice_bytes
         batch, name, routed = self.out.batch, session.name, session.routed
         type, priority, target, easy = "", -1, NOWHERE, 0
-        for index, raw in enumerate(messages):
+        for index, raw in enumerate(messages, begin):
+            if left <= 0:
+                work.at = index
+                break
             data = b"" + raw
             size = len(data)
+            left -= size
             try:
                 message = decode_message(data)
             except UNREADABLE as error:
@@ -57,8 +86,7 @@ class Publishing(CoreState):
                 target = routed.get((type, priority)) or self._route(session, type, priority)
                 easy = 0 if self.store_full else target.easy()
             source, due = message.source, message.not_before
-            # Nearly all are so far from every limit that a few comparisons show it.
-            is_easy = (
+            is_easy = (  # as nearly all are: so far from every limit that a few comparisons show it
                 easy > 0
                 and size <= target.body_bytes_max
                 and size <= self.room_bytes
@@ -73,18 +101,62 @@ class Publishing(CoreState):
                 refusals.append(_refused(index, refusal))
                 continue
             easy -= 1
-            usual = message.priority and source == name
-            sender = name if usual else supply.sender_of(source, message.priority)
-            self._accept(message, data, target, sender, batch, now)
-        session.published += len(messages) - len(refusals)
+            usual = priority and source == name
+            sender = name if usual else supply.sender_of(source, priority)
+            # It is accepted. In line, since this is the hot path.
+            n, id, subject = self._next_n, self._next_delivery, message.subject
+            self._next_n, self._next_delivery = n + 1, id + len(target.queues)
+            batch.size += size
+            self.room_bytes -= size + ROW_BYTES
+            row = (n, source, message.id, subject, now.wall_ms, id, target.names, crc32(data), data)
+            batch.messages.append(row)
+            for queue in target.queues:
+                queue.open += 1
+                try:
+                    queue.open_of[sender] += 1
+                except KeyError:
+                    queue.open_of[sender] = 1
+                crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
+                is_tight = crowded or due or queue.spill.total or queue.aside
+                if not (is_tight and self._put_out(message, queue, id, n, batch, now)):
+                    queue.resident_bytes[priority] += size + OVERHEAD_BYTES
+                    batch.fresh.append(Delivery(
+                        id, n, queue, subject, priority, data, now.wall_ms, now.mono_ms, due,
+                        message.expires, 0, sender,
+                    ))  # fmt: skip
+                id += 1
+
+    def _put_out(
+        self, message: Message, queue: Queue, id: int, n: int, batch: Batch, now: Now
+    ) -> bool:
+        """Leave a new delivery to the disk, if it is not due for long or there is no room for it in
+        memory; return whether that was done."""
+        priority, subject, due = message.priority, message.subject, message.not_before
+        until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
+        if until:
+            batch.spilled.append((queue.name, priority + ASLEEP, id, n, until))
+            return True
+        crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
+        if crowded or queue.spill.total or queue.aside:
+            row = (queue.name, priority, id, n, supply.hash_of(subject))
+            if supply.spill(queue, subject, row):
+                batch.spilled.append(row)
+                return True
+        return False
+
+    def _answer_publish(self, session: Session, work: Unfinished) -> None:
+        """All of a PUBLISH has been looked at: say what is refused, and have the rest accepted when
+        it is on disk, with the batch that has the last of it."""
+        refusals, count = work.refusals, len(work.messages)
+        session.published += count - len(refusals)
         if refusals:
             self.counters["refused"] += len(refusals)
             self.faults += sum(1 for refused in refusals if refused.retry_after_ms is None)
-            self._send(session.peer, frames.REFUSED, frames.RefusedBatch(number, refusals))
+            self._send(session.peer, frames.REFUSED, frames.RefusedBatch(work.number, refusals))
             for refused in refusals:
                 self._observe("refused", {"source": session.name, "code": refused.code})
-        if len(refusals) < len(messages):
-            batch.accepts.append((session.peer, number))
+        if len(refusals) < count:
+            self.out.batch.accepts.append((session.peer, work.number))
 
     def _judge(
         self, session: Session, message: Message, target: Target, held: Held, now: Now
@@ -103,47 +175,6 @@ class Publishing(CoreState):
                 held[message.subject] = refusal
             return refusal
         return None
-
-    def _accept(
-        self, message: Message, data: bytes, target: Target, sender: str, batch: Batch, now: Now
-    ) -> None:
-        """Put a message into the batch; `data` is it as it came."""
-        n = self._next_n
-        self._next_n = n + 1
-        id = self._next_delivery
-        self._next_delivery = id + len(target.queues)
-        size, subject, priority = len(data), message.subject, message.priority
-        wall_ms, due = now.wall_ms, message.not_before
-        batch.size += size
-        self.room_bytes -= size + ROW_BYTES
-        batch.messages.append(
-            (n, message.source, message.id, subject, wall_ms, id, target.names, crc32(data), data)
-        )
-        until = due and supply.wakes_at(due, message.expires, self._clock.sure_ms(now))
-        for queue in target.queues:
-            queue.open += 1
-            try:
-                queue.open_of[sender] += 1
-            except KeyError:
-                queue.open_of[sender] = 1
-            if until:
-                batch.spilled.append((queue.name, priority + ASLEEP, id, n, until))
-                id += 1
-                continue
-            crowded = queue.resident_bytes[priority] > queue.lane_bytes_max
-            if crowded or queue.spill.total or queue.aside:
-                row = (queue.name, priority, id, n, supply.hash_of(subject))
-                if supply.spill(queue, subject, row):
-                    batch.spilled.append(row)
-                    id += 1
-                    continue
-            queue.resident_bytes[priority] += size + OVERHEAD_BYTES
-            delivery = Delivery(
-                id, n, queue, subject, priority, data, wall_ms, now.mono_ms, due,
-                message.expires, 0, sender,
-            )  # fmt: skip
-            batch.fresh.append(delivery)
-            id += 1
 
     def _route(self, session: Session, type: str, priority: int) -> Target:
         names = self._routes.find(session.name, type, priority)

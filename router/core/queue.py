@@ -303,7 +303,8 @@ class Queue:
             return 1
         return holding.room(lane)
 
-    def _pick(self, number: int, holding: Holding, count: int, mono_ms: int) -> Iterator[Delivery]:
+    def _pick(self, number: int, holding: Holding, count: int, mono_ms: int) -> list[Delivery]:
+        picked: list[Delivery] = []
         lane, held, followers = self._lanes[number], holding.held, self._followers[number]
         supply_bytes = holding.session.supply_bytes
         while count and supply_bytes > 0:
@@ -321,12 +322,13 @@ class Queue:
             delivery.wake_ms = mono_ms
             delivery.attempts += 1
             held[delivery.id] = delivery
-            self.in_flight += 1
             supply_bytes -= len(delivery.raw)
-            yield delivery
+            picked.append(delivery)
         holding.session.supply_bytes = supply_bytes
+        self.in_flight += len(picked)
         if followers:
             self._trim(number)
+        return picked
 
     def release(self, delivery: Delivery) -> None:
         """Take an in-flight delivery out of its consumer's hands."""

@@ -1,13 +1,17 @@
 """A session: one connected peer, authenticated by its key, known by its configured name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from proto import frames
 from router.core.permission import Rights
 from router.core.queue import Holding, Queue
 
 WANTED_MAX: Final = 64  # queues whose credit is remembered: a peer may name any
+Refusal = tuple[str, str]  # code and sentence
+Held = dict[str, Refusal]  # of one batch: subject -> why a message of it is to come again
 
 
 @dataclass(slots=True)  # its fields are read for every message
@@ -19,7 +23,7 @@ class Target:
 
     queues: tuple[Queue, ...]
     names: str = ""
-    refusal: tuple[str, str] | None = None
+    refusal: Refusal | None = None
     body_bytes_max: int = 0
 
     def easy(self) -> int:
@@ -27,6 +31,18 @@ class Target:
         if self.refusal is not None:
             return 0
         return min(queue.easy_max - queue.open for queue in self.queues)
+
+
+@dataclass(slots=True)
+class Unfinished:
+    """A PUBLISH of which the messages from `at` on have not been looked at; what of it was refused,
+    and the subjects of which nothing more is taken out of it."""
+
+    number: int
+    messages: list[msgspec.Raw]
+    at: int = 0
+    refusals: list[frames.Refusal] = field(default_factory=list)
+    held: Held = field(default_factory=dict)
 
 
 class Session:
@@ -48,6 +64,7 @@ class Session:
         self.wanted: dict[str, frames.Credit] = {}
         # what the routes and rights say of (type, priority); emptied by a reload
         self.routed: dict[tuple[str, int], Target] = {}
+        self.unfinished: Unfinished | None = None
         self.published = 0
         self.acked = 0
         self.report = b""  # the newest, for operators: nothing in the core depends on it

@@ -23,6 +23,7 @@ from router.core.policy import SUSPECT_MIN, VANISHED_QUICK_MAX, given_up, next_d
 from router.core.queue import Holding, Queue
 from router.core.session import Session
 
+ACK: Final = frames.ACK
 RETURNED: Final = "returned"
 VANISHED: Final = "vanished"
 ALONE: Final = "vanished_alone"
@@ -52,8 +53,15 @@ class Settling(Delivering):
             if holder is None and not self._may_settle_late(session, delivery, settlement):
                 continue
             acked = touched.get(queue, 0)
-            if settlement.outcome == frames.ACK:
+            if settlement.outcome == ACK:
                 touched[queue] = acked + 1
+                if holder is not None:  # as queue.release does: this is the hot path
+                    del holder.held[id]
+                    if holder.suspect is delivery:
+                        holder.suspect = None
+                    delivery.holder = None
+                    queue.in_flight -= 1
+                    delivery.state = SETTLED
                 self._finish(delivery, SETTLED, settlement.note, now)
                 if queue.asked:
                     self._hasten(queue, now)

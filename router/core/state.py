@@ -18,7 +18,6 @@ from router.settings import Destination, Settings
 
 STALE_TIMERS_MIN: Final = 4096
 FRONTIER_LAG_MAX: Final = 50_000
-Refusal = tuple[str, str]  # code and sentence
 
 
 class CoreState:

@@ -23,7 +23,7 @@ class Ballast:
     @property
     def is_held(self) -> bool:
         """Whether the space is set aside."""
-        return self._path.exists()
+        return self._path.exists() and not self._path.is_symlink()
 
     def watch(self, free_bytes: int) -> bool:
         """Give the space back when less than it is free, and say so."""
@@ -36,7 +36,9 @@ class Ballast:
         """Set the space aside, if it is not yet and there is room."""
         if self.is_held or not self._size:
             return
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        if self._path.is_symlink():  # not ours: nothing is to grow elsewhere
+            self._path.unlink()
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, self._size)
         except OSError:  # no room after all, or a file system that cannot

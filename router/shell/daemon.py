@@ -15,13 +15,15 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 import zmq
 
 from proto import frames
-from proto.drain import DrainedSocket, receive_frames, send_parts
+from proto.drain import DrainedSocket, contents, receive_frames, send_parts
 from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
 from proto.keys import KeyFileError, KeyPair, handed_over
@@ -41,13 +43,14 @@ from router.shell.lock import lock_folder
 from router.shell.operator import Operator
 from router.shell.operators import Operators
 from router.shell.ops import Command, EventSocket, OpsError, OpsServer
-from router.shell.pages import Pages, listen
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
 from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
 from router.shell.pruning import Pruning
+from router.shell.retention import Ending
 from router.shell.room import Room
 from router.shell.socket import IpcPath, bind, open_router, self_test
+from router.shell.turns import Turns
 from router.shell.writer import Writer
 from router.store.contract import Store, StoreError
 from router.store.head import head_of
@@ -105,7 +108,10 @@ class Daemon:
         self.partners: Partners
         self.labels = Labels()
         self.writer: Writer
+        self.turn_taking: Turns
         self._pruning: Pruning
+        self._ending: Ending
+        self._operator = Operator(self)
         self._looking: asyncio.Future[tuple[int, int, bool]] | None = None
         self._tidying = False
         self._lingering: asyncio.TimerHandle | None = None
@@ -177,6 +183,7 @@ class Daemon:
     async def _open_store(self, store: Store) -> None:
         self.writer = Writer(store, self._written)
         self._pruning = Pruning(self.writer, lambda: self.settings.store)
+        self._ending = Ending(self.writer, lambda: self.settings.retention, self._operator.drop)
         try:
             self._opened = opened = await self.writer.query(lambda s: s.open(now_ms()))
         except StoreError as error:
@@ -220,6 +227,7 @@ class Daemon:
             log.warning(text("router.few_descriptors", **fields))
         self.gate = self._guard(socket, "bus", most, bus.session_timeout_ms / 1000)
         self.peers = Peers(bus, self.gate, first_id)
+        self.turn_taking = Turns(self.peers)
         self.core.supply_bytes = self.peers.supply_bytes
         for address in bus.listen:
             bound = self._bind(socket, address, bus.ipc_mode, "bus.listen")
@@ -262,6 +270,8 @@ class Daemon:
         self._events = EventSocket(events, self._observe)
         self._cleanup.callback(self._events.close)
         if ops.http:
+            from router.shell.pages import Pages, listen  # a whole HTTP server, for who wants one
+
             pages = Pages(self, listen(ops.http, where("ops.http")))
             self._cleanup.push_async_callback(pages.close)
 
@@ -279,8 +289,8 @@ class Daemon:
 
     def _read_burst(self) -> bool:
         began = time.perf_counter()
-        bus, core, peers, now = self._bus, self.core, self.peers, self.now()
-        more = True
+        bus, peers, turns, now = self._bus, self.peers, self.turn_taking, self.now()
+        more = not turns.is_full
         while more and time.perf_counter() - began < BURST_S:
             if not bus.has_more():
                 more = False
@@ -290,28 +300,71 @@ class Daemon:
             key = str(received[-1].get("User-Id")).encode() if self._keyring is not None else b""
             id = received[0].bytes
             peer = peers.get(id) or self._meet(id, key, received[-1])
-            if peer.dismissed or peer.key != key:
+            if peer.dismissed or peer.key != key or peer.party.cut:
                 continue
-            parts = [frame.bytes for frame in received[1:]]
-            if peer.marks and parts[0] == frames.PONG:
-                self._take_pong(peer, parts, now)
-            size = len(parts[-1])
-            if peers.exceeds_share(peer, size):
-                self._bar(peer)
+            if peer.begun or peer.waiting or (turns.is_over(peer.party) and says_publish(received)):
+                turns.put_off(peer, received)
+                more = not turns.is_full
                 continue
-            faults, rows = core.faults, rows_of(core.out.batch)
-            core.receive(id, key, parts, now)
-            if core.faults != faults and peers.blame(peer, core.faults - faults):
-                self._bar(peer)
-            else:
-                peers.charge(peer, rows_of(core.out.batch) - rows, parts[0] == frames.PUBLISH)
-            if self._is_full(core.out.batch):
+            self._take(peer, received, now)
+            if self._is_full(self.core.out.batch):
                 bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
+        if turns:
+            self._go_on(now)
         self._flush()
         self.turns += 1
         self.turn_s = time.perf_counter() - began
-        return more
+        return more or turns.may_go_on()
+
+    def _take(self, peer: Peer, received: list[zmq.Frame], now: Now) -> None:
+        """Give a frame to the core."""
+        peers, parts = self.peers, [contents(frame) for frame in received[1:]]
+        if peer.marks and parts[0] == frames.PONG:
+            self._take_pong(peer, parts, now)
+        if peers.exceeds_share(peer, len(parts[-1])):
+            self.turn_taking.cut(peer)
+            return
+        begin = partial(self.core.begin, peer.id, peer.key, parts, now)
+        self._account(peer, parts[0] == frames.PUBLISH, begin)
+        if peer.begun:
+            self.turn_taking.wait(peer)
+
+    def _go_on(self, now: Now) -> None:
+        """Let those go on who wait and whose turn has come, each a step."""
+        core, turns, until = self.core, self.turn_taking, time.perf_counter() + BURST_S
+        for peer in turns:
+            if self._is_full(core.out.batch):
+                self._bus.pause()
+                return
+            if time.perf_counter() > until:
+                return
+            if peer.begun:
+                self._account(peer, True, partial(core.proceed, peer.id, now))
+            elif peer.party.cut:
+                turns.leave(peer)
+                self.peers.bar_for_share(peer.party)
+                self._bar(peer)
+            elif peer.dismissed:
+                turns.leave(peer)
+            elif received := turns.next_of(peer):
+                self._take(peer, received, now)
+            else:
+                turns.leave(peer)
+
+    def _account(self, peer: Peer, published: bool, work: Callable[[], bool]) -> None:
+        """Have the core do a piece of work for a peer, and count what it costs."""
+        core, peers = self.core, self.peers
+        batch, faults = core.out.batch, core.faults
+        rows, size = rows_of(batch), batch.size
+        peer.begun = work()
+        rows = rows_of(batch) - rows
+        if core.faults != faults and peers.blame(peer, core.faults - faults):
+            self._bar(peer)
+            return
+        peers.charge(peer, rows, published)
+        if rows:
+            self.turn_taking.count(peer.party, rows, batch.size - size)
 
     def _is_full(self, batch: Batch) -> bool:
         """Whether a batch holds as much as one write to the disk should."""
@@ -367,6 +420,7 @@ class Daemon:
             return  # the journal is closed, or about to be
         if self.core.out.batch and self.writer.depth < DEPTH_MAX:
             self.writer.write(self.core.take_batch())
+            self.turn_taking.begin()
 
     async def commit(self) -> None:
         """Wait until all that the core has gathered so far is on disk."""
@@ -417,6 +471,7 @@ class Daemon:
 
     def _bar(self, peer: Peer) -> None:
         """End all sessions and connections of a peer's key, which is not listened to for a time."""
+        peer.party.cut = False
         for one in list(peer.party.peers):
             if not one.dismissed:
                 why = peer.party.why
@@ -446,9 +501,12 @@ class Daemon:
         self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]
     ) -> None:
         self.core.persisted(batch, duplicates, self.now(), loaded)
+        self.turn_taking.written()
         self._flush()
         if self.state == "running":
             self._bus.resume()
+            if self.turn_taking:
+                self._bus.wake()
 
     def _schedule(self) -> None:
         due = self.core.next_timer_ms()
@@ -480,6 +538,7 @@ class Daemon:
         if all(self.live().values()):
             notify("WATCHDOG=1")
         self._pruning.beat(self.now())
+        self._ending.beat(self.now())
         self._tidy()
         self._flush()
 
@@ -568,7 +627,7 @@ class Daemon:
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             return self._reload()
 
-        commands = Operator(self).commands() | {
+        commands = self._operator.commands() | {
             "queues": queues, "sessions": sessions, "partners": partners, "metrics": metrics,
             "trace": self._trace, "reload": reload,
         }  # fmt: skip
@@ -679,6 +738,7 @@ class Daemon:
     async def _stop(self) -> None:
         notify("STOPPING=1")
         self._pruning.close()
+        self._ending.close()
         self.state = "stopping"
         self._bus.pause()
         log.info(text("router.stopping"))
@@ -702,6 +762,11 @@ _OPEN_WORDS: Final = {
 
 def _figures_of(store: Store) -> tuple[int, int, bool]:
     return store.size_bytes(), store.empty_bytes(), store.is_in_place()
+
+
+def says_publish(received: list[zmq.Frame]) -> bool:
+    """Whether what came is a PUBLISH."""
+    return len(received) > 1 and received[1].bytes == frames.PUBLISH
 
 
 def rows_of(batch: Batch) -> int:

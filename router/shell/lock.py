@@ -8,6 +8,7 @@ from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.wording import text
 
 FILE = "router.lock"
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def lock_folder(folder: Path, file: Path) -> int:
@@ -18,7 +19,11 @@ def lock_folder(folder: Path, file: Path) -> int:
     """
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(folder / FILE, FLAGS, 0o640)
+        # An earlier version, or whoever put a copy back, may have left it open to others.
+        for one in folder.glob("journal.db*"):
+            if one.stat().st_mode & 0o077 and not one.is_symlink():
+                one.chmod(0o600)
     except OSError as error:
         sentence = text("router.folder_failed", folder=folder, reason=error.strerror, file=file)
         raise StartError(sentence, EX_CANTCREAT) from None

@@ -92,6 +92,11 @@ class Operator:
             return True  # it will be passed over
         return sum(queue.resident_bytes) < REPLAY_SHARE * PRIORITIES * queue.lane_bytes_max
 
+    async def drop(self, deliveries: list[int], reason: str) -> int:
+        """Drop those of these that are dead; returns how many, when it is on disk."""
+        done = await self._drop({"deliveries": deliveries, "reason": reason})
+        return int(done["dropped"])
+
     async def _drop(self, request: dict[str, Any]) -> dict[str, Any]:
         reason = _reason_of(request)
         async with self._changing:

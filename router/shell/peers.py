@@ -55,6 +55,11 @@ class Party:
     barred_until: float = 0.0
     barred_s: float = BARRED_S[0]
     why: str = ERRORS  # it is barred: a text, and a key of LAST_WORDS
+    turn: int = 0  # in which it last added to the gathered transaction, and what (see turns.py)
+    turn_rows: int = 0
+    turn_bytes: int = 0
+    waiting_bytes: int = 0
+    cut: bool = False  # it is to go: nothing more of it is read
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +75,8 @@ class Peer:
     marked: int = 0
     marks: deque[tuple[int, int, float]] = field(default_factory=deque)  # nonce, sent, when
     dismissed: bool = False  # told to go: nothing it says counts
+    waiting: deque[list[zmq.Frame]] = field(default_factory=deque)  # for its turn
+    begun: bool = False  # the core has only begun with what it said last
 
     @property
     def unread(self) -> int:
@@ -162,13 +169,19 @@ class Peers:
         most, now = self.share_max, time.monotonic()
         refill = (now - party.shared_at) * most / SHARE_REFILL_S
         party.share_left, party.shared_at = min(most, party.share_left + refill), now
-        if size <= party.share_left or not self._has_others(party, now):
+        if size <= party.share_left or not self.has_others(party):
             party.share_left = max(0.0, party.share_left - size)
             return False
-        party.barred_until, party.why = now + SHARE_REFILL_S, SHARE
         return True
 
-    def _has_others(self, party: Party, now: float) -> bool:
+    @staticmethod
+    def bar_for_share(party: Party) -> None:
+        """Do not listen to a name for a while that takes more than its share."""
+        party.barred_until, party.why = time.monotonic() + SHARE_REFILL_S, SHARE
+
+    def has_others(self, party: Party) -> bool:
+        """Whether others publish."""
+        now = time.monotonic()
         others = (at for other, at in self._published.items() if other is not party)
         return any(now - at < OTHERS_S for at in others)
 

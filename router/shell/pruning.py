@@ -30,6 +30,22 @@ HOUR_MS: Final = 3_600_000
 log = logging.getLogger("smpbus.router")
 
 
+class Course:
+    """For how long the wall clock has gone on without a jump."""
+
+    def __init__(self) -> None:
+        self._difference_ms: int | None = None  # between the clocks
+        self._steady_since = 0
+
+    def steady_ms(self, now: "Now") -> int:
+        """Return it; to be asked once a second."""
+        difference = now.wall_ms - now.mono_ms
+        if self._difference_ms is None or abs(difference - self._difference_ms) > JUMP_MS:
+            self._steady_since = now.mono_ms
+        self._difference_ms = difference
+        return now.mono_ms - self._steady_since
+
+
 class Pruning:
     """Of one store, by settings that a reload may change."""
 
@@ -37,21 +53,16 @@ class Pruning:
         self._writer = writer
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
-        self._difference_ms: int | None = None  # between the clocks
-        self._steady_since = 0
+        self._course = Course()
         self._pruned_at = 0
         self._looked_again_at: int | None = None
 
     def beat(self, now: "Now") -> None:
         """Begin when there may be something to prune; call it once a second."""
-        difference = now.wall_ms - now.mono_ms
-        if self._difference_ms is None or abs(difference - self._difference_ms) > JUMP_MS:
-            self._steady_since = now.mono_ms
-        self._difference_ms = difference
+        steady_ms = self._course.steady_ms(now)
         if self._looked_again_at is None:  # a start looks at everything anyway
             self._looked_again_at = now.mono_ms
         keep_ms = self._keep_ms()
-        steady_ms = now.mono_ms - self._steady_since
         if (
             steady_ms < min(STEADY_MS, keep_ms // PART)
             or now.mono_ms - self._pruned_at < EVERY_MS

@@ -137,6 +137,8 @@ def bounds(daemon: "Daemon") -> dict[str, Any]:
         "gather_bytes_max": bus.gather_bytes_max,
         "frames_unread_max": bus.frames_unread_max,
         "share_bytes_max": peers.share_max,
+        "waiting_bytes": daemon.turn_taking.bytes,
+        "waiting_bytes_max": bus.waiting_bytes_max,
         "errors_max": bus.errors_max,
         "peers_dismissed": peers.dismissed,
         "routing_ids_guessed": peers.guessed,

@@ -107,6 +107,12 @@ class Store(Protocol):
         since the start. Returns how many were looked at: 0 when it has come to the end, where the
         next pass over what was passed begins."""
 
+    def note(self, key: str, value: str) -> None:
+        """Keep a note of the shell's own beside the messages, in place of the one before it."""
+
+    def noted(self, key: str) -> str:
+        """Return the note under a key, "" when there is none."""
+
     def size_bytes(self) -> int:
         """Return what the journal takes on the disk."""
 

@@ -71,7 +71,8 @@ class SqliteStore(Reader):
         self.path = folder / FILE
         self._log = folder / f"{FILE}-wal"
         self._cache = PageCache(self.path)
-        self._commits = 0  # since the last checkpoint
+        self._log_pages = 0  # after the last commit
+        self._fresh_pages = 0  # of them since the last checkpoint, those of large commits
         self._pruned_n = 0
         self._again_n = 0
         self._place = (0, 0)  # device and inode
@@ -411,6 +412,15 @@ class SqliteStore(Reader):
         db.execute("delete from outcome where delivery between ? and ?", (first, last))
         db.execute("delete from attempt where delivery between ? and ?", (first, last))
 
+    def note(self, key: str, value: str) -> None:
+        """See Store.note."""
+        self._db.execute("insert or replace into meta values (?, ?)", (f"note {key}", value))
+
+    def noted(self, key: str) -> str:
+        """See Store.noted."""
+        found = next(self._rows("select value from meta where key = ?", (f"note {key}",)), ("",))
+        return str(found[0])
+
     def size_bytes(self) -> int:
         """See Store.size_bytes."""
         return sum(
@@ -453,13 +463,16 @@ class SqliteStore(Reader):
 
     def _checkpoint(self, db: apsw.Connection, name: str, pages: int) -> int:
         # SQLite's own automatic checkpoint keeps its errors to itself. Small commits write the same
-        # pages again and again: the longer one waits, the less there is to copy.
-        self._commits += 1
-        large = pages >= self._commits * LARGE_COMMIT_PAGES
-        if pages >= (CHECKPOINT_PAGES if large else CHECKPOINT_PAGES_MAX):
+        # pages again and again: the longer one waits, the less there is to copy. Large ones write
+        # pages of their own: the longer one waits, the longer the next commit stands.
+        own = pages - self._log_pages if pages > self._log_pages else pages
+        self._log_pages = pages
+        if own >= LARGE_COMMIT_PAGES:
+            self._fresh_pages += own
+        if pages >= CHECKPOINT_PAGES_MAX or self._fresh_pages >= CHECKPOINT_PAGES:
             db.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._cache.trim()
-            self._commits = 0
+            self._fresh_pages = 0
         return apsw.SQLITE_OK
 
 
@@ -497,7 +510,7 @@ def _use_log(db: apsw.Connection) -> None:
 
 def _write_again(source: Path, target: Path) -> None:
     """Write a log to another file, or over itself, and sync that."""
-    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_TRUNC)
+    mode = os.O_WRONLY | (0 if target == source else os.O_CREAT | os.O_EXCL)
     reading = os.open(source, os.O_RDONLY)
     try:
         writing = os.open(target, mode, 0o600)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import Final
 
+from proto import KeyPair
 from tests.integration.house import House
 
 PUBLISHERS: Final = ("chaos-north", "chaos-south")
@@ -26,7 +27,7 @@ class Region(House):
     def __init__(self) -> None:
         super().__init__()
         for name in (*PUBLISHERS, "chaos-consumer"):
-            self.run("keys", "new", name, "--config", str(self.config))
+            KeyPair.new().save(self.folder / "keys", name)
         with (self.folder / "routes.toml").open("a", encoding="utf-8") as routes:
             routes.write(OWN_ROUTE)
         with (self.folder / "permissions.toml").open("a", encoding="utf-8") as permissions:

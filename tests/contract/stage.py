@@ -132,16 +132,21 @@ async def scene(
         await client.wait_welcomed()
         connector = shape(client.name, typed, client)
         stack.push_async_callback(connector.close)
+        listeners: list[HttpServer] = []
+        stack.push_async_callback(_stop, listeners)
         for app, port in zip(
             (connector.app() or Starlette(), create_app(told)), ports, strict=True
         ):
-            listener = HttpServer(app, bind(f"127.0.0.1:{port}", "test"))
-            stack.push_async_callback(listener.stop)
-            await listener.start()
+            listeners.append(HttpServer(app, bind(f"127.0.0.1:{port}", "test")))
+            await listeners[-1].start()
         http, simulator = (HttpClient(f"http://127.0.0.1:{port}") for port in ports)
         stack.push_async_callback(http.close)
         stack.push_async_callback(simulator.close)
         yield Scene(connector, http, simulator)
+
+
+async def _stop(listeners: list[HttpServer]) -> None:
+    await asyncio.gather(*(listener.stop() for listener in listeners))
 
 
 async def _end(task: asyncio.Task[None]) -> None:

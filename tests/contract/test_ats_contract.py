@@ -26,7 +26,7 @@ PACE_S = 0.02
 
 @contextlib.asynccontextmanager
 async def exchange(
-    bus: Bus, folder: Path, secret: str = SECRET, **settings: Any
+    bus: Bus, folder: Path, secret: str = SECRET, login: str = "auto", **settings: Any
 ) -> AsyncIterator[Scene]:
     """The bus's end, the connector at work, and the exchange."""
     port, pages = free_port(), free_port()
@@ -35,7 +35,7 @@ async def exchange(
     password.chmod(0o600)
     table = {
         "partner": {"url": f"tcp://127.0.0.1:{port}", "credentials_file": str(password),
-                    "timeout_s": 2.0,
+                    "timeout_s": 2.0, "login": login,
                     "breaker": {"failures_max": 3, "open_s": 0.1, "open_max_s": 0.2}},
         "ping_s": 0.2, "statistics_s": 0.3, "ring_s": 5.0,
         "live_calls_file": str(folder / "live"), **settings,
@@ -100,6 +100,17 @@ def check_calls(bus: Bus, ended: list[str], answered: list[str]) -> None:
 
 def calls_ended(bus: Bus) -> int:
     return sum(one["event"] == "ended" for one in distinct(bus, "telephony.call.v1"))
+
+
+@pytest.mark.fault("S19")
+def test_it_logs_in_by_a_challenge(bus: Bus, tmp_path: Path) -> None:
+    """As it does where the exchange is on another machine and speaks no TLS."""
+
+    async def work() -> None:
+        async with exchange(bus, tmp_path, login="md5") as scene:
+            await scene.wait(lambda ledger: ledger["logins"])
+
+    asyncio.run(work())
 
 
 def test_calls_operators_and_groups_come_out(bus: Bus, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What partners answer: each connector's own client code is given recorded answers of the
 simulators, mutated, in place of the network."""
 
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -181,7 +180,7 @@ class AnswerTarget(Target):
     async def close(self) -> None:
         await self._connector.close()
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         played, tape = random.choice(self._tapes)
         for one in self._played:
             mine = [tape for other, tape in self._tapes if other is one] or [Tape(0)]
@@ -192,8 +191,11 @@ class AnswerTarget(Target):
         for partner in self._partners:
             partner.breaker = Breaker(partner.settings.breaker)
         self._number += 1
-        with contextlib.suppress(Retry, Reject, BusError):
-            await self._works[tape.work](self._number)
+        try:
+            came = await self._works[tape.work](self._number)
+        except (Retry, Reject, BusError) as error:
+            return type(error).__name__.lower()
+        return came if isinstance(came, str) else "done"
 
 
 def _table(row_path: str = "", **more: Any) -> dict[str, Any]:
@@ -223,7 +225,7 @@ class RowTarget(AnswerTarget):
         async def handle(number: int) -> Any:
             taker: Any = Taker(self._connector.bus)
             delivery = Delivery(taker, number, 1, bring(number))
-            await settle(self._connector.handle, delivery)
+            return await settle(self._connector.handle, delivery)
 
         return [handle, handle]
 

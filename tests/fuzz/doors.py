@@ -85,14 +85,14 @@ class DoorTarget(Target):
         self._connector = self.shape(self.connector, settings, Taking(self.connector))
         app = self._connector.app()
         assert app is not None
-        self._app = allow_only(app, settings.allow)
-        self._samples = self.samples()
+        self.app = allow_only(app, settings.allow)
+        self.requests = self.samples()
 
     async def close(self) -> None:
         await self._connector.close()
 
-    async def run(self, random: Random) -> None:
-        method, path, body = random.choice(self._samples)
+    async def run(self, random: Random) -> str:
+        method, path, body = random.choice(self.requests)
         if random.random() < 0.9:
             body = mutated(self.kind, (body,), random)
         query = b""
@@ -107,9 +107,10 @@ class DoorTarget(Target):
             headers.append((b"x-odd", random.choice(NOISE)))
             headers[0] = (b"content-type", random.choice(NOISE))
         self.shown = (method, path, query, headers, body)
-        status = await call(self._app, method, path, query, headers, body, random)
+        status = await call(self.app, method, path, query, headers, body, random)
         if status >= 500 and status not in self.allowed_5xx:
             raise Wrong(f"HTTP {status}")
+        return str(status)
 
 
 def _odd_path(path: str, random: Random) -> str:

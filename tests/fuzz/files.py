@@ -1,8 +1,8 @@
 """Files and streams: the exchange's packets, the fund's answers, cases, settings, old environment
 files, rows of the outbox, entries of the cache, signatures, secrets."""
 
-import contextlib
 import io
+import re
 import time
 from pathlib import Path
 from random import Random
@@ -33,7 +33,7 @@ from proto.exits import StartError
 from router.config import ConfigError, load, own_folder
 from router.oldenvironment import FILE, import_environment, load_known
 from tests.fuzz.mutate import NOISE, ODD_NUMBERS, ODD_TEXT, mutated
-from tests.fuzz.target import Taking, Target, Wrong, ingress
+from tests.fuzz.target import READ, REFUSED, Taking, Target, Wrong, ingress
 from tests.unit.connectors.tfoms_cases import cases
 
 ROOT: Final = Path(__file__).parents[2]
@@ -69,6 +69,7 @@ OLD: Final = (
 TIMES: Final = (
     *(one for one in ODD_NUMBERS if isinstance(one, int) and 0 <= one < 2**63), 1_800_000_000_000,
 )  # fmt: skip
+_COMMENTED: Final = re.compile(rb"\n# (?=[a-z_0-9]+ = )")
 CONFIGS: Final = ("smpbus.toml", "routes.toml", "permissions.toml")
 
 
@@ -78,7 +79,7 @@ class Ami(Target):
     name = "file.ami"
     weight = 5.0
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         stream = b"Asterisk Call Manager/9.0.0\r\n" + b"".join(
             mutated("lines", EVENTS, random) for _ in range(3)
         )
@@ -94,9 +95,10 @@ class Ami(Target):
         try:
             told = encode("Originate", "1", {"Exten": random.choice(ODD_TEXT)})
         except ValueError:
-            return
+            return REFUSED
         if told.count(b"\r\n") != 4:
             raise Wrong("an action has a line too many")
+        return READ
 
 
 class FundAnswer(Target):
@@ -105,13 +107,14 @@ class FundAnswer(Target):
     name = "file.fund"
     weight = 3.0
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         self.shown = data = mutated("xml", (FLK, MEK), random)
         try:
             for verdict in read_answer(io.BytesIO(data)).verdicts:
                 msgspec.json.encode(verdict)
         except BadAnswer:
-            pass
+            return REFUSED
+        return READ
 
 
 class CaseLines(Target):
@@ -123,40 +126,39 @@ class CaseLines(Target):
         self._file = folder / "cases.jsonl"
         self._samples = [msgspec.json.encode(one) for one in cases(5)]
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         lines = [mutated("json", self._samples, random).replace(b"\n", b" ") for _ in range(2)]
         self.shown = lines
         self._file.write_bytes(b"\n".join(lines))
         for _, case in read_lines(self._file):
             repr(case)
+        return READ
 
 
 class Config(Target):
     """The router's settings in three files."""
 
     name = "file.config"
-    weight = 0.3
+    weight = 0.1
     group = 200
 
     async def open(self, folder: Path) -> None:
         self._folder = folder
         self._whole = {name: (ROOT / "config" / name).read_bytes() for name in CONFIGS}
-        self._whole["smpbus.toml"] = self._whole["smpbus.toml"].replace(b"\n# ", b"\n")
-        commented = self._whole["smpbus.toml"].splitlines(keepends=True)
-        self._whole["smpbus.toml"] = b"".join(
-            line for line in commented if b"=" in line or line.startswith((b"[", b"\n"))
-        )
+        self._whole["smpbus.toml"] = _COMMENTED.sub(b"\n", self._whole["smpbus.toml"])
         for name, data in self._whole.items():
             (folder / name).write_bytes(data)
+        load(folder / "smpbus.toml", environ={})  # good as it is
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         name = random.choice(CONFIGS)
         self.shown = data = mutated("lines", (self._whole[name],), random)
         (self._folder / name).write_bytes(data)
         try:
             load(self._folder / "smpbus.toml", environ={})
+            return READ
         except ConfigError:
-            pass
+            return REFUSED
         finally:
             (self._folder / name).write_bytes(self._whole[name])
 
@@ -181,12 +183,16 @@ class ConnectorConfig(Target):
             b'[connectors.sys112.partner]\nurl = "https://h/112"\nrate_per_s = 1.0\n'
         )
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         self.shown = data = mutated("lines", (self._whole,), random)
         self._file.write_bytes(data)
+        answer = READ
         for name, shape in self.shapes.items():
-            with contextlib.suppress(StartError):
+            try:
                 load_connector(name, shape.Settings, self._file)
+            except StartError:
+                answer = REFUSED
+        return answer
 
 
 class Terms(Target):
@@ -202,12 +208,15 @@ class Terms(Target):
         self._file = folder / "table.toml"
         self._samples = {name: shipped(name).read_bytes() for name in self.readers}
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         name = random.choice(list(self.readers))
         self.shown = data = mutated("lines", (self._samples[name],), random)
         self._file.write_bytes(data)
-        with contextlib.suppress(StartError):
+        try:
             self.readers[name](self._file)
+        except StartError:
+            return REFUSED
+        return READ
 
 
 class OldEnvironment(Target):
@@ -219,13 +228,14 @@ class OldEnvironment(Target):
     async def open(self, folder: Path) -> None:
         self._known = load_known(own_folder() / FILE)
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         self.shown = data = mutated("lines", (OLD,), random)
         try:
             lines = data.decode("utf-8").splitlines()
         except UnicodeDecodeError:
-            return
+            return REFUSED
         import_environment(lines, self._known)
+        return READ
 
 
 class OutboxRows(Target):
@@ -248,7 +258,7 @@ class OutboxRows(Target):
             for type in ("call.status.v1", "call.card.v1", "call.ticket.v1")
         ]
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         payload = _as_jsonb(mutated("json", self._payloads, random))
         row: Any = Row(
             random.randrange(2**40), self._text(random, "id-1"),
@@ -264,6 +274,7 @@ class OutboxRows(Target):
         await self._publisher._publish([row], accepted, refused)
         if not accepted and not refused and not self._publisher._held.holds(row):
             raise Wrong("neither accepted nor refused nor held")
+        return READ if accepted else REFUSED if refused else "held"
 
     @staticmethod
     def _text(random: Random, usual: str) -> str:
@@ -303,7 +314,7 @@ class CacheEntry(Target):
             pack(new_entry(WORKER, value, now, 3600.0), WORKER) for value in (worker, None)
         ]
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         packed = mutated("msgpack", self._packed, random)
         if random.random() < 0.8:
             form = random.choice((b"p", b"p", b"z", b"x", b""))
@@ -314,8 +325,10 @@ class CacheEntry(Target):
             sealed = mutated("bytes", [self._secret.seal(self._key, packed)], random)
         self.shown = sealed
         entry = unseal(sealed, WORKER, self._key, self._secret, self._now)
-        if entry is not None:
-            repr(entry.value)
+        if entry is None:
+            return REFUSED
+        repr(entry.value)
+        return READ
 
 
 class Signature(Target):
@@ -324,13 +337,14 @@ class Signature(Target):
     name = "file.signature"
     weight = 2.0
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         good = sign(b"s" * 32, b"body", 1_800_000_000)
         told = mutated("bytes", (good.encode(),), random).decode("latin-1")
         self.shown = told
         if is_signed(b"t" * 32, b"body", told, 1_800_000_000):
             raise Wrong("signed by nobody")
         is_signed(b"s" * 32, random.choice(NOISE), told, 1_800_000_000)
+        return READ if is_signed(b"s" * 32, b"body", told, 1_800_000_000) else REFUSED
 
 
 TARGETS: Final = (

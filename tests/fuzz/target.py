@@ -16,9 +16,12 @@ from proto import frames
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, Refused, RequestFailed
 from proto.message import TYPE_GRAMMAR, Message, decode_message, encode_message
+from proto.wording import text
 
 BODY_MAX: Final = 1024 * 1024
 SHOWN: Final = 300
+READ: Final = "read"
+REFUSED: Final = "refused"
 
 
 class Target:
@@ -38,8 +41,8 @@ class Target:
     async def open(self, folder: Path) -> None:
         """Make the state of a group."""
 
-    async def run(self, random: Random) -> None:
-        """Read one input."""
+    async def run(self, random: Random) -> str:
+        """Read one input; return in a word what came of it, for the table."""
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -114,17 +117,21 @@ class Taker:
             raise Wrong(f"a settlement that the router does not read: {error}") from None
 
 
-async def settle(handle: Callable[[Delivery], Awaitable[Any]], delivery: Delivery) -> None:
-    """Do what the client does with what comes of a delivery, but let a mistake through."""
+async def settle(handle: Callable[[Delivery], Awaitable[Any]], delivery: Delivery) -> str:
+    """Do what the client does with what comes of a delivery, but let a mistake through; return in a
+    word what came of it."""
     try:
         note = await handle(delivery)
     except Retry as retry:
         delivery.retry(str(retry), retry.after_s)
+        return "retry"
     except Reject as reject:
         delivery.reject(str(reject))
+        return "reject"
     else:
         if not delivery.settled:
             delivery.ack(note)
+    return "done"
 
 
 def ingress(name: str) -> Ingress:
@@ -148,6 +155,11 @@ class Lines(logging.Handler):
             self.found.append(f"traceback in the log: {kind.__name__ if kind else ''} {said}")
         elif self._mistake in said or "Traceback" in said:
             self.found.append(f"in the log: {said}")
+
+
+def mistake() -> str:
+    """Return what a line of the log begins with when a connector made a mistake."""
+    return text("connector.mistake", id="\0", kind="").partition("\0")[0].strip()
 
 
 def spent_s() -> float:

@@ -1,6 +1,5 @@
 """The wire: frames to the router's core, and frames to a client."""
 
-import contextlib
 import json
 from itertools import count
 from pathlib import Path
@@ -17,7 +16,7 @@ from proto.peer import Peer
 from router.core.core import Core, Now
 from router.settings import Backoff, BusSettings, Destination, Permission, Route, Settings
 from tests.fuzz.mutate import mutated
-from tests.fuzz.target import Target, Wrong
+from tests.fuzz.target import READ, REFUSED, Target, Wrong
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 SETTINGS: Final = Settings(
@@ -86,14 +85,16 @@ class CoreTarget(Target):
         self._now = Now(1_800_000_000_000, 1_000)
         self._core = Core(SETTINGS, "bus", 1, Random(1))
         self._ids = count(1)
+        self._verbs: list[bytes] = []
         self._samples = own() * 3 + vectors("to_router")
         for peer, name in PEERS.items():
             hello = frames.encode(frames.Hello([1], name))
             self._core.receive(peer, b"", [frames.HELLO, hello], self._now)
         self._turn()
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         shown = []
+        self._verbs.clear()
         for _ in range(random.choice((1, 1, 2, 4))):
             peer = random.choice((*PEERS, b"x"))
             verb, payload = random.choice(self._samples)
@@ -116,6 +117,7 @@ class CoreTarget(Target):
         if random.random() < 0.05:
             self._core.beat(self._now)
         self._turn()
+        return self._verbs[0].decode() if self._verbs else "silence"
 
     def _renamed(self, payload: bytes) -> bytes:
         """Return a PUBLISH whose messages are new ones."""
@@ -133,6 +135,7 @@ class CoreTarget(Target):
         while core.out.sends or core.out.batch:
             sends, core.out.sends = core.out.sends, []
             for _, parts in sends:
+                self._verbs.append(parts[0])
                 try:
                     frames.read(parts, frames.PEER_READS)
                 except FrameError as error:
@@ -159,21 +162,25 @@ class ClientTarget(Target):
         if not self._samples:
             raise Wrong("there are no vectors to a client")
 
-    async def run(self, random: Random) -> None:
+    async def run(self, random: Random) -> str:
         peer = Peer("producer", "fuzz")
         peer.greet()
         peer.credit("sink", 10)
         peer.publish([Message.new("test.a.v1", "producer", b"{}")])
         shown = []
+        answer = READ
         for _ in range(random.choice((1, 2, 3))):
             verb, payload = random.choice(self._samples)
             if random.random() < 0.8:
                 payload = mutated("msgpack", (payload,), random)
             shown.append((verb, payload))
             self.shown = shown
-            with contextlib.suppress(FrameError, BusError):
+            try:
                 peer.receive([verb, payload])
+            except (FrameError, BusError):
+                answer = REFUSED
             peer.take_outbox()
+        return answer
 
 
 TARGETS: Final = (CoreTarget, ClientTarget)

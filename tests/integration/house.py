@@ -23,6 +23,7 @@ from connectors.sys112.samples import Sample, day_of_cards
 from connectors.sys112.words import FINISH, LAST
 from connectors.vimis.contract import load_terms
 from connectors.vocabulary import load_statuses
+from proto import KeyPair
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +158,7 @@ class House:
         password.touch(mode=0o600)
         password.write_text(f"{AMI_USER}:{AMI_SECRET}\n", encoding="utf-8")
         for name in ("router", *self.connectors, "admin"):
-            self.run("keys", "new", name, "--config", str(self.config))
+            KeyPair.new().save(self.folder / "keys", name)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _federal(self) -> str:

@@ -36,7 +36,15 @@ def start(data: Path, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        umask=0,  # as a shell may have it: what the demo writes is its owner's all the same
     )
+
+
+def open_to_others(folder: Path) -> set[str]:
+    """Return what others may read or write there."""
+    found = [one for one in folder.rglob("*") if not one.is_symlink()]
+    assert len(found) > 50
+    return {str(one.relative_to(folder)) for one in found if one.stat().st_mode & 0o077}
 
 
 def finish(demo: subprocess.Popen[str]) -> str:
@@ -83,6 +91,7 @@ def data(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestDemo:
+    @pytest.mark.fault("S14")
     def test_a_day_twice_in_one_folder(self, data: Path, tmp_path: Path) -> None:
         first = start(data, "--once", cwd=tmp_path)
         shown = finish(first)
@@ -98,6 +107,8 @@ class TestDemo:
             path.name for path in (data / "logs").iterdir()
         }
         keys = (data / "keys" / "router.key").read_bytes()
+        public = {f"keys/{name}.pub" for name in ("router", "admin", *PARTNERS)}
+        assert open_to_others(data) == public
 
         second = start(data, "--resume", cwd=Path("/"))
         shown = read_until(second, "Ctrl-C")

@@ -16,7 +16,7 @@ from house import PATIENCE_S, ROOT, SMPBUS, wait_for
 from memcache import Memcache
 
 from connectors.rmr import samples
-from proto import BusClient
+from proto import BusClient, KeyPair
 from proto.ops import OpsError, ops_request
 from tests.ports import free_ports
 
@@ -70,7 +70,7 @@ class RegisterHouse:
         secret.write_text("0123456789abcdef" * 3)
         secret.chmod(0o600)
         for name in ("router", "rmr", "smp", "admin", "sys112"):
-            self.run("keys", "new", name, "--config", str(self.config))
+            KeyPair.new().save(self.folder / "keys", name)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, *arguments: str, given: str = "") -> str:

@@ -1,14 +1,16 @@
 """Whose the schema in the ambulance's database is: on a real PostgreSQL."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from connectors.smpsql.tables import SCHEMA
+from connectors.smpsql.database import Address, Database, DatabaseAway
+from connectors.smpsql.tables import SCHEMA, greet
 from tests.integration.bus import SMPBUS
-from tests.integration.postgres import OWNER, PASSWORD, VENDOR, Postgres
+from tests.integration.postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,44 @@ def test_a_table_that_was_there_first_is_not_taken_for_ours(server: Postgres) ->
     assert refused.returncode == 78
     assert VENDOR in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.fault("S20")
+def test_a_function_that_was_put_in_the_place_of_ours_is_found_by_the_connector(
+    server: Postgres,
+) -> None:
+    """After the installation, too: a role that owned the schema dropped smpbus.publish and made its
+    own. The owner of the database and a superuser may, and are not suspected."""
+    with server.connect() as owner:
+        owner.execute("CREATE ROLE keeper LOGIN")
+        owner.execute("CREATE DATABASE replaced OWNER keeper")
+    assert install(server, "replaced").returncode == 0
+    with server.connect("replaced") as owner:
+        owner.execute(f"SELECT smpbus.allow_bus('{BUS}')")
+        owner.execute("ALTER TABLE smpbus.inbox OWNER TO keeper")
+    assert greeting(server, "replaced") == ""
+    with server.connect("replaced") as owner:
+        owner.execute(f"GRANT ALL ON SCHEMA smpbus TO {VENDOR}")
+    with server.connect("replaced", VENDOR) as vendor:
+        vendor.execute("CREATE FUNCTION smpbus.publish() RETURNS void LANGUAGE sql AS ''")
+    assert VENDOR in greeting(server, "replaced")
+
+
+def greeting(server: Postgres, database: str) -> str:
+    """Return what the connector has against a database."""
+    secret = server.folder / "bus.password"
+    secret.touch(mode=0o600)
+    secret.write_text(f"{BUS}:{PASSWORD}", encoding="utf-8")
+
+    async def greeted() -> str:
+        address = Address(f"postgresql://127.0.0.1:{server.port}/{database}", secret, connect_s=5)
+        connected = Database(address, 20.0, greet)
+        try:
+            await connected.fetch("SELECT 1")
+        except DatabaseAway as away:
+            return away.answer
+        finally:
+            await connected.close()
+        return ""
+
+    return asyncio.run(greeted())

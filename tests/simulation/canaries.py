@@ -130,6 +130,25 @@ def follower_overtakes(
     return real(core, session, message, target, {}, now)
 
 
+@plant(Publishing, "proceed")
+def follower_overtakes_in_a_later_slice(real: Broken, core: Core, peer: bytes, now: Any) -> Any:
+    """What a slice of a PUBLISH had refused for now is forgotten by the next slice."""
+    session = core.sessions.get(peer)
+    if session is not None and session.unfinished is not None:
+        session.unfinished.held.clear()
+    return real(core, peer, now)
+
+
+@plant(Core, "begin")
+def accepted_with_its_first_slice(real: Broken, core: Core, peer: bytes, *rest: Any) -> Any:
+    """ACCEPTED for all of a PUBLISH comes when the first slice of it is on disk."""
+    more = real(core, peer, *rest)
+    session = core.sessions.get(peer)
+    if more and session is not None and session.unfinished is not None:
+        core.out.batch.accepts.append((peer, session.unfinished.number))
+    return more
+
+
 @plant(Core, "_frontier")
 def frontier_too_far(real: Broken, core: Core) -> int:
     """The frontier passes what is still open: a start does not find it."""

@@ -148,19 +148,25 @@ class Model:
 
     # -- publishing -------------------------------------------------------------------------------
 
+    sliced: list[tuple[str, str]]  # of a PUBLISH that is looked at in slices: what is accepted,
+    held_subjects: dict[str, str]  # and why nothing more is of which subjects
+
     def published(
         self, peer: bytes, number: int, sent: list[tuple[bytes, Message | None]],
-        refused: dict[int, str], full: bool, batch: Batch, now: Now,
+        refused: dict[int, str], full: bool, batch: Batch, now: Now, slice: range,
     ) -> None:  # fmt: skip
-        """Messages were sent and some refused: each rightly, and the others are to be written."""
+        """Messages were sent and some refused: each rightly, and the others are to be written. What
+        was looked at is a `slice` of them: it is answered when it is the last."""
         rows = batch.messages[self.read_messages :]
         self.read_messages = len(batch.messages)
         self.spilling = {row[2]: row for row in batch.spilled[self.read_spilled :]}
         self.read_spilled = len(batch.spilled)
-        taken: list[tuple[str, str]] = []
+        if not slice.start:
+            self.sliced, self.held_subjects = [], {}
+        taken, held = self.sliced, self.held_subjects
         numbers = iter(rows)
-        held: dict[str, str] = {}
-        for index, (raw, message) in enumerate(sent):
+        for index in slice:
+            raw, message = sent[index]
             reasons, names = self._reasons(peer, message, full, now)
             subject = message.subject if message else ""
             if not reasons and subject in held:
@@ -178,7 +184,7 @@ class Model:
             taken.append((message.source, message.id))
         if next(numbers, None) is not None:
             broken("refused is not accepted", "a row more than was accepted")
-        if taken:
+        if taken and slice.stop == len(sent):
             self.accepts.append((peer, number, taken))
 
     def _expect_row(

@@ -23,6 +23,7 @@ NAME_MAX: Final = 2  # sessions of one name: a quarter of all
 SESSION_TIMEOUT_MS: Final = 4_000
 TRIAL_MS: Final = SESSION_TIMEOUT_MS
 OPEN_MAX: Final = (1_000, 12, 4)
+SLICES: Final = (512, 1, 2)  # messages of a PUBLISH that are looked at in one go, by start
 LAGS: Final = (30, 12, 4)
 VARIANTS: Final = 4
 SOON_MS: Final = 500  # what is due later than that sleeps on the disk

@@ -48,6 +48,7 @@ class World:
         self.full = False
         self.sequence = self.batch_number = self.question_number = 0
         self.crashes = self.steps = self.lives = 0
+        self.ending = False  # no faults any more
         self.history: dict[str, list[Message]] = {"north": [], "south": []}
         self.unaccepted: dict[bytes, dict[int, list[Message]]] = {p: {} for p in scene.PRODUCERS}
         self.refused: dict[bytes, list[Message]] = {p: [] for p in scene.PRODUCERS}
@@ -84,6 +85,7 @@ class World:
         core.names = dict(self.names)
         core.store_full = self.full
         core.frontier_lag_max = scene.LAGS[self.setup.lag]
+        core.slice_length = scene.SLICES[disk.epoch % len(scene.SLICES)]
         core.observed = bool(self.setup.observed)
         for name, totals in disk.totals.items():
             self._queue(name).totals.update(totals)
@@ -196,6 +198,12 @@ class World:
         key = scene.KEYS[scene.NAMES[peer]] if key is None else key
         raw = payload if isinstance(payload, bytes) else frames.encode(payload)
         self.core.receive(peer, key, [verb, raw], self.now)
+
+    def _begin(self, peer: bytes, verb: bytes, payload: object) -> bool:
+        self.heard[peer] = self.mono_ms
+        self.replies = []
+        key, raw = scene.KEYS[scene.NAMES[peer]], frames.encode(payload)
+        return self.core.begin(peer, key, [verb, raw], self.now)
 
     def _expect(self, peer: bytes, code: str | None) -> None:
         """The peer must have heard this error, or none."""
@@ -370,11 +378,26 @@ class World:
         if number is None:
             self.batch_number = number = self.batch_number + 1
         sent = [(encode_message(one) if one else b"\x92\x01\x02", one) for one in messages]
-        self._say(peer, frames.PUBLISH,
-                  frames.PublishRaw(number, [msgspec.Raw(raw) for raw, _ in sent]))  # fmt: skip
+        payload = frames.PublishRaw(number, [msgspec.Raw(raw) for raw, _ in sent])
+        more = self._begin(peer, frames.PUBLISH, payload)
+        begin, early = 0, dict[int, str]()
+        while more:
+            unfinished = self.core.sessions[peer].unfinished
+            assert unfinished is not None
+            early = {one.index: one.code for one in unfinished.refusals}
+            slice = range(begin, unfinished.at)
+            batch = self.core.out.batch
+            self.model.published(peer, number, sent, early, self.full, batch, self.now, slice)
+            begin = unfinished.at
+            self.unaccepted[peer][number] = [one for one in messages if one]
+            if self._meanwhile(number + begin):
+                return
+            more = self.core.proceed(peer, self.now)
         refused = self._take_refusals(peer, number)
-        out = self.core.out
-        self.model.published(peer, number, sent, refused, self.full, out.batch, self.now)
+        if not early.items() <= refused.items():
+            broken("refused for a reason", f"{early} is not told in {refused}")
+        slice, out = range(begin, len(sent)), self.core.out
+        self.model.published(peer, number, sent, refused, self.full, out.batch, self.now, slice)
         pool = self.refused[peer]
         pool += [
             one for index, one in enumerate(messages) if one and refused.get(index) in TEMPORARY
@@ -385,6 +408,20 @@ class World:
         if left:
             self.unaccepted[peer][number] = left
         self._carry_out()
+
+    def _meanwhile(self, number: int) -> bool:
+        """Something happens between two slices of a PUBLISH. Return whether it was a crash."""
+        what = number % 12
+        if what in (1, 2, 3):
+            self._do_take()
+        if what in (2, 3):
+            self._do_write()
+        if what in (3, 4):
+            self._do_tell()
+        if what == 5 and not self.ending:
+            self._do_crash(number % 2, 2, 0)
+            return True
+        return False
 
     def _take_refusals(self, peer: bytes, number: int) -> dict[int, str]:
         refused: dict[int, str] = {}
@@ -649,6 +686,7 @@ class World:
 
     def finish(self) -> None:
         """All faults end: everything that was accepted must come to its end."""
+        self.ending = True
         self.full = self.core.store_full = False
         self._do_keys(0)
         self._do_reload(0)

@@ -64,6 +64,10 @@ class Riams:
         self._round = ""
         self._told: list[tuple[Watch, str]] = []
 
+    def forget(self) -> None:
+        """Let go of a step of what was kept long enough. Raises StateAway."""
+        self._numbers.forget()
+
     # -- cards ----------------------------------------------------------------------------------
 
     async def put_ticket(self, ticket: schemas.CallTicket, body: bytes, key: str) -> Taken:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from connectors.rmis.memory import KEPT_S, Memory
+from connectors.rmis.memory import FEW, STEP, Memory
 from connectors.rmis.riams.card import Key
 
 Kind = Literal["ticket", "card", "visit"]
@@ -51,6 +51,7 @@ class Numbers:
     def __init__(self, memory: Memory) -> None:
         """Raises StartError."""
         self._db = memory.tables(_SCHEMA)
+        self._kept_s = memory.kept_s
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Numbers:
     def due(self, count: int) -> list[Watch]:
         """Return what to look at now, the longest unseen first. What is older than is kept is
         given up."""
-        self._db.execute("delete from riams_watch where seen < ?", (time.time() - KEPT_S,))
+        self._db.execute("delete from riams_watch where seen < ?", (time.time() - self._kept_s,))
         rows = self._db.execute(
             "select kind, id, call, number, version from riams_watch order by looked limit ?",
             (count,),
@@ -148,12 +149,19 @@ class Numbers:
             (what.kind, what.id, what.version),
         )
 
-    def _forget(self, table: str, key: str, now: int) -> None:
+    def forget(self) -> None:
+        """Let go of a step of what is too old, also when nothing comes."""
+        now = int(time.time())
+        with self._db:
+            self._forget("riams_call", "id", now, STEP)
+            self._forget("riams_asked", "kind, id", now, STEP)
+
+    def _forget(self, table: str, key: str, now: int, limit: int = FEW) -> None:
         # Both names are our own. A few at a time: nobody waits for a long delete.
         self._db.execute(
             f"delete from {table} where ({key}) in"
-            f" (select {key} from {table} where seen < ? limit 10)",
-            (now - KEPT_S,),
+            f" (select {key} from {table} where seen < ? limit {limit})",
+            (now - self._kept_s,),
         )
 
 

@@ -64,6 +64,13 @@ def test_the_environment_is_above_the_file(tmp_path: Path, monkeypatch: pytest.M
         ('listen = "127.0.0.1:7112"', 'credit = "9"', "connectors.sys112.credit"),
         ("[connectors.sys112]", "[connectors.other]", "[connectors.sys112]"),
         ("[bus]", "[bus", "line 2"),
+        ('["tcp://0.0.0.0:5570", "ipc:///tmp/x"]', "[]", "bus.listen"),
+        ('["tcp://0.0.0.0:5570", "ipc:///tmp/x"]', '[""]', "bus.listen"),
+        ('["tcp://0.0.0.0:5570", "ipc:///tmp/x"]', '["tcp://0.0.0.0"]', "bus.listen"),
+        ("[connectors.sys112]", '[connectors.sys112]\nbus = "router"', "connectors.sys112.bus"),
+        ("[bus]", "[[bus]]", "bus: Expected `object`"),
+        ("[bus]", "log = 1\n[bus]", "log: Expected `object`"),
+        ("[bus]", "ops = []\n[bus]", "ops: Expected `object`"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_key(
@@ -78,6 +85,14 @@ def test_a_mistake_names_the_file_and_the_key(
     assert str(file) in caught.value.sentence
     assert named in caught.value.sentence
     assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize("table", ["connectors = 1", "connectors = []", "[[connectors]]"])
+def test_something_else_in_place_of_the_tables_is_a_mistake_like_any(
+    table: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StartError, match="connectors: Expected `object`"):
+        load("sys112", Sys112Settings, write(tmp_path, table))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from connectors.runtime.duration import seconds
-from connectors.runtime.faults import Faults, FaultyApp
+from connectors.runtime.faults import LISTENS_S, Faults, FaultyApp
 from connectors.runtime.http import HttpClient
 from connectors.runtime.ledger import Ledger
 from connectors.runtime.serving import HttpServer, bind
@@ -107,6 +108,34 @@ def test_what_was_set_for_a_time_ends_by_itself_and_what_is_set_later_holds() ->
         assert faulty.faults == Faults(seed=7, down=True, fail=0.5)
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize("spoil", ["drip", "giant"])
+def test_an_answer_without_end_ends_when_nobody_listens(spoil: Literal["drip", "giant"]) -> None:
+    """It went on for a minute with all of a processor: what is sent to nobody does not fail."""
+
+    async def play() -> None:
+        ended = asyncio.Event()
+        faulty = FaultyApp(Starlette(), Faults(spoil=spoil))
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            await faulty(scope, receive, send)
+            ended.set()
+
+        where = f"127.0.0.1:{free_port()}"
+        server = HttpServer(watched, bind(where, "test"))
+        await server.start()
+        host, _, port = where.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await reader.read(1)
+        assert not ended.is_set()
+        writer.close()
+        await asyncio.wait_for(ended.wait(), LISTENS_S / 2)
+        await server.stop()
+
+    asyncio.run(play())
 
 
 async def switch(faulty: FaultyApp, body: bytes) -> None:
