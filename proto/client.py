@@ -544,9 +544,8 @@ class BusClient:
         """
         check_name(destination)
         self._servers[destination] = server
-        if destination not in self._peer.windows:
-            self._peer.credit(destination, 0)
-            self._send_outbox()
+        self._peer.serve(destination)
+        self._send_outbox()
 
     async def _answer(self, request: frames.Request, server: Server) -> None:
         try:

@@ -90,10 +90,14 @@ class RefusedBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How many unsettled deliveries of `destination` this session is ready to hold; 0 pauses."""
+    """How many unsettled deliveries of `destination` this session is ready to hold; 0 pauses.
+
+    `serves` says whether it answers questions to it; None when the peer does not know of the field.
+    """
 
     destination: Name
     window: Annotated[int, msgspec.Meta(ge=0, le=WINDOW_MAX)]
+    serves: bool | None = None
 
 
 class DeliveredMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -66,6 +66,14 @@ class KeyPair:
         return path
 
 
+def handed_over(name: str) -> Path | None:
+    """Return the file that the service manager gives this process under a name (systemd's
+    LoadCredential=), if it does: it stands for the file of that name which settings mean."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    file = Path(folder) / name
+    return file if folder and name and file.is_file() else None
+
+
 def load_public(path: Path) -> bytes:
     """Read a public key. Raises KeyFileError."""
     return _read_key(path)

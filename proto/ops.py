@@ -20,6 +20,7 @@ from proto.nesting import decode_json
 UNREACHABLE: Final = "unreachable"
 NO_ANSWER: Final = "no_answer"
 NOT_PERMITTED: Final = "not_permitted"
+FORBIDDEN: Final = "forbidden"
 BAD_ANSWER: Final = "bad_answer"
 _PROBE_S: Final = 2.0
 
@@ -28,7 +29,8 @@ class OpsError(Exception):
     """No answer, or a negative one.
 
     `code` is UNREACHABLE (nobody listens there), NOT_PERMITTED (the system forbids the socket),
-    NO_ANSWER (somebody listens but is silent), BAD_ANSWER, or what the router answered.
+    NO_ANSWER (somebody listens but is silent), BAD_ANSWER, or what the router answered: FORBIDDEN
+    when this user may not ask for that.
     """
 
     def __init__(self, code: str, sentence: str) -> None:

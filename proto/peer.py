@@ -81,6 +81,7 @@ class Peer:
         self.fatal: BusError | None = None
         self.unaccepted: dict[int, Batch] = {}
         self.windows: dict[str, int] = {}
+        self._served: set[str] = set()  # to these questions are answered
         self.refused: dict[str, str] = {}  # destination -> the code by which it is not given
         self._told: dict[str, str] = {}  # the same, as it was said last; outlives a consumer
         self._asked: deque[tuple[int, str]] = deque()  # PINGs behind a CREDIT, and its destination
@@ -249,13 +250,24 @@ class Peer:
         """Say how many unsettled deliveries of `destination` this peer will hold."""
         self.windows[destination] = window
         if self.welcome is not None:
-            self._send(frames.CREDIT, frames.Credit(destination, window))
+            self._send_credit(destination)
+
+    def serve(self, destination: str) -> None:
+        """Say that this peer answers questions to `destination`, whatever it consumes of it."""
+        self._served.add(destination)
+        self.credit(destination, self.windows.get(destination, 0))
+
+    def _send_credit(self, destination: str) -> None:
+        window = self.windows[destination]
+        self._send(frames.CREDIT, frames.Credit(destination, window, destination in self._served))
 
     def withdraw(self, destination: str, *, serving: bool = False) -> None:
         """Take no more deliveries of `destination`; `serving`: questions to it are still answered.
 
         What is on its way already goes back to the router when it comes (see `receive`).
         """
+        if serving:
+            self._served.add(destination)
         if destination in self.refused:
             self.windows[destination] = 0
         else:
@@ -272,7 +284,7 @@ class Peer:
 
     def _ask(self, destination: str) -> None:
         if self.welcome is not None and all(asked != destination for _, asked in self._asked):
-            self._send(frames.CREDIT, frames.Credit(destination, self.windows[destination]))
+            self._send_credit(destination)
             self._given.add(destination)
             self._nonce += 1
             self._asked.append((self._nonce, destination))
@@ -448,11 +460,11 @@ class Peer:
         self._settled_count = 0
         settled, self._settled_away = self._settled_away, []
         self.settle(settled)  # before CREDIT, so that these are not delivered again
-        for destination, window in self.windows.items():
+        for destination in self.windows:
             if destination in self.refused:
                 self._ask(destination)
             else:
-                self._send(frames.CREDIT, frames.Credit(destination, window))
+                self._send_credit(destination)
         if self._careful:
             self._alone = 0
             self._send_next()

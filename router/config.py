@@ -133,6 +133,7 @@ RELOADED: Final = {
             "unread_bytes_total", "gather_bytes_max", "share_bytes_max", "errors_max",
             "waiting_bytes_max"),
     "store": ("history_hours", "dedup_hours", "free_bytes_min"),
+    "ops": ("look", "change"),
     "log": ("level",),
     "retention": Retention.__struct_fields__,
 }  # fmt: skip

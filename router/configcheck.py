@@ -7,12 +7,14 @@ from typing import Final, Protocol
 from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, TYPE_GRAMMAR
 from proto.wording import text
 from router.address import fault_of, fault_of_http, is_local
+from router.core.permission import Rights
 from router.place import Place
-from router.settings import Destination, Settings
+from router.settings import Destination, OpsSettings, Settings
 
 _NAME: Final = re.compile(NAME_GRAMMAR)
 _TYPE_PREFIX: Final = re.compile(r"([a-z0-9_]+\.)*[a-z0-9_]*\*")
 _NAME_PREFIX: Final = re.compile(r"([a-z][a-z0-9_-]*)?\*")
+_ACCOUNT: Final = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]*\$?")
 _BUS: Final = re.compile(r"[0-9a-z]+|[0-9a-z]*\*")
 _PRIORITIES: Final = range(4)
 
@@ -31,7 +33,7 @@ def is_name(name: str) -> bool:
 def check(settings: Settings, place: PlaceOf) -> None:
     """Raise ConfigError for the first thing that cannot be."""
     _check_listen(settings, place)
-    _check_local_only(settings, place)
+    _check_operators(settings, place)
     _check_sizes(settings, place)
     for name, destination in settings.destinations.items():
         _check_destination(name, destination, place)
@@ -52,7 +54,30 @@ def warnings(settings: Settings) -> tuple[str, ...]:
     fed |= {name for permission in settings.permissions.values() for name in permission.ask}
     unfed = [name for name in settings.destinations if name not in fed]
     found += [text("config.warn_no_route", name=name) for name in unfed]
-    return tuple(found)
+    return tuple(found + _wide_rights(settings))
+
+
+def _wide_rights(settings: Settings) -> list[str]:
+    """Return which rights say more, or less, than was surely meant."""
+    rights = {name: Rights(one, name) for name, one in settings.permissions.items()}
+    found = []
+    for name, permission in settings.permissions.items():
+        if any(bus.endswith("*") for bus in permission.relay):
+            found.append(text("config.warn_relay_all", name=name))
+        idle = [one for one in permission.serve or () if not _may_consume(rights[name], one)]
+        found += [text("config.warn_serve_idle", name=name, destination=one) for one in idle]
+    asked = {name for one in settings.permissions.values() for name in one.ask}
+    for destination in sorted(asked & settings.destinations.keys()):
+        consumers = [name for name in rights if rights[name].consume.match(destination)]
+        if consumers and not any(rights[name].serve.match(destination) for name in consumers):
+            names = ", ".join(consumers)
+            found.append(text("config.warn_no_server", destination=destination, names=names))
+    return found
+
+
+def _may_consume(rights: Rights, pattern: str) -> bool:
+    """Whether a destination, or some that begin so, may be consumed, as far as can be told."""
+    return pattern.endswith("*") or rights.consume.match(pattern)
 
 
 def _open_doors(settings: Settings) -> list[str]:
@@ -70,7 +95,7 @@ def _open_doors(settings: Settings) -> list[str]:
 
 
 def _is_everybodys(address: str, mode: str) -> bool:
-    return not address.startswith("ipc://") or mode == "0666"
+    return not address.startswith("ipc://") or address.startswith("ipc://@") or mode == "0666"
 
 
 def _check_listen(settings: Settings, place: PlaceOf) -> None:
@@ -104,11 +129,17 @@ def _check_duplicates(settings: Settings, place: PlaceOf) -> None:
         taken[address] = key
 
 
-def _check_local_only(settings: Settings, place: PlaceOf) -> None:
+def _check_operators(settings: Settings, place: PlaceOf) -> None:
+    """No address of TCP tells whose process asks; the kernel tells it of an ipc connection."""
     for key in ("listen", "events"):
         address = getattr(settings.ops, key)
-        if not is_local(address):
-            place("ops", key).fail("config.ops_not_local", address=address)
+        if not address.startswith("ipc://"):
+            path = getattr(OpsSettings(), key)
+            place("ops", key).fail("config.ops_not_ipc", address=address, ipc=path)
+    for key in ("look", "change"):
+        for entry in getattr(settings.ops, key):
+            if not _ACCOUNT.fullmatch(entry):
+                place("ops", key).fail("config.bad_account", name=entry)
 
 
 def _check_sizes(settings: Settings, place: PlaceOf) -> None:
@@ -154,8 +185,8 @@ def _check_permissions(settings: Settings, place: PlaceOf) -> None:
         for bus in permission.relay:
             if not _BUS.fullmatch(bus):
                 place("peers", name, "relay").fail("config.bad_bus", bus=bus)
-        for key in ("consume", "ask"):
-            for pattern in getattr(permission, key):
+        for key in ("consume", "ask", "serve"):
+            for pattern in getattr(permission, key) or ():
                 where = place("peers", name, key)
                 if pattern.endswith("*"):
                     if not _NAME_PREFIX.fullmatch(pattern):

@@ -57,12 +57,16 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Permission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one name may do. Entries are exact names or a prefix with one trailing "*".
 
-    `relay` names other buses, by the `bus` of their WELCOME, whose messages it may pass on.
+    `serve` names destinations, of those that it consumes, to which it may answer questions; None
+    stands for the one that is called as it is. `relay` names other buses, by the `bus` of their
+    WELCOME, whose messages it may pass on. `operate` says that it is a person at the command line
+    and no connector that anybody would miss; who may give commands is in [ops].
     """
 
     publish: list[str] = []
     consume: list[str] = []
     ask: list[str] = []
+    serve: list[str] | None = None
     relay: list[str] = []
     operate: bool = False
 
@@ -99,11 +103,17 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[ops]: the operator's socket, the live events, the Prometheus page ("" switches it off)."""
+    """[ops]: the operator's socket, the live events, the Prometheus page ("" switches it off).
+
+    `look` and `change` name users, and groups as "@GROUP", who may ask for what the router knows,
+    and for changes as well; root and the router's own user may do both.
+    """
 
     listen: str = "ipc:///run/smpbus/ops.sock"
     events: str = "ipc:///run/smpbus/events.sock"
     ipc_mode: Literal["0600", "0660", "0666"] = "0600"
+    look: tuple[str, ...] = ("@smpbus-look",)
+    change: tuple[str, ...] = ("@smpbus-change",)
     http: str = "127.0.0.1:7180"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Quota:
             try:
                 refuse_link(file)
                 self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                _share(self._file, file.parent)
             except OSError as error:
                 raise StartError(f"{file}: {error.strerror}") from None
 
@@ -81,6 +83,13 @@ class Quota:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _share(file: int, folder: Path) -> None:
+    """Let the folder's group use a file of ours, if the folder is for it: where each connector is a
+    user of its own they could not keep a limit together."""
+    if os.stat(folder).st_mode & stat.S_IWGRP and os.fstat(file).st_uid == os.geteuid():
+        os.fchmod(file, 0o660)
 
 
 def _sane(tokens: float, at: float, now: float) -> tuple[float, float]:

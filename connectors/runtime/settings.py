@@ -20,6 +20,7 @@ from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
 from proto.inclear import in_clear
+from proto.keys import handed_over
 from proto.pattern import exactly
 from proto.retention import Retention
 from proto.wording import text
@@ -138,7 +139,7 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
         file=file,
         settings=settings,
         address=_address(name, settings, bus, file),
-        key=(settings.key or keys / f"{name}.key") if bus.curve else None,
+        key=(settings.key or handed_over("bus.key") or keys / f"{name}.key") if bus.curve else None,
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
         in_clear=tuple(in_clear(table, f"connectors.{name}")),
@@ -203,7 +204,7 @@ def _absolute(table: Any, folder: Path) -> Any:
     result: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, str) and value and key.endswith(("key", "_file", "_dir", "folder")):
-            result[key] = str(folder / value)
+            result[key] = str(handed_over(Path(value).name) or folder / value)
         else:
             result[key] = _absolute(value, folder)
     return result

@@ -6,6 +6,7 @@ sysexits.h; `smpbus --help` lists them.
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     # Whatever a command writes (journals, state, registers) may hold patients' data.
     os.umask(0o077)
+    # And so may a core file; the units say so, too, what starts it otherwise may not.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _mend_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _choose_language(arguments)

@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 import click
 
 from proto.exits import EX_CONFIG, EX_NOPERM, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE
-from proto.ops import NO_ANSWER, NOT_PERMITTED, UNREACHABLE, OpsError, check_reachable, ops_request
+from proto.ops import (
+    FORBIDDEN,
+    NO_ANSWER,
+    NOT_PERMITTED,
+    UNREACHABLE,
+    OpsError,
+    check_reachable,
+    ops_request,
+)
 from proto.visible import visible_in, visible_json
 from proto.wording import LANGUAGES, text
 from router.config import LoadedSettings, load
@@ -82,6 +90,7 @@ def failure_of(error: OpsError, loaded: LoadedSettings, key: str, address: str) 
         UNREACHABLE: ("cli.unreachable", EX_UNAVAILABLE),
         NO_ANSWER: ("cli.no_answer", EX_TEMPFAIL),
         NOT_PERMITTED: ("cli.not_permitted", EX_NOPERM),
+        FORBIDDEN: ("cli.operator_refused", EX_NOPERM),
         "config": ("cli.negative", EX_CONFIG),
     }
     what, status = statuses.get(error.code, ("cli.negative", EX_REFUSED))

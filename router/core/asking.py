@@ -7,6 +7,7 @@ from proto.errors import Code
 from proto.message import UNREADABLE, decode_message, fault_of, overlong
 from router.core.clock import Now
 from router.core.questions import Question
+from router.core.queue import Holding
 from router.core.session import Session
 from router.core.state import CoreState
 
@@ -30,21 +31,36 @@ class Asking(CoreState):
             return self._answer(question, Code.BAD_MESSAGE, fault)
         if message.source != session.name:
             return self._answer(question, Code.SOURCE_MISMATCH, "the source is not your name")
-        if queue is None or not queue.holdings:
-            return self._answer(question, Code.NO_CONSUMER, "nobody serves this destination now")
+        holdings = queue.holdings if queue is not None else []
+        servers = self._servers(request.destination, holdings)
+        if not servers:
+            sentence = "nobody serves this destination now"
+            if any(holding.serves for holding in holdings):
+                sentence = "whoever says that it serves this destination has no right to (serve)"
+            return self._answer(question, Code.NO_CONSUMER, sentence)
         if len(message.body) > self.body_bytes_max:
             sentence = f"the body is over {self.body_bytes_max} bytes"
             return self._answer(question, Code.BODY_TOO_LARGE, sentence)
         if (asking := self._questions.asked_by(session.peer)) >= QUESTIONS_MAX:
             return self._answer(question, Code.QUEUE_FULL, f"{asking} questions are open")
         number = self._questions.open(question)
-        server = queue.holdings[number % len(queue.holdings)].session
+        server = servers[number % len(servers)].session
         question.server = server.peer
         self._set_timer(request.timeout_ms, "answer", number, now)
         forwarded = frames.RequestRaw(
             number, request.destination, request.timeout_ms, request.message
         )
         return self._send(server.peer, frames.REQUEST, forwarded)
+
+    @staticmethod
+    def _servers(destination: str, holdings: list[Holding]) -> list[Holding]:
+        """Return who may be asked: whoever has the right and says that it serves.
+
+        Where nobody says so, those who do not know of that word: before there was one, credit alone
+        said it. Their right still tells them from those who only read the queue.
+        """
+        may = [one for one in holdings if one.session.rights.serve.match(destination)]
+        return [one for one in may if one.serves] or [one for one in may if one.serves is None]
 
     def _reply(self, session: Session, reply: frames.Reply) -> None:
         question = self._questions.get(reply.request)

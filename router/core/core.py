@@ -87,14 +87,14 @@ class Core(Publishing, Operating, Asking):
         what the first one gives back must not go to the next."""
         for destination, holding in session.holdings.items():
             if not session.rights.consume.match(destination):
-                session.want(destination, holding.window)
+                session.want(frames.Credit(destination, holding.window, holding.serves))
                 holding.window = 0
 
     def _grant_again(self, session: Session, now: Now) -> None:
         """Give a session the credit that it asked for in vain: its right or its queue is there."""
-        for destination, window in list(session.wanted.items()):
+        for destination, credit in list(session.wanted.items()):
             if destination in self.queues and session.rights.consume.match(destination):
-                self._credit(session, destination, window, now)
+                self._credit(session, credit, now)
 
     def _withdraw(self, session: Session, now: Now) -> None:
         """Take back what a session holds of the destinations it may consume no more."""
@@ -109,7 +109,7 @@ class Core(Publishing, Operating, Asking):
     def _put_in_force(self, settings: Settings) -> None:
         self.settings = settings
         self._routes = Routes(settings.routes)
-        self._rights = {name: Rights(p) for name, p in settings.permissions.items()}
+        self._rights = {name: Rights(p, name) for name, p in settings.permissions.items()}
         for name, destination in settings.destinations.items():
             if queue := self.queues.get(name):
                 queue.configure(destination)
@@ -198,8 +198,8 @@ class Core(Publishing, Operating, Asking):
         match payload:
             case frames.Settle(settlements):
                 self._settle(session, settlements, now)
-            case frames.Credit(destination, window):
-                self._credit(session, destination, window, now)
+            case frames.Credit():
+                self._credit(session, payload, now)
             case frames.RequestRaw():
                 self._request(session, payload, now)
             case frames.Reply():

@@ -22,14 +22,15 @@ TRIAL_FACTOR: Final = 2  # times the session timeout: who lives so long with it 
 class Delivering(CoreState):
     """CREDIT and DELIVER."""
 
-    def _credit(self, session: Session, destination: str, window: int, now: Now) -> None:
+    def _credit(self, session: Session, credit: frames.Credit, now: Now) -> None:
+        destination = credit.destination
         queue = self.queues.get(destination)
         if queue is None:
-            session.want(destination, window)
+            session.want(credit)
             sentence = "no such destination"
             return self._error(session.peer, Code.UNKNOWN_DESTINATION, sentence, "CREDIT")
         if not session.rights.consume.match(destination):
-            session.want(destination, window)
+            session.want(credit)
             sentence = f"{session.name} may not consume {destination}"
             return self._error(session.peer, Code.NOT_PERMITTED, sentence, "CREDIT")
         session.wanted.pop(destination, None)
@@ -37,7 +38,7 @@ class Delivering(CoreState):
         if holding is None:
             holding = session.holdings[destination] = Holding(session, queue)
             queue.holdings.append(holding)
-        holding.window = window
+        holding.window, holding.serves = credit.window, credit.serves
         self._dispatch(queue, now)
         return None
 

@@ -20,14 +20,16 @@ class Patterns:
 
 
 class Rights:
-    """What one name may publish (types), consume and ask (destinations), relay (buses)."""
+    """What one name may publish (types), consume, ask and serve (destinations), relay (buses)."""
 
-    def __init__(self, permission: Permission) -> None:
+    def __init__(self, permission: Permission, name: str = "") -> None:
+        """`name` is whose they are: unless it is told otherwise, it serves its own queue."""
+        own = [name] if name else []
         self.publish = Patterns(permission.publish)
         self.consume = Patterns(permission.consume)
         self.ask = Patterns(permission.ask)
+        self.serve = Patterns(own if permission.serve is None else permission.serve)
         self.relay = Patterns(permission.relay)
-        self.operate = permission.operate
 
     def may_relay(self, source: str, bus: str) -> bool:
         """Whether `source` is BUS.NAME of another bus than `bus`, and one it may speak for.

@@ -41,12 +41,13 @@ EMERGENCIES: Final = ", emergencies"  # of a sender; no name has such an end
 class Holding:
     """What one session holds of one queue, and how much it is ready to hold."""
 
-    __slots__ = ("held", "queue", "session", "suspect", "window")
+    __slots__ = ("held", "queue", "serves", "session", "suspect", "window")
 
     def __init__(self, session: "Session", queue: "Queue") -> None:
         self.session = session
         self.queue = queue
         self.window = 0
+        self.serves: bool | None = None  # questions; None: it does not know of that word
         self.held: dict[int, Delivery] = {}
         self.suspect: Delivery | None = None  # one of them, on trial
 

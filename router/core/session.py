@@ -61,7 +61,7 @@ class Session:
         self.supply_bytes = 2**62  # of deliveries, before it has read some
         self.holdings: dict[str, Holding] = {}
         # credit that it may not have, until a reload gives the right or makes the queue known
-        self.wanted: dict[str, int] = {}
+        self.wanted: dict[str, frames.Credit] = {}
         # what the routes and rights say of (type, priority); emptied by a reload
         self.routed: dict[tuple[str, int], Target] = {}
         self.unfinished: Unfinished | None = None
@@ -71,10 +71,10 @@ class Session:
         self.reported_at: int | None = None
         self.reports = 0
 
-    def want(self, destination: str, window: int) -> None:
+    def want(self, credit: frames.Credit) -> None:
         """Remember credit that was refused."""
-        if destination in self.wanted or len(self.wanted) < WANTED_MAX:
-            self.wanted[destination] = window
+        if credit.destination in self.wanted or len(self.wanted) < WANTED_MAX:
+            self.wanted[credit.destination] = credit
 
     def take_report(self, body: bytes, wall_ms: int) -> None:
         """Keep what the peer says of itself instead of what it said before."""

@@ -26,7 +26,7 @@ from proto import frames
 from proto.drain import DrainedSocket, contents, receive_frames, send_parts
 from proto.errors import Code
 from proto.exits import EX_CONFIG, EX_IOERR, EX_OK, StartError
-from proto.keys import KeyFileError, KeyPair
+from proto.keys import KeyFileError, KeyPair, handed_over
 from proto.logs import configure_logs
 from proto.message import now_ms
 from proto.notify import notify
@@ -41,6 +41,7 @@ from router.shell.gate import Gate, connections_within, raise_descriptor_limit
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
 from router.shell.operator import Operator
+from router.shell.operators import Operators
 from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
@@ -174,7 +175,7 @@ class Daemon:
             return None
         try:
             self._keyring = Keyring(bus.keys_dir)
-            return KeyPair.load(bus.key)
+            return KeyPair.load(handed_over(bus.key.name) or bus.key)
         except KeyFileError as error:
             sentence = text("router.key_failed", reason=error, where=self.loaded.where("bus.key"))
             raise StartError(sentence, EX_CONFIG) from None
@@ -257,7 +258,9 @@ class Daemon:
         socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
         self._guard(socket, "ops", OPS_CONNECTIONS_MAX)
         self._bind(socket, ops.listen, ops.ipc_mode, "ops.listen")
-        self._ops = OpsServer(socket, self._commands())
+        operators = Operators(lambda: self.settings.ops)
+        self._cleanup.callback(operators.close)
+        self._ops = OpsServer(socket, self._commands(), operators.admit)
         self._cleanup.callback(self._ops.close)
         events: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         events.setsockopt(zmq.LINGER, 0)

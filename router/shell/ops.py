@@ -1,7 +1,8 @@
 """The ops socket: JSON in, JSON out, for operators, scripts and the console.
 
 Request `{"command": "status", ...}`; answer `{"ok": true, "result": {...}}` or
-`{"ok": false, "code": "...", "sentence": "..."}`. It is guarded by the file mode of its ipc path.
+`{"ok": false, "code": "...", "sentence": "..."}`. The file mode of its ipc path says who may
+connect, `router.shell.operators` what he may ask for.
 A live view subscribes to the events socket: frames `[topic, JSON]`, dropped when nobody listens.
 """
 
@@ -24,6 +25,7 @@ OPEN_MAX: Final = 32  # questions of all operators that are taken up at once
 COST_MAX_S: Final = 0.005
 
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Admit = Callable[[str, zmq.Frame], Awaitable[object]]
 
 
 class OpsError(Exception):
@@ -38,9 +40,13 @@ class OpsError(Exception):
 class OpsServer:
     """Answers commands on its own ROUTER socket; a slow command does not hold up the others."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", commands: dict[str, Command]) -> None:
+    def __init__(
+        self, socket: "zmq.Socket[bytes]", commands: dict[str, Command], admit: Admit
+    ) -> None:
+        """`admit` says who asks for a command by a frame, or raises OpsError."""
         self._socket = socket
         self._commands = commands
+        self._admit = admit
         self._tasks: set[asyncio.Task[None]] = set()
         self._pace = Pace()
         self._wire = DrainedSocket(socket, self._read_burst)
@@ -57,7 +63,7 @@ class OpsServer:
                 self._wire.pause()  # whoever asks more waits in the queue of his own connection
                 return False
             try:
-                parts = self._socket.recv_multipart(zmq.DONTWAIT)
+                parts = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return False
             task = asyncio.get_running_loop().create_task(self._serve(parts))
@@ -69,9 +75,9 @@ class OpsServer:
         self._tasks.discard(task)
         self._wire.resume()
 
-    async def _serve(self, parts: list[bytes]) -> None:
+    async def _serve(self, parts: list[zmq.Frame]) -> None:
         # A REQ peer puts an empty frame before its question, and expects it back.
-        address, question = parts[:-1], parts[-1]
+        address, question = [part.bytes for part in parts[:-1]], parts[-1]
         await self._pace.turn()
         began = time.thread_time()
         answer = await self._answer(question)
@@ -83,10 +89,12 @@ class OpsServer:
             return  # whoever asked is gone
         self._wire.check()
 
-    async def _answer(self, question: bytes) -> dict[str, Any]:
+    async def _answer(self, question: zmq.Frame) -> dict[str, Any]:
         try:
-            request = decode_json(question, dict[str, Any])
-            command = self._commands.get(str(request.get("command")))
+            request = decode_json(question.bytes, dict[str, Any])
+            name = str(request.get("command"))
+            command = self._commands.get(name)
+            await self._admit(name if command is not None else "", question)
             if command is None:
                 known = ", ".join(sorted(self._commands))
                 raise OpsError("unknown_command", f"no such command; there are: {known}")

@@ -70,6 +70,7 @@ def session_rows(daemon: "Daemon") -> list[dict[str, Any]]:
             "since": session.since,
             "last_heard_ms": now.mono_ms - session.heard_ms,
             "credit": {name: holding.window for name, holding in session.holdings.items()},
+            "serves": sorted(name for name, one in session.holdings.items() if one.serves),
             "in_flight": session.held(),
             "published": session.published,
             "acked": session.acked,

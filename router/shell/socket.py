@@ -142,18 +142,17 @@ def self_test(context: "zmq.Context[Any]", address: str, server_key: bytes) -> N
         try:
             socket.setsockopt(zmq.IPV6, int("[" in target))
             socket.connect(target)
-            if not _is_refused(monitor):
-                raise StartError(
-                    text("router.self_test_failed", address=address, mechanism=mechanism),
-                    EX_UNAVAILABLE,
-                )
+            if (fault := _fault(monitor)) is not None:
+                sentence = text(fault, address=address, mechanism=mechanism)
+                raise StartError(sentence, EX_UNAVAILABLE)
         finally:
             socket.disable_monitor()
             monitor.close(0)
             socket.close(0)
 
 
-def _is_refused(monitor: "zmq.Socket[bytes]") -> bool:
+def _fault(monitor: "zmq.Socket[bytes]") -> str | None:
+    """Return the text of what is wrong, None when the stranger was refused."""
     deadline = time.monotonic() + SELF_TEST_S
     refusals = (
         zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -165,7 +164,8 @@ def _is_refused(monitor: "zmq.Socket[bytes]") -> bool:
         event = parse_monitor_message(monitor.recv_multipart())["event"]
         connected = connected or event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            return False
+            return "router.self_test_failed"
         if event in refusals or (connected and event == zmq.EVENT_DISCONNECTED):
-            return True
-    return False
+            return None
+    # A firewall that does not let this server speak to its own address leaves it in the dark.
+    return "router.self_test_failed" if connected else "router.self_test_blocked"

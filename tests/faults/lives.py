@@ -24,7 +24,8 @@ def settings(destination: Destination | None = None, **more: Destination) -> Set
         destinations={"sink": destination or Destination(), **more},
         routes=[Route(type="test.*", to=["sink"]), *(Route("other.*", [name]) for name in more)],
         permissions={
-            "producer": publish, "rival": publish, "consumer": Permission(consume=["*"])
+            "producer": publish, "rival": publish,
+            "consumer": Permission(consume=["*"], serve=["*"]),
         },
     )  # fmt: skip
 

@@ -11,7 +11,9 @@ from proto.errors import RequestFailed
 from proto.message import Message
 from tests.integration.bus import RouterProcess
 
-WITHOUT = '[peers.producer]\npublish = ["test.*"]\nask = ["sink"]\n[peers.consumer]\n'
+WITHOUT = (
+    '[peers.producer]\npublish = ["test.*"]\nask = ["sink"]\n[peers.consumer]\nserve = ["sink"]\n'
+)
 WITH = WITHOUT + 'consume = ["sink"]\n'
 WAIT_S = 15.0
 

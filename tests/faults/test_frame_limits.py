@@ -18,7 +18,7 @@ WAIT_S = 20.0
 BODY, FRAME = 60_000, 100_000
 LIMITS = f"body_bytes_max = {BODY}\nframe_bytes_max = {FRAME}"
 SENDS = '[peers.producer]\npublish = ["test.*"]\nask = ["sink"]\n'
-PERMISSIONS = SENDS + '[peers.consumer]\nconsume = ["sink"]\n'
+PERMISSIONS = SENDS + '[peers.consumer]\nconsume = ["sink"]\nserve = ["sink"]\n'
 
 
 def small_frames() -> RouterProcess:

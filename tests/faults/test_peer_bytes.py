@@ -24,6 +24,7 @@ ROUTES = (
 PERMISSIONS = (
     '[peers.producer]\npublish = ["test.*"]\n[peers.consumer]\nconsume = ["sink"]\n'
     '[peers.hostile]\npublish = ["hostile.*"]\nconsume = ["trap"]\nask = ["trap"]\n'
+    'serve = ["trap"]\n'
     "[peers.nobody]\n"
 )
 PEERS = ("producer", "consumer", "hostile", "nobody")

@@ -24,7 +24,7 @@ def lives(tmp_path: Path) -> Iterator[Lives]:
 def reload(lives: Lives, consume: list[str], *queues: str) -> None:
     """Put other rights and queues in force."""
     config = settings(SLOW, **{name: Destination() for name in queues})
-    permissions = {**config.permissions, "consumer": Permission(consume=consume)}
+    permissions = {**config.permissions, "consumer": Permission(consume=consume, serve=["*"])}
     lives.config = msgspec.structs.replace(config, permissions=permissions)
     lives.core.configure(lives.config, lives.now)
     lives.flush()

@@ -31,7 +31,7 @@ ROUTES: Final = (
     '[[routes]]\ntype = "test.*"\nto = ["sink"]\n[[routes]]\ntype = "*"\nto = ["fuzz"]\n'
 )  # fmt: skip
 PERMISSIONS: Final = (
-    '[peers.producer]\npublish = ["*"]\nask = ["*"]\nconsume = ["fuzz"]\n'
+    '[peers.producer]\npublish = ["*"]\nask = ["*"]\nconsume = ["fuzz"]\nserve = ["*"]\n'
     '[peers.good]\npublish = ["test.*"]\nconsume = ["sink"]\n'
 )
 # Whoever gets so much wrong is barred for a time; here nearly all is wrong.

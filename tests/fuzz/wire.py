@@ -31,7 +31,7 @@ SETTINGS: Final = Settings(
         Route(type="*", to=["small"]),
     ],
     permissions={
-        name: Permission(publish=["*"], consume=["*"], ask=["*"], relay=["*"])
+        name: Permission(publish=["*"], consume=["*"], serve=["*"], ask=["*"], relay=["*"])
         for name in ("smp", "producer", "consumer")
     } | {"nobody": Permission()},
 )  # fmt: skip

@@ -31,7 +31,7 @@ class RouterProcess:
         routes: str = '[destinations.sink]\n[[routes]]\ntype = "test.*"\nto = ["sink"]\n',
         permissions: str = (
             '[peers.producer]\npublish = ["test.*"]\nask = ["sink"]\n'
-            '[peers.consumer]\nconsume = ["sink"]\n'
+            '[peers.consumer]\nconsume = ["sink"]\nserve = ["sink"]\n'
         ),
         bus: str = "",
         store: str = "free_bytes_min = 0",

@@ -31,7 +31,7 @@ ROUTES = (
 )
 PERMISSIONS = (
     '[peers.producer]\npublish = ["test.*"]\n[peers.consumer]\nconsume = ["sink"]\n'
-    '[peers.villain]\npublish = ["trap.*"]\nconsume = ["trap"]\nask = ["trap"]\n'
+    '[peers.villain]\npublish = ["trap.*"]\nconsume = ["trap"]\nask = ["trap"]\nserve = ["trap"]\n'
 )
 LIMITS = "body_bytes_max = 65536\nframe_bytes_max = 1048576\nsessions_max = 40\n"
 HELLO = [frames.HELLO, frames.encode(frames.Hello([1], "villain"))]

@@ -45,6 +45,7 @@ consume = ["siege"]
 publish = ["trap.*", "bulk.*", "grave.*"]
 consume = ["trap", "grave"]
 ask = ["trap"]
+serve = ["trap"]
 [peers.norights]
 """
 # The villain's own queue lets what nobody takes expire; his bulk shares the queue "shelf" with the

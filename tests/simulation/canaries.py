@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from router.core import core as heart
 from router.core import policy, settling, supply
+from router.core.asking import Asking
 from router.core.clock import Clock
 from router.core.core import Core
 from router.core.delivery import IN_FLIGHT, READY, SETTLED
@@ -421,6 +422,18 @@ def replayed_twice(real: Broken, core: Core, dead: Any, reason: str, now: Any) -
     count: int = real(core, dead, reason, now)
     core._recalled.clear()
     return count
+
+
+@plant(Asking, "_servers")
+def questions_to_all_who_read(real: Broken, destination: str, holdings: list[Any]) -> list[Any]:
+    """Whoever has credit hears the questions, without the right to answer them."""
+    return holdings
+
+
+@plant(Asking, "_servers")
+def questions_to_the_unwilling(real: Broken, destination: str, holdings: list[Any]) -> list[Any]:
+    """Whoever has the right is asked, also a session that said that it does not serve."""
+    return [one for one in holdings if one.session.rights.serve.match(destination)]
 
 
 @plant(Core, "_grant_again")

@@ -61,6 +61,7 @@ class Model:
         self.totals: dict[str, dict[str, int]] = {}
         self.hands: dict[bytes, dict[int, Item]] = {}
         self.wanted: dict[bytes, dict[str, int]] = {}  # credit that was refused
+        self.served: dict[tuple[bytes, str], bool | None] = {}  # who says that it answers
         self.gathered: list[Item] = []
         self.pipeline: list[tuple[list[Item], list[tuple[bytes, int]]]] = []
         self.accepts: list[tuple[bytes, int, list[tuple[str, str]]]] = []
@@ -661,6 +662,22 @@ class Model:
             return "not_permitted"
         queue.windows[peer] = self.wanted[peer].pop(name)
         return None
+
+    def serves(self, peer: bytes, name: str, word: bool | None) -> None:
+        """A peer says, with its credit, whether it answers questions; an older one says nothing."""
+        self.served[peer, name] = word
+
+    def servers(self, name: str) -> list[bytes]:
+        """Return who may be asked: of those with credit and the right those who say so; only where
+        nobody does, those who say nothing."""
+        queue = self.queues.get(name)
+        may = {
+            peer: self.served[peer, name]
+            for peer in (queue.windows if queue is not None else ())
+            if scene.may(self.variant, scene.NAMES[peer], "serve", name)
+        }
+        willing = [peer for peer, word in may.items() if word]
+        return willing or [peer for peer, word in may.items() if word is None]
 
     def greeted(self, peer: bytes) -> None:
         """A session begins."""

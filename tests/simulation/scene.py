@@ -57,7 +57,8 @@ def settings_of(variant: int, open_max: int) -> Settings:
     ]
     permissions = {
         "north": NORTH, "south": SOUTH,
-        "worker": Permission(consume=["*"]), "guest": Permission(consume=["first", "third"]),
+        "worker": Permission(consume=["*"], serve=["first", "second"]),
+        "guest": Permission(consume=["first", "third"], serve=["th*"]),
     }  # fmt: skip
     if variant == 1:  # other routes, tighter limits
         routes = [
@@ -72,8 +73,8 @@ def settings_of(variant: int, open_max: int) -> Settings:
         )
     elif variant == 2:  # fewer rights
         permissions["south"] = Permission(publish=["alarm.*"])
-        permissions["worker"] = Permission(consume=["first", "second"])
-        permissions["guest"] = Permission(consume=["th*"])
+        permissions["worker"] = Permission(consume=["first", "second"], serve=["*"])
+        permissions["guest"] = Permission(consume=["th*"])  # its own queue, of which there is none
     elif variant == 3:  # a destination and a name taken out
         del destinations["third"], permissions["guest"]
         routes = [Route(type="test.*", to=["first", "second"]), Route(type="solo.*", to=["first"])]
@@ -103,6 +104,9 @@ def destinations_of(
 
 @cache
 def may(variant: int, name: str, right: str, word: str) -> bool:
-    """Whether a name has a right ("publish", "consume" or "ask") on a type or destination."""
+    """Whether a name has a right ("publish", "consume", "ask", "serve") on a word."""
     permission = settings_of(variant, 0).permissions.get(name)
-    return permission is not None and matches(getattr(permission, right), word)
+    if permission is None:
+        return False
+    patterns = getattr(permission, right)
+    return matches([name] if patterns is None else patterns, word)  # serve: its own, unless told

@@ -184,7 +184,7 @@ class World:
             went.setdefault(deliver.destination, {}).setdefault(peer, []).extend(items)
         elif verb == frames.REQUEST:
             request = _read_request(payload)
-            serves = peer in self.model.queues[request.destination].windows
+            serves = peer in self.model.servers(request.destination)
             self.questions.forwarded(peer, request, serves or peer not in self.heard)
         elif verb == frames.REPLY and peer in self.heard:
             self.questions.answered(peer, frames.PEER_READS[verb].decode(payload), self.mono_ms)
@@ -525,8 +525,10 @@ class World:
     def _do_credit(self, consumer: int, queue: int, window: int) -> None:
         peer, name = scene.CONSUMERS[consumer], scene.QUEUES[queue]
         if self._live(peer):
+            serves = (None, True, False)[window % 3]
+            self.model.serves(peer, name, serves)
             code = self.model.credit(peer, name, plan.WINDOWS[window])
-            self._say(peer, frames.CREDIT, frames.Credit(name, plan.WINDOWS[window]))
+            self._say(peer, frames.CREDIT, frames.Credit(name, plan.WINDOWS[window], serves))
             self._carry_out()
             self._expect(peer, code)
 
@@ -566,9 +568,8 @@ class World:
         self.questions.ask(peer, asked, timeout_ms, raw, self.mono_ms)
         self._say(peer, frames.REQUEST,
                   frames.RequestRaw(asked, name, timeout_ms, msgspec.Raw(raw)))  # fmt: skip
-        lines = self.model.queues.get(name)
-        served = lines is not None and bool(lines.windows)
-        served = served and word == "fair" and scene.may(self.variant, source, "ask", name)
+        served = word == "fair" and scene.may(self.variant, source, "ask", name)
+        served = served and bool(self.model.servers(name))
         sure = not self.clogged
         self._carry_out()
         if sure and ((peer, asked) in self.questions.pending) != served:

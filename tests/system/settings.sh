@@ -1,8 +1,9 @@
 # What the guide leaves to the administrator: keys, rights and queues of the connectors that are not
 # in the default files, and the secrets that the example's settings name.
 for name in cssi112 external smpsql replication; do
-    runuser -u smpbus -- smpbus keys new $name
+    smpbus keys new $name
 done
+systemd-tmpfiles --create smpbus.conf
 cat >> /etc/smpbus/permissions.toml <<'END'
 [peers.cssi112]
 consume = ["cssi112"]
@@ -33,4 +34,14 @@ echo smpbus:secret > smpsql.password
 cp keys/documents.pem keys/region-ca.pem
 cp keys/router.pub central.pub
 chmod 600 keys/documents.key keys/medevac.webhook *.password
-chown smpbus: keys/* *.password central.pub
+chmod 644 keys/*.pem
+chown smpbus-external: keys/medevac.webhook
+chown smpbus-ats: ats.password
+chown smpbus-smpsql: smpsql.password
+# The signer's key is for two connectors: systemd gives it to each of them.
+for name in remd vimis; do
+    mkdir -p /etc/systemd/system/smpbus-connector@$name.service.d
+    printf '[Service]\nLoadCredential=documents.key:/etc/smpbus/keys/documents.key\n' \
+        > /etc/systemd/system/smpbus-connector@$name.service.d/signer.conf
+done
+systemctl daemon-reload

@@ -36,7 +36,7 @@ SETTINGS = Settings(
         "producer": Permission(
             publish=["test.*", "small.*", "both.*", "lost.*"], ask=["sink", "other"]
         ),
-        "consumer": Permission(consume=["sink", "small", "other"]),
+        "consumer": Permission(consume=["sink", "small", "other"], serve=["sink", "other"]),
     },
 )
 

@@ -241,7 +241,7 @@ def test_whoever_serves_questions_still_does_after_its_consumer_closed() -> None
     peer.greet()
     peer.take_outbox()
     hear(peer, frames.WELCOME, WELCOME)
-    assert (frames.CREDIT, frames.Credit("smp", 0)) in said_by(peer)
+    assert (frames.CREDIT, frames.Credit("smp", 0, True)) in said_by(peer)
     assert hear(peer, frames.DELIVER, frames.Deliver("smp", [delivery(1)])) == []
     assert [verb for verb, _ in said_by(peer)] == [frames.SETTLE]
 
