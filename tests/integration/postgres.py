@@ -83,9 +83,10 @@ class Postgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (self.pooler, self.server):
-            if process is not None and process.poll() is None:
-                _end(process)
+        if self.pooler is not None:
+            _kill(self.pooler)
+        if self.server is not None and self.server.poll() is None:
+            _end(self.server)
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
@@ -108,8 +109,9 @@ class Postgres:
     def restart_pooler(self) -> None:
         """Break every connection through the pooler off."""
         assert self.pooler is not None
-        # Since PgBouncer 1.23 SIGTERM waits until every client has gone by itself.
-        _end(self.pooler)
+        # Since PgBouncer 1.23 SIGTERM waits until every client has gone by itself, and before that
+        # SIGQUIT was none of its signals.
+        _kill(self.pooler)
         self.start_pooler()
 
     def _spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
@@ -164,6 +166,11 @@ def wait_for(done: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
         time.sleep(0.02)
     return found
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

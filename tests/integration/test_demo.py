@@ -178,7 +178,7 @@ class TestDemo:
         (data / "keys" / "router.key").write_text("not a key\n")
         folder.close()
         ended = subprocess.run(
-            [SMPBUS, "demo", "--once", "--resume", "--wait", "30", "--data", str(data)],
+            [SMPBUS, "demo", "--once", "--resume", "--wait", "10", "--data", str(data)],
             cwd=tmp_path,
             capture_output=True,
             text=True,
