@@ -6,8 +6,9 @@ of the health record, are kept by the lookup layer; free beds never are.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +16,7 @@ from connectors.lookup import PATIENTS, SUMMARY, Lookup
 from connectors.lookup.question import spelt
 from connectors.rmis.dialect import Dialect, Identifier, Untold
 from connectors.runtime import checks
+from connectors.runtime.body import bad_input
 from proto import clinical, schemas
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed
@@ -25,8 +27,13 @@ from proto.wording import text
 # What a brigade can read on its way, and a message of the bus may carry.
 SHOWN_MAX: Final = 100
 
-Asked = TypeVar("Asked")
-Answer = Callable[[bytes], Awaitable[schemas.Body]]
+
+@dataclass(frozen=True)
+class _Answer:
+    """How a question is answered: what it is to be, and who knows."""
+
+    asked: type[schemas.Body]
+    find: Callable[[Any], Awaitable[schemas.Body]]
 
 
 class Questions:
@@ -40,10 +47,10 @@ class Questions:
         self._who: Identifier = who or dialect
         self._lookup = lookup
         self._timeout_s = timeout_s
-        self._answers: Final[dict[str, Answer]] = {
-            "patient.lookup.v1": self._identify,
-            "patient.summary.v1": self._summary,
-            "hospital.list.v1": self._hospitals,
+        self._answers: Final[dict[str, _Answer]] = {
+            "patient.lookup.v1": _Answer(clinical.PatientQuestion, self._identify),
+            "patient.summary.v1": _Answer(clinical.SummaryQuestion, self._summary),
+            "hospital.list.v1": _Answer(clinical.HospitalQuestion, self._hospitals),
         }
 
     async def answer(self, message: Message) -> dict[str, Any]:
@@ -53,12 +60,13 @@ class Questions:
             known = ", ".join(self._answers)
             raise RequestFailed(Code.UNKNOWN_TYPE, f"answered are {known}")
         try:
-            async with asyncio.timeout(self._timeout_s):
-                plain: dict[str, Any] = msgspec.to_builtins(await answer(message.body))
-                return plain
+            asked = decode_json(message.body, answer.asked)
         except UNREADABLE:
             sentence = f"the body is not one of {message.type}"
             raise RequestFailed(Code.BAD_MESSAGE, sentence) from None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return _plain(await answer.find(asked))
         except TimeoutError:
             sentence = f"no answer in {self._timeout_s:g} s"
             raise RequestFailed(Code.TIMEOUT, sentence) from None
@@ -69,8 +77,7 @@ class Questions:
             sentence = f"the hospitals' system does not answer: {error}"
             raise RequestFailed(Code.FAILED, sentence) from None
 
-    async def _identify(self, body: bytes) -> clinical.PatientAnswer:
-        asked = decode_json(body, clinical.PatientQuestion)
+    async def _identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
         if wrong := problem(asked):
             raise RequestFailed(Code.BAD_MESSAGE, wrong)
         load = partial(self._ask, asked)
@@ -85,8 +92,7 @@ class Questions:
             raise Retry("the answer contradicts itself")
         return answer if answer.patients else None
 
-    async def _summary(self, body: bytes) -> clinical.PatientSummary:
-        asked = decode_json(body, clinical.SummaryQuestion)
+    async def _summary(self, asked: clinical.SummaryQuestion) -> clinical.PatientSummary:
         load = partial(self._extract, asked.patient)
         found = await self._lookup.get(SUMMARY, (asked.patient,), load)
         return found or clinical.PatientSummary(patient=asked.patient, known=False)
@@ -94,9 +100,21 @@ class Questions:
     async def _extract(self, patient: str) -> clinical.PatientSummary:
         return bounded(await self._dialect.summary(patient))
 
-    async def _hospitals(self, body: bytes) -> clinical.HospitalAnswer:
-        asked = decode_json(body, clinical.HospitalQuestion)
+    async def _hospitals(self, asked: clinical.HospitalQuestion) -> clinical.HospitalAnswer:
         return await self._dialect.hospitals(asked.profile)
+
+
+def _plain(answer: schemas.Body) -> dict[str, Any]:
+    """Return an answer as JSON has it. Raises RequestFailed for one that is none of its type: what
+    a hospitals' system tells may be longer than what a message of the bus may hold."""
+    plain: dict[str, Any] = msgspec.to_builtins(answer)
+    try:
+        msgspec.convert(plain, type(answer))
+    except msgspec.ValidationError as error:
+        place = bad_input(str(error))
+        sentence = f"the hospitals' system's answer does not fit: {place.path}: {place.rule}"
+        raise RequestFailed(Code.FAILED, sentence) from None
+    return plain
 
 
 def bounded(summary: clinical.PatientSummary) -> clinical.PatientSummary:

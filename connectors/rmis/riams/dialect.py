@@ -18,6 +18,7 @@ import msgspec
 from connectors.rmis.contract import Booked, Change, Changes, Taken, Visited
 from connectors.rmis.dialect import Untold
 from connectors.rmis.memory import Memory
+from connectors.rmis.patient import patient_of
 from connectors.rmis.riams import card as cards
 from connectors.rmis.riams import contract
 from connectors.rmis.riams.numbers import Kind, Numbers, Watch
@@ -143,7 +144,10 @@ class Riams:
             if found.Error_Code not in (None, "", 0, "0"):
                 raise refused(found)
             return clinical.PatientAnswer(outcome="not_found")
-        return clinical.PatientAnswer(outcome="found", patients=[_patient(found)])
+        patient = _patient(found)
+        if patient is None:
+            return clinical.PatientAnswer(outcome="not_found")
+        return clinical.PatientAnswer(outcome="found", patients=[patient])
 
     async def summary(self, patient: str) -> clinical.PatientSummary:
         """РИАМС gives no extract to outside systems."""
@@ -390,8 +394,8 @@ def _change(type: Any, what: Watch, state: str, body: dict[str, Any]) -> Change:
     return Change(id=id, type=type, body=told)
 
 
-def _patient(found: contract.Found) -> clinical.Patient:
-    return clinical.Patient(
+def _patient(found: contract.Found) -> clinical.Patient | None:
+    return patient_of(
         id=str(found.identity),
         family=found.person_SurName or None,
         given=found.person_FirName or None,

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from datetime import date
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
+from connectors.rmis.patient import patient_of
 from connectors.rmis.search import contract
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.soapclient import SoapClient
@@ -14,6 +15,7 @@ from proto.client import Retry
 from proto.identifiers import new_id
 from proto.wording import text
 
+Outcome = Literal["found", "ambiguous", "not_found"]
 SEXES: Final[dict[int | None, schemas.Sex]] = {1: "male", 2: "female"}
 
 
@@ -38,11 +40,8 @@ class PersonSearch:
         found = people(one for answer in answers for one in answer.persons_data)
         if not found and any(answer.rmis_error for answer in answers):
             raise Retry(text("rmis.search_failed"))
-        outcomes: Final = ("not_found", "found", "ambiguous")
-        return msgspec.convert(
-            {"outcome": outcomes[min(len(found), 2)], "patients": msgspec.to_builtins(found)},
-            clinical.PatientAnswer,
-        )
+        outcomes: tuple[Outcome, ...] = ("not_found", "found", "ambiguous")
+        return clinical.PatientAnswer(outcome=outcomes[min(len(found), 2)], patients=found)
 
 
 def question(asked: clinical.PatientQuestion) -> contract.Request:
@@ -82,7 +81,7 @@ def _patient(one: contract.Person) -> clinical.Patient | None:
     id = numbers.person_uniq_id or one.id
     if not id:
         return None  # nobody could ask for more of such a one
-    return clinical.Patient(
+    return patient_of(
         id=id,
         family=one.surname,
         given=one.name,
