@@ -46,6 +46,7 @@ class Publishing(CoreState):
         session = self.sessions.get(peer)
         if session is None or session.unfinished is None:
             return False
+        session.heard_ms = now.mono_ms
         return self._publish(session, session.unfinished, now)
 
     def _publish(self, session: Session, work: Unfinished, now: Now) -> bool:

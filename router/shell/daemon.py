@@ -304,9 +304,9 @@ class Daemon:
                 continue
             if peer.begun or peer.waiting or (turns.is_over(peer.party) and says_publish(received)):
                 turns.put_off(peer, received)
-                more = not turns.is_full
-                continue
-            self._take(peer, received, now)
+            else:
+                self._take(peer, received, now)
+            more = not turns.is_full
             if self._is_full(self.core.out.batch):
                 bus.pause()  # the disk is behind: let senders wait in their own queues
                 more = False
@@ -328,7 +328,7 @@ class Daemon:
         begin = partial(self.core.begin, peer.id, peer.key, parts, now)
         self._account(peer, parts[0] == frames.PUBLISH, begin)
         if peer.begun:
-            self.turn_taking.wait(peer)
+            self.turn_taking.wait(peer, len(parts[-1]))
 
     def _go_on(self, now: Now) -> None:
         """Let those go on who wait and whose turn has come, each a step."""
@@ -341,6 +341,8 @@ class Daemon:
                 return
             if peer.begun:
                 self._account(peer, True, partial(core.proceed, peer.id, now))
+                if not peer.begun:
+                    turns.end(peer)
             elif peer.party.cut:
                 turns.leave(peer)
                 self.peers.bar_for_share(peer.party)

@@ -76,7 +76,8 @@ class Peer:
     marks: deque[tuple[int, int, float]] = field(default_factory=deque)  # nonce, sent, when
     dismissed: bool = False  # told to go: nothing it says counts
     waiting: deque[list[zmq.Frame]] = field(default_factory=deque)  # for its turn
-    begun: bool = False  # the core has only begun with what it said last
+    begun: bool = False  # the core has only begun with what it said last,
+    begun_bytes: int = 0  # which is so long
 
     @property
     def unread(self) -> int:

@@ -3,8 +3,9 @@
 An emergency waits for the write in hand and for its own. So while others publish one name adds a
 slice or two to each write, however much it has to say; and what a peer says behind a PUBLISH that
 is looked at in slices waits until its end. What waits are frames as libzmq gave them, in their
-order, bounded in bytes. A name that brings more than its share is cut off: not before the PUBLISH
-that is begun is on disk and answered, else it would come back and begin with the same one for ever.
+order; with those that are begun they are bounded in bytes. A name that brings more than its share
+is cut off: not before the PUBLISH that is begun is on disk and answered, else it would come back
+and begin with the same one for ever.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ class Turns:
     """Whose turn it is. A turn lasts until the gathered transaction goes to the disk."""
 
     def __init__(self, peers: Peers) -> None:
-        self.bytes = 0  # of frames that wait
+        self.bytes = 0  # of frames that wait, or are begun
         self._number = 1  # of the transaction that gathers
         self._written = 0  # of the newest that is on disk
         self._peers = peers
@@ -79,9 +80,16 @@ class Turns:
         """Whether somebody who waits may go on."""
         return any(not self._must_wait(peer) for peer in self._waiting)
 
-    def wait(self, peer: Peer) -> None:
-        """A peer is not done with what it said last."""
+    def wait(self, peer: Peer, size: int) -> None:
+        """The core has only begun with a frame of so many bytes."""
         self._waiting[peer] = None
+        peer.begun_bytes = size
+        self.bytes += size
+
+    def end(self, peer: Peer) -> None:
+        """The core is done with what it had begun of a peer."""
+        self.bytes -= peer.begun_bytes
+        peer.begun_bytes = 0
 
     def put_off(self, peer: Peer, received: list[zmq.Frame]) -> None:
         """Keep a frame until its peer's turn comes."""
@@ -114,6 +122,7 @@ class Turns:
     def leave(self, peer: Peer) -> None:
         """A peer is done, or gone: what waits of it is dropped."""
         self._waiting.pop(peer, None)
+        self.end(peer)
         self._drop(peer)
 
     def _drop(self, peer: Peer) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -163,21 +164,49 @@ def test_what_a_peer_says_behind_a_large_frame_keeps_its_place() -> None:
 
 @pytest.mark.fault("D3")
 def test_a_name_that_sends_more_than_may_wait_comes_forward_all_the_same() -> None:
-    """A sibling: four frames of 15 MB at once are more than a share. Who is cut off for it has the
-    first of them accepted each time, and is not sent back to where it began."""
-    with serving() as router, Caller(router) as caller:
+    """A sibling: twelve frames at once are many times a share. Who is cut off for it has the first
+    of them accepted each time, and is not sent back to where it began."""
+    bus = "share_bytes_max = 3500000\nframe_bytes_max = 3500000"
+    with (
+        RouterProcess(peers=PEERS, routes=ROUTES, permissions=PERMISSIONS, bus=bus) as router,
+        Caller(router) as caller,
+    ):
         for attempt in range(2):
             with Raw(router, "large") as peer:
-                for number in range(4):
-                    body = (peer.message(f"{attempt}-{number}-{n}", MEGABYTE) for n in range(15))
+                for number in range(12):
+                    body = (peer.message(f"{attempt}-{number}-{n}", MEGABYTE) for n in range(3))
                     peer.publish(number, *body)
-                assert peer.hear(frames.ACCEPTED) == frames.Accepted([0])
-                told = peer.hear(frames.ERROR)
-                assert told.code == "too_much"
+                assert peer.hear(frames.ACCEPTED, frames.ERROR) == frames.Accepted([0])
+                assert peer.hear(frames.ERROR).code == "too_much"
             caller.wait_for(caller.accepted + 3)
             time.sleep(1.0)  # for so long a name is barred
         bounds = router.ask("status")["bounds"]
         assert bounds["waiting_bytes"] == 0 < bounds["waiting_bytes_max"]
+
+
+@pytest.mark.fault("D3")
+def test_frames_that_are_begun_are_bounded_in_bytes() -> None:
+    """A sibling: of one name that publishes alone every connection may begin; beyond the bound
+    nothing more is read until some of it is written."""
+    most, frame = 12_000_000, 8
+    bus = f"waiting_bytes_max = {most}"
+    with RouterProcess(peers=PEERS, routes=ROUTES, permissions=PERMISSIONS, bus=bus) as router:
+        with ExitStack() as open_peers:
+            peers = [open_peers.enter_context(Raw(router, "large")) for _ in range(8)]
+            for number, peer in enumerate(peers):
+                peer.publish(1, *(peer.message(f"{number}-{n}", MEGABYTE) for n in range(frame)))
+            seen: list[int] = []
+
+            def is_all_there(status: dict[str, Any]) -> bool:
+                seen.append(status["bounds"]["waiting_bytes"])
+                sink = next(one for one in status["queues"] if one["destination"] == "sink")
+                return bool(sink["pending"] == len(peers) * frame)
+
+            router.wait_until("status", is_all_there, WAIT_S)
+            for peer in peers:
+                assert peer.hear(frames.ACCEPTED) == frames.Accepted([1])
+        assert max(seen) < most + (frame + 1) * len(MEGABYTE)
+        assert router.ask("status")["bounds"]["waiting_bytes"] == 0
 
 
 def core_of(slice_length: int = 4) -> Core:
