@@ -3,9 +3,9 @@ with limits on what a caller can take of it: see `gate`."""
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
@@ -20,7 +20,15 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from connectors.runtime.counted import Counted
-from connectors.runtime.gate import Gate, HttpSettings, Phase, places, plain_address
+from connectors.runtime.doortls import fingerprint_shown
+from connectors.runtime.gate import (
+    Gate,
+    HttpSettings,
+    Phase,
+    membership,
+    places,
+    plain_address,
+)
 from connectors.runtime.log import LOG
 from connectors.runtime.refusals import Refusals
 from proto.exits import StartError
@@ -53,6 +61,8 @@ class _Guarded(H11Protocol):
         self.held = 0
         self.writing_since: float | None = None
         self._known_cycle: Any = None
+        if shown := fingerprint_shown(transport.get_extra_info("ssl_object")):
+            self.app = _showing(self.app, shown)
         if not self.gate.admit(self, self.since):
             self.drop(503)
 
@@ -163,7 +173,7 @@ def bind(address: str, where: str) -> socket.socket:
 
 class HttpServer:
     """One app on one listening socket, within the limits of `settings`; `known` tells from which
-    addresses one may call at all. Raises StartError."""
+    addresses one may call at all; with a `context` it speaks TLS. Raises StartError."""
 
     def __init__(
         self,
@@ -172,6 +182,7 @@ class HttpServer:
         settings: HttpSettings | None = None,
         known: Callable[[str], bool] = lambda _: True,
         refusals: Refusals | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         settings = settings or HttpSettings()
         refusals = refusals or Refusals()
@@ -210,6 +221,7 @@ class HttpServer:
             timeout_keep_alive=round(settings.idle_s) + 1,  # the gate is first
             timeout_graceful_shutdown=5,
             ws="none",
+            ssl_context_factory=None if context is None else lambda *_: context,
         )
         self._server = _Server(config)
         self._channel = channel
@@ -244,6 +256,16 @@ class HttpServer:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         self._channel.close()
+
+
+def _showing(app: Any, certificate: str) -> ASGIApp:
+    """Return `app`, told the fingerprint of the certificate that this connection showed."""
+
+    async def shown(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["smpbus.certificate"] = certificate
+        await app(scope, receive, send)
+
+    return shown
 
 
 def _within_reason(app: ASGIApp, gate: Gate) -> ASGIApp:
@@ -326,18 +348,3 @@ def allow_only(app: ASGIApp, networks: Sequence[str]) -> ASGIApp:
         await send({"type": "http.response.body", "body": FORBIDDEN_BODY})
 
     return guarded
-
-
-def membership(networks: Sequence[str]) -> Callable[[str], bool]:
-    """Return what tells whether an address is in one of `networks`. Raises ValueError for what is
-    no network."""
-    allowed = [ipaddress.ip_network(network) for network in networks]
-
-    def known(host: str) -> bool:
-        try:
-            address = ipaddress.ip_address(plain_address(host))
-        except ValueError:
-            return False
-        return any(address in network for network in allowed)
-
-    return known

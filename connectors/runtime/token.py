@@ -6,25 +6,24 @@ whoever reads it gets in nowhere. A line more or less works within a second, wit
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connectors.runtime.log import LOG
-from proto.exits import StartError
+from proto.exits import EX_CANTCREAT, EX_USAGE, StartError
 from proto.wording import text
 
 TOKEN_BYTES: Final = 32
 LOOKED_AT_S: Final = 1.0
 FILE_BYTES_MAX: Final = 64 * 1024
+READABLE: Final = 0o644  # digests are no secret, and the connector runs as somebody else
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_NO_TOKEN: Final = b'{"code":401,"sentence":"Authorization: Bearer TOKEN is required"}'
 
 
 def new_token() -> str:
@@ -35,6 +34,28 @@ def new_token() -> str:
 def digest_of(token: str) -> str:
     """Return what the file holds of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def make_token(path: Path, way: Literal["add", "replace"] | None) -> str:
+    """Return a new token, its digest in the file at `path`, where it is the only one unless `way`
+    is "add". Raises StartError, also when the file has tokens and no `way` is told."""
+    token = new_token()
+    try:
+        known = path.read_text(encoding="ascii").split() if path.exists() else []
+        if known and way is None:
+            raise StartError(text("external.token_is_there", path=path), EX_USAGE)
+        lines = [*known, digest_of(token)] if way == "add" else [digest_of(token)]
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # In one step: whoever reads it meanwhile sees the old or the new one.
+        new = path.with_name(f".{path.name}.new")
+        new.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+        new.chmod(READABLE)
+        os.replace(new, path)
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}", EX_CANTCREAT) from None
+    except UnicodeDecodeError:
+        raise StartError(text("token.bad_file", path=path), EX_CANTCREAT) from None
+    return token
 
 
 def bearer(request: Request) -> str:
@@ -94,24 +115,3 @@ class TokenFile:
         if not lines or not all(_DIGEST.fullmatch(line) for line in lines):
             raise StartError(text("token.bad_file", path=self._path))
         return tuple(lines)
-
-
-class TokenRequired:
-    """ASGI middleware: 401 to whoever brings no good token, but for the `open_paths`."""
-
-    def __init__(self, app: ASGIApp, tokens: TokenFile, open_paths: tuple[str, ...]) -> None:
-        self._app = app
-        self._tokens = tokens
-        self._open_paths = open_paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or answer 401."""
-        if scope["type"] == "http" and scope["path"] not in self._open_paths:
-            token = bearer(Request(scope))
-            if not self._tokens.admits(digest_of(token)):
-                refused = Response(
-                    _NO_TOKEN, 401, {"www-authenticate": "Bearer"}, "application/json"
-                )
-                await refused(scope, receive, send)
-                return
-        await self._app(scope, receive, send)

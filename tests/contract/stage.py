@@ -120,7 +120,8 @@ async def scene(
     """Set the stage: the bus, the connector's listener, the simulator (on `port`, if given)."""
     ports = [free_port(), port or free_port()]
     partner = {"url": f"http://127.0.0.1:{ports[1]}"} | settings.pop("partner", {})
-    table = {"listen": f"127.0.0.1:{ports[0]}", "partner": partner, **settings}
+    is_open = not {"callers", "token_file"} & settings.keys()
+    table = {"listen": f"127.0.0.1:{ports[0]}", "open": is_open, "partner": partner, **settings}
     typed: ConnectorSettings = msgspec.convert(table, shape.Settings)
     told = msgspec.structs.replace(simulator_settings, connector_url=f"http://127.0.0.1:{ports[0]}")
     async with contextlib.AsyncExitStack() as stack:  # what is open is closed, however far we came
@@ -132,9 +133,9 @@ async def scene(
         await client.wait_welcomed()
         connector = shape(client.name, typed, client)
         stack.push_async_callback(connector.close)
-        for app, port in zip(
-            (connector.app() or Starlette(), create_app(told)), ports, strict=True
-        ):
+        door = connector.app() or Starlette()
+        door = behind_guard(door, connector, client.name, typed, Path("test")) or door
+        for app, port in zip((door, create_app(told)), ports, strict=True):
             listener = HttpServer(app, bind(f"127.0.0.1:{port}", "test"))
             stack.push_async_callback(listener.stop)
             await listener.start()
