@@ -42,8 +42,10 @@ def connector(name: str, config: Path | None, kind: str | None, only_check: bool
 def _check(name: str, shape: type[Connector], config: Path | None) -> int:
     """Say what is found; return EX_UNAVAILABLE when something is missing."""
     code = 0
-    for good, sentence in check(name, shape, config):
-        if good:
+    for good, sentence, doubtful in check(name, shape, config):
+        if doubtful:
+            click.echo(text("log.warning", sentence=sentence), err=True)
+        elif good:
             click.echo(text("connector.check_good", sentence=sentence))
         else:
             click.echo(text("log.error", sentence=sentence), err=True)

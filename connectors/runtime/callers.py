@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connectors.runtime.doorsettings import ANYTHING, CallerSettings
 from connectors.runtime.gate import HttpSettings, membership
 from connectors.runtime.log import LOG
+from connectors.runtime.refusals import REFUSED
 from connectors.runtime.secretfile import read_secret
 from connectors.runtime.token import TokenFile
 from proto.exits import StartError
@@ -34,7 +35,8 @@ CERTIFICATE: Final = b"x-client-certificate"  # PEM, percent-encoded, as nginx h
 PROXY_SECRET_BYTES_MIN: Final = 32
 UNAUTHORIZED: Final = b'{"code":401,"sentence":"this door asks who you are"}'
 NOT_YOURS: Final = b'{"code":403,"sentence":"this is not yours to ask"}'
-_CHALLENGE: Final = {"www-authenticate": 'Bearer, Basic realm="smpbus"'}
+BEARER: Final = "Bearer"
+BASIC: Final = 'Basic realm="smpbus"'
 
 
 class DoorShape(Protocol):
@@ -79,10 +81,13 @@ class _Caller:
         except ValueError as error:
             raise StartError(text("callers.network", where=where, problem=error)) from None
 
-    def has(self, shown: "_Shown") -> bool:
-        """Whether this is who asks; takes as long whatever the answer is."""
-        token = shown.token(self)
-        good = self.tokens is not None and self.tokens.admits(token)
+    def brings(self, shown: "_Shown") -> bool:
+        """Whether a token of this caller came; takes as long whatever the answer is."""
+        return self.tokens is not None and self.tokens.admits(shown.token(self))
+
+    def shows(self, shown: "_Shown") -> bool:
+        """Whether a certificate of this caller came; takes as long whatever the answer is."""
+        good = False
         for known in self.certificates:
             good |= hmac.compare_digest(known, shown.certificate)
         return good
@@ -140,6 +145,9 @@ class Callers:
                 raise StartError(text("callers.scope", where=here, scope=unknown[0], known=told))
             self._callers.append(_Caller(name, one, here))
         self._proxy_secret = proxy_secret
+        ways = {one.by for one in settings.values()}
+        asked = [word for way, word in (("bearer", BEARER), ("basic", BASIC)) if way in ways]
+        self.challenge = {"www-authenticate": ", ".join(asked or [BEARER])}
 
     def find(self, scope: Scope) -> tuple[_Caller | None, str | None]:
         """Return who asks, None for nobody that we know; and the path without the secret when that
@@ -153,11 +161,13 @@ class Callers:
             certificate = fingerprint_of(headers.get(CERTIFICATE, b"")) or certificate
         shown_all = _Shown(scope, certificate)
         found: _Caller | None = None
+        rest: str | None = None
         for one in self._callers:  # all of them: the time tells nothing
-            if one.has(shown_all):
+            brought, showed = one.brings(shown_all), one.shows(shown_all)
+            if brought or showed:
                 found = one
-        by_path = found is not None and found.settings.by == "path"
-        return found, shown_all.rest if by_path and found and found.tokens else None
+                rest = shown_all.rest if brought and one.settings.by == "path" else None
+        return found, rest
 
 
 class Guard:
@@ -189,12 +199,14 @@ class Guard:
         caller, rest = self._callers.find(scope)
         refused = None
         if caller is None:
-            refused = Response(UNAUTHORIZED, 401, _CHALLENGE, "application/json")
+            refused = Response(UNAUTHORIZED, 401, self._callers.challenge, "application/json")
         else:
             if rest is not None:
-                scope = {**scope, "path": rest, "raw_path": rest.encode()}
+                # In place: whoever wrote the path down from here on would write the secret down.
+                scope["path"], scope["raw_path"] = rest, rest.encode()
             near = caller.is_near((scope.get("client") or ("", 0))[0])
             if not near or not caller.may(self._scope_of(scope["path"])):
+                scope[REFUSED] = "scope" if near else "address"
                 refused = Response(NOT_YOURS, 403, None, "application/json")
             scope["smpbus.caller"] = caller.name
         await (refused or self._app)(scope, receive, send)
@@ -219,6 +231,23 @@ def caller_of(scope: Scope) -> str:
     return str(scope.get("smpbus.caller", ANYBODY))
 
 
+def make_callers(
+    shape: DoorShape | type[DoorShape], name: str, settings: DoorSettings, file: Path
+) -> Callers | None:
+    """Return who may come in at the door of connector `name`; None for everybody, if the settings
+    say so, or for nobody, when nothing but figures is behind it. Raises StartError."""
+    where = f"{file}, connectors.{name}"
+    if settings.callers and settings.open:
+        raise StartError(text("callers.open_and_callers", where=where))
+    scopes: Mapping[str, str] = shape.door_scopes  # type: ignore[assignment]
+    if settings.callers:
+        secret = proxy_secret(settings.http.proxy_secret_file)
+        return Callers(settings.callers, set(scopes.values()), f"{where}.callers", secret)
+    if not settings.open and set(scopes) != {"/figures"}:
+        raise StartError(text("callers.none", where=where, name=name))
+    return None
+
+
 def behind_guard(
     app: ASGIApp, shape: DoorShape, name: str, settings: DoorSettings, file: Path
 ) -> ASGIApp | None:
@@ -227,20 +256,12 @@ def behind_guard(
     behind it, which stay away then. Raises StartError."""
     if shape.knows_callers:
         return app
-    where = f"{file}, connectors.{name}"
-    if settings.callers and settings.open:
-        raise StartError(text("callers.open_and_callers", where=where))
-    callers = None
-    if settings.callers:
-        secret = proxy_secret(settings.http.proxy_secret_file)
-        names = set(shape.door_scopes.values())
-        callers = Callers(settings.callers, names, f"{where}.callers", secret)
-    elif settings.open:
-        LOG.warning(told_open(name, settings, shape.door_scopes))
-    elif set(shape.door_scopes) == {"/figures"}:
+    callers = make_callers(shape, name, settings, file)
+    if callers is None and not settings.open:
+        LOG.info(text("callers.shut", name=name, listen=settings.listen))
         return None
-    else:
-        raise StartError(text("callers.none", where=where, name=name))
+    if callers is None:
+        LOG.warning(told_open(name, settings, shape.door_scopes))
     return Guard(app, callers, scope_by(shape.door_scopes), shape.door_public)
 
 

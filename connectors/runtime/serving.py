@@ -136,14 +136,38 @@ def _answer(status: int) -> bytes:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self, config: uvicorn.Config, context: ssl.SSLContext | None, handshake_s: float
+    ) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.context = context
+        self.handshake_s = handshake_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
-        await super().startup(sockets)
+        if self.context is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for channel in sockets or ():
+                # The library would wait a minute for whoever says nothing.
+                listener = await asyncio.get_running_loop().create_server(
+                    self._protocol,
+                    sock=channel,
+                    ssl=self.context,
+                    ssl_handshake_timeout=self.handshake_s,
+                    backlog=self.config.backlog,
+                )
+                self.servers.append(listener)
         self.ready.set()
+
+    def _protocol(self) -> asyncio.Protocol:
+        shape: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = shape(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -221,9 +245,8 @@ class HttpServer:
             timeout_keep_alive=round(settings.idle_s) + 1,  # the gate is first
             timeout_graceful_shutdown=5,
             ws="none",
-            ssl_context_factory=None if context is None else lambda *_: context,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, context, settings.head_s)
         self._channel = channel
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None

@@ -1,5 +1,7 @@
 """`smpbus token NAME WHO`: a new token for one who calls at a connector's door."""
 
+import re
+from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,6 +14,16 @@ from proto.exits import EX_USAGE, StartError
 from proto.wording import text
 
 FILE: Final = click.Path(path_type=Path)
+_LABEL: Final = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+
+
+def _label(value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise ValueError(value)
+    return value
+
+
+LABEL: Final = click.types.FuncParamType(_label)
 
 
 @click.command(help=text("callers.help_token"))
@@ -22,6 +34,8 @@ FILE: Final = click.Path(path_type=Path)
 @click.option("--file", type=FILE, help=text("external.help_file"))
 @click.option("--add", "way", flag_value="add", help=text("external.help_add"))
 @click.option("--replace", "way", flag_value="replace", help=text("external.help_replace"))
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help=text("callers.help_until"))
+@click.option("--label", type=LABEL, help=text("callers.help_label"))
 def token(
     name: str,
     who: str,
@@ -29,11 +43,15 @@ def token(
     kind: str | None,
     file: Path | None,
     way: Literal["add", "replace"] | None,
+    until: datetime | None,
+    label: str | None,
 ) -> None:
     """Make a token, keep its digest, and print it this once."""
     try:
         path = file or _file_of(name, kind or name, who, config)
-        made = make_token(path, way)
+        said = [f"until={until:%Y-%m-%d}"] if until else []
+        said += [f"label={label}"] if label else []
+        made = make_token(path, way, " ".join(said))
     except StartError as error:
         click.echo(text("log.error", sentence=error.sentence), err=True)
         raise SystemExit(error.exit_code) from None

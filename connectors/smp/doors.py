@@ -100,8 +100,9 @@ def _question() -> Operation:
         description="The bodies of questions and answers: smpbus schema TYPE.",
         parameters=(
             Parameter("type", "path", "which question", {"type": "string", "enum": list(ASKED)}),
-            Parameter("X-Asked-By", "header", "who asks: a login", {"type": "string"}),
-            Parameter("X-Purpose", "header", "what for: a call's number", {"type": "string"}),
+            Parameter("X-Asked-By", "header", "who asks: a login", {"type": "string"}, True),
+            Parameter("X-Purpose", "header", "what for: care, quality", {"type": "string"}, True),
+            Parameter("X-Call-Id", "header", "for which call, if any", {"type": "string"}),
         ),
         shape=dict[str, Any],
         example=catalogue.entry("patient.lookup.v1").example,

@@ -26,8 +26,10 @@ ASKED: Final = {
 # Who wants to know (a login of the ambulance system), and what for (a call's number, a word).
 ASKED_BY: Final = "x-asked-by"
 PURPOSE: Final = "x-purpose"
+CALL_ID: Final = "x-call-id"  # where there is one
 _WHO: Final = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _WHY: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,100}")
+_CALL: Final = re.compile(r"[A-Za-z0-9_.:/-]{0,64}")
 STATUS: Final[dict[str, int]] = {
     Code.BAD_MESSAGE: 400,
     Code.NOT_PERMITTED: 403,
@@ -67,6 +69,11 @@ class Questions:
             return self._told(400, "X-Asked-By: names who asks, up to 64 of A-Z a-z 0-9 _ . @ -")
         if not _WHY.fullmatch(why):
             return self._told(400, "X-Purpose: says what for, up to 100 of A-Z a-z 0-9 _ . : / -")
+        call_id = request.headers.get(CALL_ID, "")
+        if not _CALL.fullmatch(call_id):
+            return self._told(
+                400, "X-Call-Id: the call's number, up to 64 of A-Z a-z 0-9 _ . : / -"
+            )
         try:
             body = await read_body(request, self._settings.body_bytes_max)
             decode(body, catalogue.entry(type).schema)
@@ -74,7 +81,8 @@ class Questions:
             return self._told(bad.status, bad.sentence)
         message = Message.new(type, self._bus.name, without_mark(body))
         try:
-            await self._accesses.note(type, f"{caller_of(request.scope)}/{who}", why, [message.id])
+            ids = [one for one in (call_id, message.id) if one]
+            await self._accesses.note(type, f"{caller_of(request.scope)}/{who}", why, ids)
         except Unrecorded:
             return self._told(503, "the question could not be written down; please repeat")
         timeout_s = self._settings.question_timeout_s

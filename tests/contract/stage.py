@@ -7,6 +7,7 @@ silent as the test says. The router itself is tested elsewhere; here it must be 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import zmq
 import zmq.asyncio
 from starlette.applications import Starlette
 
+from connectors.runtime.callers import behind_guard
 from connectors.runtime.connector import Connector
 from connectors.runtime.http import HttpAnswer, HttpClient
 from connectors.runtime.serving import HttpServer, bind
