@@ -57,6 +57,7 @@ def _check(name: str, shape: type[Connector], config: Path | None) -> int:
 @click.argument("name")
 @click.option("--listen", required=True, help=text("connector.help_listen"))
 @click.option("--connector", "connector_url", default="", help=text("connector.help_connector_url"))
+@click.option("--token", "token_file", type=FILE, help=text("connector.help_sim_token"))
 @click.option("--fail", type=click.FloatRange(0, 1), default=0.0, help=text("connector.help_fail"))
 @click.option(
     "--refuse", type=click.FloatRange(0, 1), default=0.0, help=text("connector.help_refuse")
@@ -88,6 +89,7 @@ def sim(name: str, listen: str, **options: Any) -> None:
 
 def _simulator_settings(
     connector_url: str,
+    token_file: Path | None,
     fail: float,
     refuse: float,
     delay: float,
@@ -112,6 +114,7 @@ def _simulator_settings(
     )
     return SimulatorSettings(
         connector_url=connector_url,
+        token_file=token_file,
         pace_s=pace,
         repeat_s=repeat,
         seed=seed,

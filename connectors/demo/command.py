@@ -15,8 +15,9 @@ from typing import Final
 import click
 
 from connectors.demo.billing import bill
+from connectors.demo.callers import token_of
 from connectors.demo.day import Day, Progress
-from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
+from connectors.demo.folder import LISTENERS, PARTNERS, DemoFolder, open_folder
 from connectors.demo.proof import Proof, choose, prove
 from connectors.demo.readiness import wait_ready
 from connectors.demo.screen import Screen
@@ -162,6 +163,8 @@ def _simulators(folder: DemoFolder) -> dict[str, str]:
             f"--listen {listen} --connector {connector} "
             f"--pace {PACE_S} --repeat 0.5 --ledger {ledger}"
         )
+        if name in LISTENERS:
+            options[name] += f" --token {_shell(token_of(folder.path, name))}"
     return options
 
 

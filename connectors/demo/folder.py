@@ -20,6 +20,7 @@ import msgspec
 
 from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
+from connectors.demo.callers import make_callers
 from connectors.demo.signing import SIGNING_CERTIFICATE, SIGNING_KEY, make_signer
 from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.keys import KeyPair
@@ -165,7 +166,7 @@ folder = {_quoted(self.path / "store")}
 [log]
 language = "{language()}"
 
-{self._calls()}{self._federal()}{self._registers()}"""
+{self._calls()}{self._federal()}{self._registers()}{make_callers(self.path, LISTENERS)}"""
 
     def _calls(self) -> str:
         """Return the tables of those who bring, lead and take a call."""

@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from connectors.external.problem import Refusal
 from connectors.external.webhook import Webhook, WebhookSettings
+from connectors.runtime.gate import membership
 from connectors.runtime.quota import Quota
-from connectors.runtime.serving import membership
 from connectors.runtime.token import TokenFile, bearer, digest_of
 from proto.exits import StartError
 from proto.pattern import exactly

@@ -6,14 +6,12 @@ from typing import Final, Literal
 import click
 
 from connectors.external.connector import ExternalSettings
-from connectors.runtime.ownfile import replace_file
 from connectors.runtime.settings import find_config, load
-from connectors.runtime.token import digest_of, new_token
-from proto.exits import EX_CANTCREAT, EX_USAGE, StartError
+from connectors.runtime.token import make_token
+from proto.exits import EX_USAGE, StartError
 from proto.wording import text
 
 FILE: Final = click.Path(path_type=Path)
-READABLE: Final = 0o644  # digests are no secret, and the connector runs as somebody else
 
 
 @click.group(help=text("external.help"))
@@ -33,8 +31,7 @@ def token(
     """Make a token, keep its digest, and print it this once."""
     try:
         path = file or _file_of(name, config)
-        made = new_token()
-        _keep(path, digest_of(made), way)
+        made = make_token(path, way)
     except StartError as error:
         click.echo(text("log.error", sentence=error.sentence), err=True)
         raise SystemExit(error.exit_code) from None
@@ -53,18 +50,3 @@ def _file_of(name: str, config: Path | None) -> Path:
             text("external.no_such_client", name=name, file=file, known=known), EX_USAGE
         )
     return clients[name].token_file
-
-
-def _keep(path: Path, digest: str, way: Literal["add", "replace"] | None) -> None:
-    """Write the file anew in one step: whoever reads it meanwhile sees the old or the new one."""
-    try:
-        known = path.read_text(encoding="ascii").split() if path.exists() else []
-        if known and way is None:
-            raise StartError(text("external.token_is_there", path=path), EX_USAGE)
-        lines = [*known, digest] if way == "add" else [digest]
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        replace_file(path, "".join(f"{line}\n" for line in lines).encode("ascii"), READABLE)
-    except OSError as error:
-        raise StartError(f"{path}: {error.strerror}", EX_CANTCREAT) from None
-    except UnicodeDecodeError:
-        raise StartError(text("token.bad_file", path=path), EX_CANTCREAT) from None

@@ -45,6 +45,7 @@ class ExternalConnector(Connector):
 
     Settings: ClassVar[type[ConnectorSettings]] = ExternalSettings
     settings: ExternalSettings
+    knows_callers: ClassVar[bool] = True
 
     def __init__(self, name: str, settings: ExternalSettings, bus: BusClient) -> None:
         """Raises StartError."""

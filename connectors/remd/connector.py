@@ -1,5 +1,6 @@
 """The connector of РЭМД: a call card becomes a document, and the register has its last word."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final
 
@@ -51,6 +52,7 @@ class RemdConnector(Connector):
     """See the module; the contract is `connectors.remd.contract`."""
 
     Settings: ClassVar[type[ConnectorSettings]] = RemdSettings
+    door_scopes: ClassVar[Mapping[str, str]] = {"/remd": "callbacks", "/figures": "figures"}
     settings: RemdSettings
 
     def __init__(self, name: str, settings: RemdSettings, bus: BusClient) -> None:

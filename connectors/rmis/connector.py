@@ -3,7 +3,7 @@ them comes back, and questions about patients are answered.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, cast
@@ -62,6 +62,7 @@ class RmisConnector(Connector):
     """See the module; the contract is `connectors.rmis.contract`."""
 
     Settings: ClassVar[type[ConnectorSettings]] = RmisSettings
+    door_scopes: ClassVar[Mapping[str, str]] = {"/rmis": "changes", "/figures": "figures"}
     settings: RmisSettings
 
     def __init__(self, name: str, settings: RmisSettings, bus: BusClient) -> None:

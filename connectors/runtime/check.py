@@ -8,11 +8,14 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from connectors.runtime import tls
+from connectors.runtime.callers import make_callers, told_open
 from connectors.runtime.connector import Connector
+from connectors.runtime.doortls import door_context
 from connectors.runtime.outside import Outside
 from connectors.runtime.settings import Loaded, find_config, load
 from proto.client import BusClient, Retry
 from proto.errors import BusError
+from proto.exits import StartError
 from proto.keys import KeyFileError
 from proto.wording import text
 
@@ -25,7 +28,7 @@ class Finding(NamedTuple):
 
     good: bool
     sentence: str
-    is_warning: bool = False
+    is_warning: bool = False  # it works, and somebody has to mean it
 
 
 def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
@@ -35,12 +38,28 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
     for sentence in loaded.in_clear:
         yield Finding(True, sentence, is_warning=True)
+    yield from _door(name, shape, loaded)
     yield asyncio.run(_bus(name, loaded))
     found = asyncio.run(shape.probe(name, loaded))
     if found is None:
         yield asyncio.run(_partner(loaded))
     else:
         yield from (Finding(*one) for one in found)
+
+
+def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding]:
+    """Who may come in, if anybody can at all."""
+    settings = loaded.settings
+    if shape.app is Connector.app or shape.knows_callers:
+        return
+    try:
+        make_callers(shape, name, settings, loaded.file)
+        door_context(settings.tls, f"{loaded.file}, connectors.{name}.tls")
+    except StartError as error:
+        yield Finding(False, error.sentence)
+        return
+    if settings.open:
+        yield Finding(True, told_open(name, settings, shape.door_scopes), is_warning=True)
 
 
 async def _bus(name: str, loaded: Loaded) -> Finding:

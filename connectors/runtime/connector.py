@@ -1,10 +1,12 @@
 """The base of every connector: what the bus brings, what the partner brings, and the partner."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from starlette.types import ASGIApp
 
+from connectors.runtime.access import Accesses, NoAccesses
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.partner import Partner
 from connectors.runtime.refusals import Refusals
@@ -24,6 +26,12 @@ class Connector:
     poll_s: float | None = None
     # False: what `handle` does needs no partner, and goes on while the partner is away.
     waits_for_partner: ClassVar[bool] = True
+    # What a caller of `app` needs for the paths under each prefix: names for `scopes` in settings.
+    door_scopes: ClassVar[Mapping[str, str]] = {"/figures": "figures"}
+    # Paths that only describe the door, for everybody whom `allow` lets in.
+    door_public: ClassVar[frozenset[str]] = frozenset()
+    # True: every path of `app` asks by itself who comes, for each client's own quota and rows.
+    knows_callers: ClassVar[bool] = False
 
     def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
         self.name = name
@@ -32,6 +40,7 @@ class Connector:
         self.partner = Partner(name, settings.partner)
         self.ingress = Ingress(bus, settings.accept_timeout_s, settings.retry_after_s)
         self.refusals = Refusals()
+        self.accesses: Accesses = NoAccesses()
 
     @property
     def destination(self) -> str:
@@ -101,4 +110,5 @@ class Connector:
         """Let go of the partner."""
         self.ingress.close()
         await self.partner.close()
+        await self.accesses.close()
         await asyncio.sleep(0)

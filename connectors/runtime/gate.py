@@ -7,7 +7,8 @@ longest goes, of the address that has the most: so a stranger cannot keep a card
 
 import ipaddress
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
@@ -28,7 +29,9 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     first is to be the one that asks, else a request goes into a connection being closed. All bodies
     that are held together have `bodies_bytes_max`. `forwarded_from` are the proxies in front, whose
     X-Forwarded-For is believed, and who must send one; nobody else's is. Unset, that of loopback is
-    where `allow` lets loopback in: whoever could use it may call anyway."""
+    where `allow` lets loopback in: whoever could use it may call anyway. With a `proxy_secret_file`
+    every request must have come by a proxy that knows the secret; what it tells in
+    X-Client-Certificate is believed then."""
 
     connections_max: Annotated[int, msgspec.Meta(ge=8, le=DESCRIPTORS_MAX)] = 1024
     connections_per_address: Annotated[int, msgspec.Meta(ge=1, le=DESCRIPTORS_MAX)] = 512
@@ -39,6 +42,7 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     answer_s: Seconds = 30.0
     idle_s: Seconds = 75.0
     forwarded_from: tuple[str, ...] | None = None
+    proxy_secret_file: Path | None = None
 
 
 class Connection(Protocol):
@@ -209,3 +213,18 @@ def plain_address(host: str) -> str:
         return host
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def membership(networks: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether an address is in one of `networks`. Raises ValueError for what is
+    no network."""
+    allowed = [ipaddress.ip_network(network) for network in networks]
+
+    def known(host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(plain_address(host))
+        except ValueError:
+            return False
+        return any(address in network for network in allowed)
+
+    return known

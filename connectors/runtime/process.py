@@ -17,12 +17,15 @@ from typing import Any, Final
 
 import uvloop
 
+from connectors.runtime.callers import behind_guard
 from connectors.runtime.connector import Connector
+from connectors.runtime.doortls import door_context
 from connectors.runtime.ending import Ending
+from connectors.runtime.gate import membership
 from connectors.runtime.intake import Intake
 from connectors.runtime.log import LOG
 from connectors.runtime.reporter import Reporter
-from connectors.runtime.serving import HttpServer, allow_only, bind, membership
+from connectors.runtime.serving import HttpServer, allow_only, bind
 from connectors.runtime.settings import Loaded, find_config, load
 from connectors.runtime.statefile import StateAway
 from connectors.runtime.turns import BULK, RANK
@@ -79,15 +82,7 @@ async def _run(
     connector = shape(name, loaded.settings, bus)
     for sentence in loaded.in_clear:
         LOG.warning(sentence)
-    app = connector.app()
-    server = None
-    if app is not None:
-        where = f"{loaded.file}, connectors.{name}.listen"
-        settings = loaded.settings
-        guarded = allow_only(app, settings.allow)
-        channel = bind(settings.listen, where)
-        known = membership(settings.allow)
-        server = HttpServer(guarded, channel, settings.http, known, connector.refusals)
+    server = _door(name, connector, loaded)
     if ending is not None:
         ending.within_s = loaded.settings.stop_s
     stop = stop_on_signals() if ending is None else ending.event()
@@ -116,6 +111,22 @@ async def _run(
         await connector.close()
         await bus.close()
     LOG.info(text("connector.stopped", name=name))
+
+
+def _door(name: str, connector: Connector, loaded: Loaded) -> HttpServer | None:
+    """Return the server of what the partner calls, bound; None without one. Raises StartError."""
+    settings = loaded.settings
+    app = connector.app()
+    if app is not None:
+        app = behind_guard(app, connector, name, settings, loaded.file)
+    if app is None:
+        return None
+    where = f"{loaded.file}, connectors.{name}"
+    app = allow_only(app, settings.allow)
+    context = door_context(settings.tls, f"{where}.tls")
+    channel = bind(settings.listen, f"{where}.listen")
+    known = membership(settings.allow)
+    return HttpServer(app, channel, settings.http, known, connector.refusals, context)
 
 
 async def _let_end(server: HttpServer | None, intake: Intake, within_s: float) -> None:

@@ -15,7 +15,8 @@ from connectors.runtime.gate import plain_address
 from connectors.runtime.log import LOG
 from proto.wording import text
 
-Why = Literal["token", "address", "unnamed_proxy", "no_header"]
+Why = Literal["token", "scope", "address", "unnamed_proxy", "no_header"]
+REFUSED: Final = "smpbus.refused"  # in a request: why a guard further in refuses it
 WINDOW_S: Final = 60.0
 FREE: Final = 10  # refusals of an address within a window that are answered at once
 SLOW_S: Final = 1.0
@@ -25,9 +26,9 @@ OTHERS: Final = "?"  # who has no address, or one too many
 
 
 class Refusals:
-    """Counts of one process, by why: no good token (401), from where nobody may call (403), told by
-    a proxy that no setting names, by a named proxy that did not say for whom. Needs a running
-    loop."""
+    """Counts of one process, by why: no good secret (401), one that is not good for this path, from
+    where nobody may call (403), told by a proxy that no setting names, by a named proxy that did
+    not say for whom. Needs a running loop."""
 
     def __init__(self, window_s: float = WINDOW_S, slow_s: float = SLOW_S) -> None:
         self.counts: Counter[Why] = Counter()
@@ -88,6 +89,8 @@ def _why(status: int, scope: Scope) -> Why | None:
         return "token"
     if status != 403:
         return None
+    if scope.get(REFUSED) == "scope":
+        return "scope"
     # What is believed of this header is the caller's address by now, and told as that.
     has_one = any(name == b"x-forwarded-for" for name, _ in scope["headers"])
     unnamed = has_one and scope.get("smpbus.peer") == scope.get("client")

@@ -3,10 +3,10 @@ with limits on what a caller can take of it: see `gate`."""
 
 import asyncio
 import contextlib
-import ipaddress
 import itertools
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
@@ -21,7 +21,15 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from connectors.runtime.counted import Counted
-from connectors.runtime.gate import Gate, HttpSettings, Phase, places, plain_address
+from connectors.runtime.doortls import fingerprint_shown
+from connectors.runtime.gate import (
+    Gate,
+    HttpSettings,
+    Phase,
+    membership,
+    places,
+    plain_address,
+)
 from connectors.runtime.log import LOG
 from connectors.runtime.refusals import Refusals
 from proto.exits import StartError
@@ -55,6 +63,8 @@ class _Guarded(H11Protocol):
         self.held = 0
         self.writing_since: float | None = None
         self._known_cycle: Any = None
+        if shown := fingerprint_shown(transport.get_extra_info("ssl_object")):
+            self.app = _showing(self.app, shown)
         if not self.gate.admit(self, self.since):
             self.drop(503)
 
@@ -128,9 +138,13 @@ def _answer(status: int) -> bytes:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self, config: uvicorn.Config, context: ssl.SSLContext | None, handshake_s: float
+    ) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.context = context
+        self.handshake_s = handshake_s
         self._told = asyncio.Event()
 
     def end(self) -> None:
@@ -149,8 +163,28 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
-        await super().startup(sockets)
+        if self.context is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for channel in sockets or ():
+                # The library would wait a minute for whoever says nothing.
+                listener = await asyncio.get_running_loop().create_server(
+                    self._protocol,
+                    sock=channel,
+                    ssl=self.context,
+                    ssl_handshake_timeout=self.handshake_s,
+                    backlog=self.config.backlog,
+                )
+                self.servers.append(listener)
         self.ready.set()
+
+    def _protocol(self) -> asyncio.Protocol:
+        shape: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = shape(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -180,7 +214,7 @@ def bind(address: str, where: str) -> socket.socket:
 
 class HttpServer:
     """One app on one listening socket, within the limits of `settings`; `known` tells from which
-    addresses one may call at all. Raises StartError."""
+    addresses one may call at all; with a `context` it speaks TLS. Raises StartError."""
 
     def __init__(
         self,
@@ -189,6 +223,7 @@ class HttpServer:
         settings: HttpSettings | None = None,
         known: Callable[[str], bool] = lambda _: True,
         refusals: Refusals | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         settings = settings or HttpSettings()
         refusals = refusals or Refusals()
@@ -228,7 +263,7 @@ class HttpServer:
             timeout_graceful_shutdown=5,
             ws="none",
         )
-        self._server = _Server(config)
+        self._server = _Server(config, context, settings.head_s)
         self._channel = channel
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -261,6 +296,16 @@ class HttpServer:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         self._channel.close()
+
+
+def _showing(app: Any, certificate: str) -> ASGIApp:
+    """Return `app`, told the fingerprint of the certificate that this connection showed."""
+
+    async def shown(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["smpbus.certificate"] = certificate
+        await app(scope, receive, send)
+
+    return shown
 
 
 def _within_reason(app: ASGIApp, gate: Gate) -> ASGIApp:
@@ -343,18 +388,3 @@ def allow_only(app: ASGIApp, networks: Sequence[str]) -> ASGIApp:
         await send({"type": "http.response.body", "body": FORBIDDEN_BODY})
 
     return guarded
-
-
-def membership(networks: Sequence[str]) -> Callable[[str], bool]:
-    """Return what tells whether an address is in one of `networks`. Raises ValueError for what is
-    no network."""
-    allowed = [ipaddress.ip_network(network) for network in networks]
-
-    def known(host: str) -> bool:
-        try:
-            address = ipaddress.ip_address(plain_address(host))
-        except ValueError:
-            return False
-        return any(address in network for network in allowed)
-
-    return known

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from connectors.runtime.doorsettings import CallerName, CallerSettings, DoorTls
 from connectors.runtime.gate import HttpSettings
 from connectors.runtime.partner import PartnerSettings
 from proto.exits import StartError
@@ -47,10 +48,12 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """What every connector needs; a connector's own struct adds to it.
 
     `bus` is the router's address ("" is the first of [bus] listen); `listen` is where the partner
-    calls in, and only from the networks in `allow`. `accept_timeout_s` is how long a partner waits
-    for the router's ACCEPTED before it is told to repeat after `retry_after_s` seconds; `http` has
-    the limits of the door. At a stop what is under way has `stop_s` to end; a second later the
-    process is gone, whatever hangs. `retention` is the file's own table of that name.
+    calls in, and only from the networks in `allow`, and only who is one of the `callers`; a door
+    that anybody may use says so: `open`. With `tls` it speaks TLS itself. `accept_timeout_s` is how
+    long a partner waits for the router's ACCEPTED before it is told to repeat after `retry_after_s`
+    seconds; `http` has the limits of the door. At a stop what is under way has `stop_s` to end; a
+    second later the process is gone, whatever hangs. `retention` is the file's own table of that
+    name.
     """
 
     partner: PartnerSettings
@@ -67,6 +70,9 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 4.0
     http: HttpSettings = HttpSettings()
     retention: Retention = Retention()
+    open: bool = False
+    callers: dict[CallerName, CallerSettings] = {}
+    tls: DoorTls | None = None
 
 
 class _Bus(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -13,11 +13,16 @@ from starlette.types import Lifespan
 from connectors.runtime.faults import Faults
 from connectors.runtime.http import HttpAnswer, HttpClient, Unreachable
 from connectors.runtime.log import LOG
+from connectors.runtime.secretfile import read_secret_text
+
+# Who asks, and what for: a question about a person says so.
+ASKED: Final = {"x-asked-by": "dispatcher-7", "x-purpose": "simulated call"}
 
 
 class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`connector_url` is the connector's own listener; `pace_s` is the time between two steps of a
-    simulated life; `repeat_s` is the pause before a post that was not taken is repeated."""
+    simulated life; `repeat_s` is the pause before a post that was not taken is repeated;
+    `token_file` holds the token that opens the connector's door."""
 
     connector_url: str = ""
     pace_s: float = 1.0
@@ -26,6 +31,13 @@ class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Path | None = None
     strict: bool = True
     faults: Faults = msgspec.field(default_factory=Faults)
+    token_file: Path | None = None
+
+    def proof(self) -> dict[str, str]:
+        """Return the headers that prove who asks. Raises StartError."""
+        if self.token_file is None:
+            return {}
+        return {"authorization": f"Bearer {read_secret_text(self.token_file)}"}
 
 
 def spawn(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
@@ -62,6 +74,7 @@ class Courier:
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
         self._http: HttpClient | None = None
+        self._proof = settings.proof()
         self.repeats = 0
 
     @property
@@ -78,7 +91,8 @@ class Courier:
     async def ask(self, path: str, question: object) -> Any:
         """Return the answer to a question, None when there is none: nobody waits for it twice."""
         try:
-            answer = await self._client.request("POST", path, msgspec.json.encode(question))
+            asked = msgspec.json.encode(question)
+            answer = await self._client.request("POST", path, asked, self._proof | ASKED)
         except Unreachable:
             return None
         return msgspec.json.decode(answer.body) if answer.status == 200 else None
@@ -89,7 +103,8 @@ class Courier:
         """Return the first answer that is not "repeat later" (5xx, 429, none at all)."""
         while True:
             try:
-                answer = await self._client.request(method, path, body, headers)
+                told = self._proof | dict(headers or {})
+                answer = await self._client.request(method, path, body, told)
                 if answer.status < 500 and answer.status != 429:
                     return answer
             except Unreachable:

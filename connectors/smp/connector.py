@@ -1,24 +1,24 @@
 """The connector of the ambulance system."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from connectors.runtime.body import without_mark
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door
+from connectors.runtime.doorsettings import CallerSettings
 from connectors.runtime.openapi import DOCUMENT, PAGE
 from connectors.runtime.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
-from connectors.runtime.token import TokenFile, TokenRequired
 from connectors.runtime.window import Window
 from connectors.smp import contract
-from connectors.smp.doors import POSTED, describe
+from connectors.smp.doors import POSTED, SCOPES, describe
 from connectors.smp.making import Maker
 from connectors.smp.questions import Questions
 from connectors.smp.queue import Queue
@@ -38,8 +38,8 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves the bus 1 s).
 
     `mode` "push": we post to `partner.url`. "queue": the ambulance receives and commits by itself;
-    what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. With a
-    `token_file` every request must bring a token whose digest is in it."""
+    what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. A
+    `token_file` is one caller, "smp", that may ask everything."""
 
     partner: PartnerSettings
     listen: Listen = "127.0.0.1:7103"
@@ -51,19 +51,26 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     quiet_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
     token_file: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Name the caller of `token_file`."""
+        if self.token_file is not None and not self.callers:
+            callers = {"smp": CallerSettings(token_file=self.token_file)}
+            msgspec.structs.force_setattr(self, "callers", callers)
+
 
 class SmpConnector(Connector):
     """See the module; the contract is `connectors.smp.contract`."""
 
     Settings: ClassVar[type[ConnectorSettings]] = SmpSettings
     settings: SmpSettings
+    door_scopes: ClassVar[Mapping[str, str]] = SCOPES
+    door_public: ClassVar[frozenset[str]] = frozenset({DOCUMENT, PAGE})
 
     def __init__(self, name: str, settings: SmpSettings, bus: BusClient) -> None:
         """Raises StartError."""
         super().__init__(name, settings, bus)
         self._cards = Window(settings.card_within_s)
         self._maker = Maker(name, settings.clinical)
-        self._tokens = TokenFile(settings.token_file) if settings.token_file else None
         self.queue: Queue | None = None
         if settings.mode == "queue":
             system = settings.partner.system or name
@@ -117,15 +124,11 @@ class SmpConnector(Connector):
         )
         routes = [
             *(self._posted(door, path, type) for path, type in POSTED.items()),
-            Questions(self.bus, self.settings).route(),
+            Questions(self.bus, self.settings, self.accesses).route(),
             *QueueDoor(door, self._maker, self.queue, self.settings).routes(),
-            *describe(token=self._tokens is not None).routes(),
+            *describe(token=bool(self.settings.callers)).routes(),
         ]
-        guards = []
-        if self._tokens is not None:
-            told = (DOCUMENT, PAGE)
-            guards = [Middleware(TokenRequired, tokens=self._tokens, open_paths=told)]
-        return Starlette(routes=routes, middleware=guards)
+        return Starlette(routes=routes)
 
     def _posted(self, door: Door, path: str, type: str) -> Route:
         make = partial(self._make, type)

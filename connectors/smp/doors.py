@@ -28,7 +28,16 @@ SHAPES: Final[dict[str, Any]] = {
     "telephony.dial.v1": contract.DialOrder,
 }
 EXTRA: Final[dict[str, dict[str, str]]] = {"telephony.dial.v1": {"request_id": "click-17"}}
-TOKEN: Final = "A token whose SHA-256 digest is in token_file of [connectors.smp]"
+# What a caller needs: the names of `scopes` in [connectors.smp.callers.WHO].
+SCOPES: Final = {
+    "/bus": "clinical",
+    "/bus/status": "status",
+    "/bus/cards": "status",
+    "/bus/dial": "status",
+    "/bus/questions": "questions",
+    "/queue": "queue",
+}
+TOKEN: Final = "A token whose SHA-256 digest is in token_file of one of [connectors.smp.callers]"
 ABOUT: Final = """How the ambulance system speaks with the bus. Whatever it posts is answered
 2xx when it is on the router's disk, 400 with the field and the rule, 503 with Retry-After: repeat
 it then. A repeat is accepted once.
@@ -91,6 +100,9 @@ def _question() -> Operation:
         description="The bodies of questions and answers: smpbus schema TYPE.",
         parameters=(
             Parameter("type", "path", "which question", {"type": "string", "enum": list(ASKED)}),
+            Parameter("X-Asked-By", "header", "who asks: a login", {"type": "string"}, True),
+            Parameter("X-Purpose", "header", "what for: care, quality", {"type": "string"}, True),
+            Parameter("X-Call-Id", "header", "for which call, if any", {"type": "string"}),
         ),
         shape=dict[str, Any],
         example=catalogue.entry("patient.lookup.v1").example,

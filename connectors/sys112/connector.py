@@ -1,7 +1,7 @@
 """The connector of System-112: a server for its cards, a client for our reactions."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,7 @@ class Sys112Connector(Connector):
     """See the module; the contract is `connectors.sys112.contract`."""
 
     Settings: ClassVar[type[ConnectorSettings]] = Sys112Settings
+    door_scopes: ClassVar[Mapping[str, str]] = {"/112": "cards"}
     settings: Sys112Settings
 
     def __init__(self, name: str, settings: Sys112Settings, bus: BusClient) -> None:

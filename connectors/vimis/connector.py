@@ -1,5 +1,6 @@
 """The connector of ВИМИС: documents of heart attacks and strokes, each with its own state."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -42,6 +43,7 @@ class VimisConnector(Connector):
     """See the module; the contract is `connectors.vimis.contract`."""
 
     Settings: ClassVar[type[ConnectorSettings]] = VimisSettings
+    door_scopes: ClassVar[Mapping[str, str]] = {"/vimis": "callbacks", "/figures": "figures"}
     settings: VimisSettings
 
     def __init__(self, name: str, settings: VimisSettings, bus: BusClient) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 
 import msgspec
 
+from connectors.demo.callers import token_of
 from connectors.runtime.http import HttpClient, Unreachable
+from connectors.runtime.simulation import ASKED, SimulatorSettings
 from connectors.sys112.samples import Sample, day_of_cards
 from proto.client import BusClient
 from proto.errors import BusError
@@ -128,6 +130,8 @@ class Traffic:
         self._system112 = HttpClient(region.folder.url("sim-sys112"))
         self._exchange = HttpClient(region.folder.url("sim-ats"))
         self._ambulance = HttpClient(region.folder.url("smp"))
+        told = SimulatorSettings(token_file=token_of(region.folder.path, "smp"))
+        self._proof = told.proof() | ASKED
         self._tasks: set[asyncio.Task[None]] = set()
         self._zero = 0.0
 
@@ -184,7 +188,8 @@ class Traffic:
     async def _post(self, what: str, client: HttpClient, path: str, body: object) -> None:
         self.sent[what] += 1
         try:
-            answer = await client.request("POST", path, json.dumps(body).encode())
+            proof = self._proof if client is self._ambulance else {}
+            answer = await client.request("POST", path, json.dumps(body).encode(), proof)
             good = answer.status < 300
         except Unreachable:
             good = False

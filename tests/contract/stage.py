@@ -7,6 +7,7 @@ silent as the test says. The router itself is tested elsewhere; here it must be 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import zmq
 import zmq.asyncio
 from starlette.applications import Starlette
 
+from connectors.runtime.callers import behind_guard
 from connectors.runtime.connector import Connector
 from connectors.runtime.http import HttpAnswer, HttpClient
 from connectors.runtime.serving import HttpServer, bind
@@ -120,7 +122,8 @@ async def scene(
     """Set the stage: the bus, the connector's listener, the simulator (on `port`, if given)."""
     ports = [free_port(), port or free_port()]
     partner = {"url": f"http://127.0.0.1:{ports[1]}"} | settings.pop("partner", {})
-    table = {"listen": f"127.0.0.1:{ports[0]}", "partner": partner, **settings}
+    is_open = not {"callers", "token_file"} & settings.keys()
+    table = {"listen": f"127.0.0.1:{ports[0]}", "open": is_open, "partner": partner, **settings}
     typed: ConnectorSettings = msgspec.convert(table, shape.Settings)
     told = msgspec.structs.replace(simulator_settings, connector_url=f"http://127.0.0.1:{ports[0]}")
     async with contextlib.AsyncExitStack() as stack:  # what is open is closed, however far we came
@@ -132,11 +135,11 @@ async def scene(
         await client.wait_welcomed()
         connector = shape(client.name, typed, client)
         stack.push_async_callback(connector.close)
+        door = connector.app() or Starlette()
+        door = behind_guard(door, connector, client.name, typed, Path("test")) or door
         listeners: list[HttpServer] = []
         stack.push_async_callback(_stop, listeners)
-        for app, port in zip(
-            (connector.app() or Starlette(), create_app(told)), ports, strict=True
-        ):
+        for app, port in zip((door, create_app(told)), ports, strict=True):
             listeners.append(HttpServer(app, bind(f"127.0.0.1:{port}", "test")))
             await listeners[-1].start()
         http, simulator = (HttpClient(f"http://127.0.0.1:{port}") for port in ports)

@@ -95,7 +95,7 @@ class Stand:
 
     def _settings(self, shape: type[Any]) -> Any:
         row = self.row
-        table = {"listen": self._listen, "stop_s": 0.0, **row.settings(self._folder)}
+        table = {"listen": self._listen, "open": True, "stop_s": 0.0, **row.settings(self._folder)}
         scheme = "tls" if row.name == "ats" else "https"
         table["partner"] = {
             "url": f"{scheme}://127.0.0.1:{self.line.port}{row.path}",
@@ -109,7 +109,7 @@ class Stand:
             **table.get("partner", {}),
         }
         if row.kind == "client":
-            del table["listen"], table["stop_s"]
+            del table["listen"], table["open"], table["stop_s"]
         return msgspec.convert(table, shape)
 
     async def _run(self, shape: type[Connector]) -> None:

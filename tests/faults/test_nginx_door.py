@@ -55,6 +55,7 @@ http {{
 
 DOOR = """
 [connectors.sys112]
+open = true
 listen = "127.0.0.1:{port}"
 allow = ["{ours}/32"]
 state_file = "{folder}/cards.db"

@@ -17,6 +17,7 @@ from tests.ports import free_port
 
 TABLE = """
 [connectors.smp]
+open = true
 listen = "127.0.0.1:{port}"
 mode = "queue"
 stop_s = 1.0

@@ -18,6 +18,7 @@ import zmq
 
 from connectors.ats.simulator import SECRET as AMI_SECRET
 from connectors.ats.simulator import USER as AMI_USER
+from connectors.demo.callers import make_callers, token_of
 from connectors.demo.signing import make_signer
 from connectors.sys112.samples import Sample, day_of_cards
 from connectors.sys112.words import FINISH, LAST
@@ -32,6 +33,7 @@ PATIENCE_S = 60.0
 CONNECTORS = ("sys112", "smp", "ats", "rmis")
 # Started only where a test wants them, too.
 FEDERAL = ("remd", "vimis", "tfoms")
+CALLED = ("sys112", "smp", "rmis", *FEDERAL)
 REACTIONS = load_statuses().words("sys112")
 SETTINGS = """
 [bus]
@@ -145,6 +147,8 @@ class House:
         told = SETTINGS.format(folder=self.folder, **ports)
         if more:
             told += self._federal()
+        called = [name for name in CALLED if f"[connectors.{name}]" in told]
+        told += make_callers(self.folder, called)
         self.config.write_text(told, encoding="utf-8")
         for name in ("routes.toml", "permissions.toml"):
             shutil.copy(ROOT / "config" / name, self.folder / name)
@@ -202,6 +206,8 @@ class House:
         door = f"http://127.0.0.1:{self.ports[system + '_door']}"
         kept = str(self.folder / f"{system}.ledger")
         quick = ["--pace", "0.05", "--repeat", "0.2", "--ledger", kept]
+        if (token := token_of(self.folder, system)).exists():
+            quick += ["--token", str(token)]
         return ["sim", system, "--listen", here, "--connector", door, *quick]
 
     def start_all(self) -> None:
@@ -229,6 +235,8 @@ class House:
         """Return (status, headers, JSON)."""
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"http://127.0.0.1:{self.ports[port]}{path}", data, method=method)
+        if (token := token_of(self.folder, port.removesuffix("_door"))).exists():
+            request.add_header("Authorization", f"Bearer {token.read_text()}")
         try:
             with urlopen(request, timeout=10) as answer:
                 return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")

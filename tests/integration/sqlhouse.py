@@ -50,6 +50,7 @@ consume = ["sink", "admin"]
 """
 TABLE = """
 [connectors.ambulance]
+open = true
 listen = "127.0.0.1:{figures}"
 poll_s = {poll_s}
 batch_rows = {batch_rows}

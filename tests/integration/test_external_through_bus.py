@@ -40,6 +40,7 @@ folder = "data"
 free_bytes_min = 0
 
 [connectors.smp]
+open = true
 listen = "127.0.0.1:{door}"
 mode = "{mode}"
 visibility_s = 1.0

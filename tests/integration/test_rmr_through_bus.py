@@ -34,6 +34,7 @@ folder = "data"
 free_bytes_min = 0
 
 [connectors.rmr]
+open = true
 listen = "127.0.0.1:{figures}"
 state_file = "register.db"
 poll_s = 0.2
@@ -47,6 +48,7 @@ server = "127.0.0.1:{cache}"
 secret_file = "lookup.secret"
 
 [connectors.smp]
+open = true
 listen = "127.0.0.1:{door}"
 [connectors.smp.partner]
 url = "http://127.0.0.1:{ambulance}"

@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.gate import HttpSettings
+from connectors.runtime.callers import Callers, Guard
+from connectors.runtime.doorsettings import CallerSettings
+from connectors.runtime.gate import HttpSettings, membership
 from connectors.runtime.http import HttpAnswer, HttpClient
 from connectors.runtime.refusals import FREE, Refusals
-from connectors.runtime.serving import HttpServer, allow_only, bind, membership
-from connectors.runtime.token import TokenFile, TokenRequired, digest_of, new_token
+from connectors.runtime.serving import HttpServer, allow_only, bind
+from connectors.runtime.token import digest_of, new_token
 from tests.ports import free_port
 
 FAR = {"x-forwarded-for": "10.9.9.9"}
@@ -36,10 +37,11 @@ async def a_door(
     allow: list[str], refusals: Refusals | None = None, tokens: Path | None = None, **http: Any
 ) -> AsyncIterator[HttpClient]:
     port = free_port()
-    guards = []
+    callers = None
     if tokens is not None:
-        guards = [Middleware(TokenRequired, tokens=TokenFile(tokens), open_paths=())]
-    app = allow_only(Starlette(routes=[Route("/", _who)], middleware=guards), allow)
+        callers = Callers({"who": CallerSettings(token_file=tokens)}, (), "test")
+    app = Guard(Starlette(routes=[Route("/", _who)]), callers, lambda _: "", ())
+    app = allow_only(app, allow)
     settings = msgspec.convert(http, HttpSettings)
     channel = bind(f"127.0.0.1:{port}", "test")
     server = HttpServer(app, channel, settings, membership(allow), refusals)

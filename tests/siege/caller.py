@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from connectors.demo.callers import token_of
 from connectors.sys112.samples import day_of_cards
 from tests.chaos.ledger import Ledger
 
@@ -23,12 +24,13 @@ PATIENCE_S: Final = 20.0
 CARDS: Final = 4000
 
 
-def put(port: int, id112: str, body: dict[str, Any]) -> int:
+def put(port: int, token: str, id112: str, body: dict[str, Any]) -> int:
     """Return the status of the answer, 0 when there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request("PUT", f"/112/cards/{id112}", json.dumps(body),
-                           {"content-type": "application/json"})  # fmt: skip
+                           {"content-type": "application/json",
+                            "authorization": f"Bearer {token}"})  # fmt: skip
         answer = connection.getresponse()
         answer.read()
         return answer.status
@@ -42,6 +44,7 @@ def main() -> None:
     """Hand in cards until told to stop."""
     folder = Path(sys.argv[1])
     port = json.loads((folder / "siege.json").read_text(encoding="utf-8"))["ports"]["sys112_door"]
+    token = token_of(folder, "sys112").read_text(encoding="ascii")
     ledger = Ledger(folder / "caller.ledger")
     samples = [one for one in day_of_cards(11, CARDS, malformed=False) if one.kind == "new"]
     stop = folder / "stop"
@@ -52,7 +55,7 @@ def main() -> None:
         body = sample.body
         while status // 100 != 2:
             tries += 1
-            status = put(port, sample.id112, body)
+            status = put(port, token, sample.id112, body)
             if status // 100 == 2:
                 break
             if 400 <= status < 500 and status not in (408, 429):

@@ -18,12 +18,14 @@ from typing import Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from connectors.demo.callers import make_callers, token_of
 from connectors.demo.signing import make_signer
 from connectors.runtime.token import digest_of, new_token
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request
 from tests.integration.house import (
     BREAKER,
+    CALLED,
     DOCUMENTS,
     FEDERAL_SETTINGS,
     ROOT,
@@ -160,6 +162,7 @@ class Town:
         }
         told += FEDERAL_SETTINGS.format(breaker=BREAKER, folder=self.folder, **documents, **ports)
         told += EXTERNAL.format(folder=self.folder, **ports)
+        told += make_callers(self.folder, CALLED)
         bus = f'"ipc://{self.folder}/bus.sock"'
         told = told.replace(f"[{bus}]", f'[{bus}, "tcp://127.0.0.1:{self.ports["bus"]}"]')
         told = told.replace('http = ""', f'http = "127.0.0.1:{self.ports["page"]}"')
@@ -221,6 +224,8 @@ class Town:
         door = f"http://127.0.0.1:{self.ports[f'{name}_door']}"
         kept = str(self.folder / f"{name}.sim")
         pace = ["--pace", "0.3", "--repeat", "0.5", "--ledger", kept]
+        if (token := token_of(self.folder, name)).exists():
+            pace += ["--token", str(token)]
         return ["sim", name, "--listen", here, "--connector", door, *pace]
 
     def end(self, name: str, timeout_s: float = 20.0) -> int | None:
