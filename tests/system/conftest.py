@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from guide import commands
 from machine import Machine, hindrance
 
+INSTALL_S = 300.0  # of a busy machine
 HERE = Path(__file__).parent
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 
@@ -47,7 +48,7 @@ def machine() -> Iterator[Machine]:
     try:
         for heading in ("1. Установка", "2. Ключи"):
             for block in commands(heading):
-                running.run(block)
+                running.run(block, timeout_s=INSTALL_S)
         yield running
     finally:
         running.stop()
