@@ -32,6 +32,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
 from connectors.runtime.statefile import Alarm
+from connectors.runtime.words import reason_of
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
@@ -273,7 +274,7 @@ class RmisConnector(Connector):
                 return  # the outage is told by the partner; the next round asks again
             except (Reject, NotAccepted) as error:
                 system = self.settings.partner.system or self.name
-                LOG.warning(text("rmis.no_changes", system=system, reason=error))
+                LOG.warning(text("rmis.no_changes", system=system, reason=reason_of(error)))
                 return
             more = told.more and told.cursor != self.memory.cursor
             if told.cursor:

@@ -25,6 +25,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.partner import Partner, PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import StateAway
+from connectors.runtime.words import reason_of
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
@@ -96,7 +97,7 @@ class RmrConnector(Connector):
         try:
             await self._load_due()
         except (Retry, Reject) as stop:
-            self._tell(str(stop))
+            self._tell(reason_of(stop))
         except NotAccepted as stop:
             self._tell(stop.code)
         except sqlite3.Error:
@@ -125,7 +126,7 @@ class RmrConnector(Connector):
                 try:
                     self._held[oid] = await self._lists.get(oid)
                 except (Retry, Reject) as error:
-                    LOG.warning(text("rmr.no_names", oid=oid, why=error))
+                    LOG.warning(text("rmr.no_names", oid=oid, why=reason_of(error)))
         return self._name
 
     def _name(self, oid: str, code: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from connectors.runtime.ownfile import refuse_link
 from proto.exits import StartError
 from proto.wording import text
 
@@ -63,6 +64,13 @@ class Progress:
     def __init__(self, path: Path) -> None:
         """Raises StartError when the file cannot be used."""
         self._lock = threading.Lock()
+        try:
+            refuse_link(path)
+            path.touch(mode=0o600, exist_ok=True)
+            if path.stat().st_mode & 0o077:  # an earlier version left it open to others
+                path.chmod(0o600)
+        except OSError as error:
+            raise StartError(text("rmr.no_state", path=path, problem=error.strerror)) from None
         try:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=5

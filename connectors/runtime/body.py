@@ -12,7 +12,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from connectors.runtime.oddities import ODD, Odd, may_be_odd, mended, odd_times, oddities
+from connectors.runtime.oddities import (
+    Odd,
+    fit_path,
+    may_be_odd,
+    mended,
+    odd_times,
+    oddities,
+)
 from proto.nesting import check_depth, decode_json
 
 _AT: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`\Z")
@@ -31,7 +38,7 @@ class BadInput(Exception):
     """The partner's input breaks a rule of the contract; `path` is "" for the body as a whole."""
 
     def __init__(self, path: str, rule: str, status: int = 400) -> None:
-        path = ODD.sub("?", path)  # a name in it may be the partner's own
+        path = fit_path(path)  # a name in it may be the partner's own
         super().__init__(f"{path}: {rule}")
         self.path = path
         self.rule = rule

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from connectors.runtime.log import LOG
+from connectors.runtime.words import id_of
 from proto.client import BusClient
 from proto.errors import HOPELESS, TEMPORARY, BusError, Refused
 from proto.message import Message
@@ -66,7 +67,7 @@ class Ingress:
                 if not isinstance(error, Refused) or error.code not in HOPELESS:
                     raise self._verdict(error)
                 self.set_aside += 1
-                told = {"type": message.type, "id": message.id, "code": error.code}
+                told = {"type": message.type, "id": id_of(message.id), "code": error.code}
                 LOG.error(text("connector.set_aside", **told))
             if not all_ended:
                 raise self._late()

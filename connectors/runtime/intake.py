@@ -16,7 +16,7 @@ from connectors.runtime.breaker import Breaker, BreakerSettings
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
 from connectors.runtime.turns import RANK
-from connectors.runtime.words import RejectInWords
+from connectors.runtime.words import id_of, reason_of
 from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
 from proto.wording import text
 
@@ -140,11 +140,10 @@ class Intake:
             # Also what is no Exception, of a library in another language or a plug-in's exit(): it
             # would end the process, which would be handed the same delivery again.
             if isinstance(error, Reject):
-                in_words = isinstance(error, RejectInWords)
-                reason = text("connector.in_words") if in_words else error
-                LOG.warning(text("connector.rejected", id=delivery.message.id, reason=reason))
+                told = {"id": id_of(delivery.message.id), "reason": reason_of(error)}
+                LOG.warning(text("connector.rejected", **told))
             elif not isinstance(error, Retry):
                 # Its text may hold personal data: only the kind of mistake is told.
                 kind = type(error).__name__
-                LOG.error(text("connector.mistake", id=delivery.message.id, kind=kind))
+                LOG.error(text("connector.mistake", id=id_of(delivery.message.id), kind=kind))
             settle_as(delivery, error)

@@ -22,6 +22,9 @@ _MAYBE: Final = re.compile(
     rb"\\(?:[bf]|u(?:00[0-9a-fA-F]{2}|20[26]|[dD][89a-fA-F]|[fF]{3}))"
     rb"|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xaa-\xae]|\xe2\x81[\xa6-\xa9]|\xef\xbf[\xbe\xbf]"
 )
+# The name of a field, or an index: what a partner calls a field of its own may be anything else.
+_FIT: Final = re.compile(r"[A-Za-z_@:][A-Za-z0-9_:@-]{0,63}|\[(?:[0-9]{1,7}|\.\.\.)\]")
+_PART: Final = re.compile(r"\[[^\]]*\]|[^.\[]+")
 CHARACTERS: Final = "has a control character, or one that is none"
 TIME: Final = "is a time that cannot be represented"
 _FIRST: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
@@ -50,7 +53,7 @@ def oddities(value: Any, path: str = "") -> Iterator[Odd]:
             if ODD.search(str(key)):
                 yield Odd(_join(path, "?"), CHARACTERS)
             else:
-                yield from oddities(one, _join(path, str(key)))
+                yield from oddities(one, _join(path, fit_path(str(key).replace(".", "?"))))
     elif isinstance(value, list):
         for index, one in enumerate(value):
             yield from oddities(one, f"{path}[{index}]")
@@ -89,6 +92,11 @@ def told(odd: list[Odd]) -> str:
     """Return which fields are odd, for people."""
     shown = ", ".join(one.path for one in odd[:_SHOWN_MAX])
     return shown if len(odd) <= _SHOWN_MAX else f"{shown} (+{len(odd) - _SHOWN_MAX})"
+
+
+def fit_path(path: str) -> str:
+    """Return a path fit for a log: a part that is no name of a field, and no index, is "?"."""
+    return _PART.sub(lambda part: part[0] if _FIT.fullmatch(part[0]) else "?", path)
 
 
 def _instead(found: "re.Match[str]") -> str:

@@ -19,6 +19,7 @@ from lxml import etree
 from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput
 from connectors.runtime.log import LOG
+from connectors.runtime.oddities import fit_path
 from connectors.runtime.partner import Partner
 from proto.client import Reject
 from proto.wording import text
@@ -107,7 +108,7 @@ def _strange(element: xml.Element, kind: Any, at: str) -> Iterator[str]:
     """Yield the paths of the children of `element` that its type does not have."""
     known = {one.qname.localname: one for _, one in getattr(kind, "elements", ()) if one.qname}
     for child in element:
-        name = f"{at}{xml.local(child)}"[:NAME_MAX]
+        name = fit_path(f"{at}{xml.local(child)}"[:NAME_MAX])
         found = known.get(xml.local(child))
         if found is None:
             yield name

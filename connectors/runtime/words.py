@@ -8,7 +8,9 @@ import re
 from typing import Final
 
 from proto.client import Reject
+from proto.wording import text
 
+_ID: Final = re.compile(r"[A-Za-z0-9_.:/@+=-]{1,128}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 
 
@@ -16,6 +18,16 @@ def code_of(said: object) -> str:
     """Return a partner's code as it is, "?" for what is no code."""
     code = str(said)
     return code if _CODE.fullmatch(code) else "?"
+
+
+def id_of(said: str) -> str:
+    """Return the id of a message as it is, "?" for one that its sender made of words."""
+    return said if _ID.fullmatch(said) else "?"
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something was refused, without a partner's own sentence."""
+    return text("connector.in_words") if isinstance(error, RejectInWords) else str(error)
 
 
 class RejectInWords(Reject):

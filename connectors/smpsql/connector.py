@@ -16,6 +16,7 @@ from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen, Loaded
+from connectors.runtime.words import id_of
 from connectors.smpsql.database import (
     Address,
     BadData,
@@ -113,7 +114,7 @@ class SmpSqlConnector(Connector):
             why = away.answer or text("smpsql.silent")
             raise Retry(text("connector.note_no_answer", why=why)) from None
         except NotTaken as refused:  # the vendor may mend his rule meanwhile: tried as often as any
-            LOG.error(text("smpsql.not_taken", id=delivery.message.id, state=refused))
+            LOG.error(text("smpsql.not_taken", id=id_of(delivery.message.id), state=refused))
             raise Retry(f"SQLSTATE {refused}") from None
         except BadData:
             raise Reject(text("smpsql.note_bad_body")) from None

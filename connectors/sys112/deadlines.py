@@ -16,6 +16,7 @@ from connectors.runtime.door import REJECTED_KEPT_MS, message_id
 from connectors.runtime.ingress import NotAccepted
 from connectors.runtime.log import LOG
 from connectors.runtime.window import Window
+from connectors.runtime.words import id_of
 from connectors.sys112.memory import Memory, at
 from connectors.sys112.words import Words
 from proto import schemas
@@ -87,7 +88,7 @@ class Deadlines:
             raise
         except Exception as error:
             kind = type(error).__name__
-            LOG.error(text("connector.mistake", id=delivery.message.id, kind=kind))
+            LOG.error(text("connector.mistake", id=id_of(delivery.message.id), kind=kind))
             delivery.retry(kind)
 
     async def take(self, message: Message) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from proto.message import UNREADABLE, Priority
+from proto.nesting import decode_json
 from proto.retention import DAY_MS, Retention
 from proto.wording import text
 from router.shell.pruning import PART, REST_S, REST_SHARE, STEADY_MS, Course
@@ -104,8 +105,8 @@ class Ending:
     async def _told(self) -> list[Telling]:
         noted = await self._writer.query(lambda store: store.noted(TOLD))
         try:
-            return msgspec.json.decode(noted, type=list[Telling])
-        except msgspec.DecodeError:
+            return decode_json(noted.encode(), list[Telling])
+        except UNREADABLE:
             return []
 
     async def _find(self, settings: Retention, told: list[Telling], wall_ms: int) -> _Found:

@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from connectors.runtime.body import BadInput
 from connectors.runtime.http import HttpAnswer
 from connectors.runtime.intake import Intake
-from connectors.runtime.words import code_of
+from connectors.runtime.oddities import fit_path, oddities
+from connectors.runtime.words import RejectInWords, code_of, id_of, reason_of
 from connectors.smp import SmpConnector
 from connectors.smp.contract import CommitRequest
 from connectors.sys112.connector import coded
@@ -67,7 +69,9 @@ def test_a_partners_sentence_goes_to_the_dead_letter_alone(
             intake = Intake.of(connector)
             taking = asyncio.create_task(intake.run())
             assert connector.queue is not None
-            await sender.publish(sender.message("incident.card.v1", CARD, subject="112-1"))
+            card = sender.message("incident.card.v1", CARD, subject="112-1")
+            # Its sender's own id: no more fit for a log than the words.
+            await sender.publish(msgspec.structs.replace(card, id=f"card-{NAME}"))
             received: list[Any] = []
             while not received:
                 received = connector.queue.receive(1)
@@ -145,3 +149,30 @@ def test_nothing_in_a_line_steers_a_terminal() -> None:
     assert said[:-1].isprintable()
     assert "\\x1b" in said
     assert "\\u2028" in said
+
+
+@pytest.mark.fault("S15")
+def test_no_name_of_a_field_brings_words_into_the_log() -> None:
+    """What a partner calls a field is the partner's word, too: of an odd value the path was logged
+    as it came, a person as the key in it."""
+    assert fit_path("Card.Address[3].House") == "Card.Address[3].House"
+    assert fit_path("Content-Encoding") == "Content-Encoding"
+    for said in (NAME, "79161234567", "Card[79161234567]", f"Card.{NAME}.Age", "a b", "a" * 65):
+        told = fit_path(said)
+        assert "?" in told
+        assert not set("АИО7") & set(told)
+    odd = list(oddities({"Card": {NAME: {"IVANOV.1943": "\x01"}}}))
+    assert [one.path for one in odd] == ["Card.?.?"]
+    bad = BadInput(f"Card.{NAME}", "is odd")
+    assert NAME not in bad.sentence + str(bad)
+
+
+@pytest.mark.fault("S15")
+def test_an_id_of_words_stays_out_of_the_log() -> None:
+    """The ambulance numbers its messages itself: an id that holds a name was in each line about the
+    message (see the first test), and so was a partner's sentence in lines beside the intake's."""
+    assert id_of("kv-2026-1") == "kv-2026-1"
+    for said in (NAME, f"card-{NAME}", "a" * 129, "a b", "a\n"):
+        assert id_of(said) == "?"
+    assert NAME not in reason_of(RejectInWords(f"пациент {NAME}"))
+    assert reason_of(Reject("HTTP 422")) == "HTTP 422"

@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from connectors.ats.memory import LiveCalls
+from connectors.rmr.progress import Progress
 from connectors.runtime.quota import Quota
 from connectors.runtime.statefile import Spared, StateFile
 from connectors.tfoms.billed import Billed
@@ -93,6 +94,7 @@ OPENED: dict[str, Callable[[Path], Any]] = {
     "spared": lambda file: Spared(file, lambda: SCHEMA),
     "ledger": Billed,
     "quota": lambda file: Quota(60, file=file),
+    "progress": Progress,
 }
 
 
