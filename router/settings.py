@@ -124,13 +124,16 @@ Hours = Annotated[int, msgspec.Meta(ge=1)] | Annotated[float, msgspec.Meta(gt=0)
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[store]: the folder of the journal and how long settled deliveries stay in it.
 
-    The longer of `history_hours` and `dedup_hours` counts for both.
+    The longer of `history_hours` and `dedup_hours` counts for both. Who looked at whose data is
+    kept for `access_days`, in files of `access_file_mib`.
     """
 
     folder: Path = Path("/var/lib/smpbus")
     history_hours: Hours = 14 * 24
     dedup_hours: Hours = 72
     free_bytes_min: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
+    access_days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 366
+    access_file_mib: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

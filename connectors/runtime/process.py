@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import uvloop
 
+from connectors.runtime.accesses import written_accesses
 from connectors.runtime.callers import behind_guard
 from connectors.runtime.connector import Connector
 from connectors.runtime.doortls import door_context
@@ -82,6 +83,7 @@ async def _run(
     connector = shape(name, loaded.settings, bus)
     for sentence in loaded.in_clear:
         LOG.warning(sentence)
+    connector.accesses = written_accesses(name, loaded)
     server = _door(name, connector, loaded)
     if ending is not None:
         ending.within_s = loaded.settings.stop_s

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from connectors.runtime.accesses import WrittenAccesses
 from connectors.runtime.connector import Connector
 from connectors.runtime.log import LOG
 from connectors.runtime.outside import hanging
@@ -96,7 +97,10 @@ def report_of(connector: Connector, own: Mapping[str, Any], now: float) -> PeerR
     all; the rest goes along as it is.
     """
     figures = {name: value for name, value in own.items() if name != "lookup"}
-    if away := {str(state.file): state.reason for state in connector.states() if state.reason}:
+    states = [*connector.states()]
+    if isinstance(connector.accesses, WrittenAccesses):
+        states.append(connector.accesses.alarm)
+    if away := {str(state.file): state.reason for state in states if state.reason}:
         figures["state_files_away"] = away
     if turned_away := connector.refusals.counts:
         figures["turned_away"] = dict(turned_away)

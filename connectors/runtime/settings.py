@@ -10,7 +10,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -53,7 +53,8 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     long a partner waits for the router's ACCEPTED before it is told to repeat after `retry_after_s`
     seconds; `http` has the limits of the door. At a stop what is under way has `stop_s` to end; a
     second later the process is gone, whatever hangs. `retention` is the file's own table of that
-    name.
+    name. Who looked at whose data is written down in `access_folder` (None: NAME/access in the
+    folder of the journal).
     """
 
     partner: PartnerSettings
@@ -68,6 +69,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     accept_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     retry_after_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 3
     stop_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 4.0
+    access_folder: Path | None = None
     http: HttpSettings = HttpSettings()
     retention: Retention = Retention()
     open: bool = False
@@ -79,6 +81,15 @@ class _Bus(msgspec.Struct, frozen=True):
     listen: tuple[str, ...] = ("ipc:///run/smpbus/bus.sock",)
     curve: bool = True
     keys_dir: Path = Path("/etc/smpbus/keys")
+
+
+class StoreSettings(msgspec.Struct, frozen=True):
+    """[store], as far as it is for all: where the bus keeps its state, and how long and in how
+    large files each process keeps its journal of accesses."""
+
+    folder: Path = Path("/var/lib/smpbus")
+    access_days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 366
+    access_file_mib: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
 
 
 class LogSettings(msgspec.Struct, frozen=True):
@@ -99,6 +110,7 @@ class Loaded:
     server_key: Path | None
     log: LogSettings
     in_clear: tuple[str, ...] = ()  # sentences about what goes over a network unprotected
+    store: StoreSettings = field(default_factory=StoreSettings)
 
 
 def find_config(given: Path | None) -> Path:
@@ -149,6 +161,7 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
         server_key=(settings.server_key or keys / "router.pub") if bus.curve else None,
         log=log,
         in_clear=tuple(in_clear(table, f"connectors.{name}")),
+        store=_convert(_absolute(tree.get("store", {}), file.parent), StoreSettings, file, "store"),
     )
 
 

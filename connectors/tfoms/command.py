@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import click
 
+from connectors.runtime.accesses import note_now
 from connectors.runtime.settings import Loaded, find_config, load, read_retention
 from connectors.tfoms import profile as profiles
 from connectors.tfoms.answer import Answer, BadAnswer, Verdict, open_answer, read_answer
@@ -103,7 +104,11 @@ def _source(
     if cases is not None:
         yield lambda: read_lines(cases)
         return
-    settings = cast("TfomsSettings", _settings(config).settings)
+    loaded = _settings(config)
+    settings = cast("TfomsSettings", loaded.settings)
+    folder = settings.access_folder or settings.store_file.parent / "access"
+    ids = [f"{order.year}-{order.month:02}", order.facility, order.payer]
+    note_now(folder, loaded.store, "register.build", ids)
     store = Store(settings.store_file, make=False)
     month = month_of(order.year, order.month)
     try:

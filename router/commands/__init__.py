@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "hold": "router.commands.holding:hold",
     "release": "router.commands.holding:release",
     "retry": "router.commands.holding:retry",
+    "access": "router.commands.accesses:access",
     "check": "router.commands.balance:check",
     "route": "router.commands.route:route",
     "reload": "router.commands.state:reload",

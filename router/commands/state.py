@@ -104,6 +104,8 @@ def _print_head(status: dict[str, Any]) -> None:
         click.echo(text("cli.status_bounds", **told))
     for reason in status.get("keys", {}).get("refused", {}).values():
         click.echo(styled(text("cli.status_key_refused", reason=reason), fg="red"))
+    if reason := status.get("accesses", {}).get("reason"):
+        click.echo(styled(text("cli.status_accesses", reason=reason), fg="red"))
     if status.get("clock_doubted"):
         click.echo(styled(text("cli.status_clock_doubted"), fg="yellow"))
     if not store["writable"]:

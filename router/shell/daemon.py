@@ -37,6 +37,7 @@ from router.core.delivery import State
 from router.core.generations import Generations
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
+from router.shell.accesses import OperatorAccesses
 from router.shell.gate import Gate, connections_within, raise_descriptor_limit
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
@@ -106,6 +107,7 @@ class Daemon:
         self.gate: Gate
         self.peers: Peers
         self.partners: Partners
+        self.accesses: OperatorAccesses
         self.labels = Labels()
         self.writer: Writer
         self.turn_taking: Turns
@@ -258,6 +260,8 @@ class Daemon:
         socket.setsockopt(zmq.MAXMSGSIZE, 1024 * 1024)
         self._guard(socket, "ops", OPS_CONNECTIONS_MAX)
         self._bind(socket, ops.listen, ops.ipc_mode, "ops.listen")
+        self.accesses = OperatorAccesses(self.settings.store)
+        self._cleanup.push_async_callback(self.accesses.close)
         operators = Operators(lambda: self.settings.ops)
         self._cleanup.callback(operators.close)
         self._ops = OpsServer(socket, self._commands(), operators.admit)
@@ -629,11 +633,14 @@ class Daemon:
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             return self._reload()
 
-        commands = self._operator.commands() | {
+        commands: dict[str, Command] = self._operator.commands() | {
             "queues": queues, "sessions": sessions, "partners": partners, "metrics": metrics,
             "trace": self._trace, "reload": reload,
         }  # fmt: skip
-        waiting = {name: self._when_started(command) for name, command in commands.items()}
+        waiting = {
+            name: self._when_started(self.accesses.noting(name, command))
+            for name, command in commands.items()
+        }
         return waiting | {"status": status, "version": versions}
 
     def _when_started(self, command: Command) -> Command:

@@ -98,6 +98,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "sessions": len(core.sessions),
         "clock_doubted": core.is_clock_doubted(daemon.now()),
         "keys": daemon.keys(),
+        "accesses": daemon.accesses.figures(),
         "queues": queue_rows(daemon),
         "partners": daemon.partners.rows(whole=False),
         "store": {

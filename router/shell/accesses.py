@@ -1,0 +1,79 @@
+"""The router's own journal of accesses: what operators were shown, and what they changed.
+
+It is written here and not by the commands: who asks the ops socket himself is written down, too.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from proto.accesses import AccessFiles, accesses_of
+from proto.accesswriter import AccessWriter
+from proto.wording import text
+from router.settings import StoreSettings
+from router.shell.operators import asking
+from router.shell.ops import Command, OpsError
+
+FOLDER: Final = "access"
+NAME: Final = "router"
+MIB: Final = 1024 * 1024
+# What shows the subjects, notes or heads of messages, and what changes anything.
+NOTED: Final = frozenset(
+    ("trace", "dead", "replay", "drop", "hold", "release", "try_now", "reload")
+)
+NAMES_MAX: Final = 1000
+
+log = logging.getLogger("smpbus.access")
+
+
+class OperatorAccesses:
+    """Writes down what operators do, in the state folder of a router."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        folder, size = settings.folder / FOLDER, settings.access_file_mib * MIB
+        self._writer = AccessWriter(AccessFiles(folder, NAME, settings.access_days, size))
+
+    def figures(self) -> dict[str, object]:
+        """See AccessWriter.figures."""
+        return self._writer.figures()
+
+    def noting(self, name: str, command: Command) -> Command:
+        """Return `command`, whose result is shown when it is written down who asked for it."""
+        if name not in NOTED:
+            return command
+
+        async def noted(request: dict[str, Any]) -> dict[str, Any]:
+            result = await command(request)
+            await self._note(f"ops.{name}", str(request.get("reason") or ""), _ids(request, result))
+            return result
+
+        return noted
+
+    async def _note(self, what: str, why: str, ids: Iterable[str]) -> None:
+        operator = asking.get(None)
+        who = "?" if operator is None else f"{operator.name}/{operator.uid}"
+        kept = self._writer.put(accesses_of(what, who, why, list(ids)))
+        if not await asyncio.wrap_future(kept):
+            raise OpsError("unrecorded", text("access.unrecorded"))
+
+    async def close(self) -> None:
+        """Write down what is left."""
+        await asyncio.to_thread(self._writer.close)
+
+
+def _ids(request: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    """Return which objects an answer shows, or a request is about: never a value of theirs."""
+    told = [str(result[key]) for key in ("subject", "destination") if result.get(key)]
+    told += [str(one) for one in result.get("others", ())]
+    told += [f"dead {one['delivery']}" for one in result.get("letters", ())]
+    if not told:
+        told += [str(request[key]) for key in ("destination", "subject") if request.get(key)]
+        told += [f"dead {one}" for one in request.get("deliveries") or ()]
+    return told[:NAMES_MAX]
+
+
+def folders(store: Path) -> list[Path]:
+    """Return the folders below a state folder where processes keep their journals of accesses."""
+    return [one for one in (store / FOLDER, *sorted(store.glob(f"*/{FOLDER}"))) if one.is_dir()]
