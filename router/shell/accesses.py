@@ -5,7 +5,6 @@ It is written here and not by the commands: who asks the ops socket himself is w
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,14 +13,25 @@ from proto.accesswriter import AccessWriter
 from proto.wording import text
 from router.settings import StoreSettings
 from router.shell.operators import asking
-from router.shell.ops import Command, OpsError
+from router.shell.ops import OpsError
 
 FOLDER: Final = "access"
 NAME: Final = "router"
 MIB: Final = 1024 * 1024
 # What shows the subjects, notes or heads of messages, and what changes anything.
 NOTED: Final = frozenset(
-    ("trace", "dead", "replay", "drop", "hold", "release", "try_now", "reload")
+    (
+        "trace",
+        "dead",
+        "replay",
+        "drop",
+        "hold",
+        "release",
+        "try_now",
+        "reload",
+        "person_find",
+        "person_erase",
+    )
 )
 NAMES_MAX: Final = 1000
 
@@ -39,22 +49,12 @@ class OperatorAccesses:
         """See AccessWriter.figures."""
         return self._writer.figures()
 
-    def noting(self, name: str, command: Command) -> Command:
-        """Return `command`, whose result is shown when it is written down who asked for it."""
-        if name not in NOTED:
-            return command
-
-        async def noted(request: dict[str, Any]) -> dict[str, Any]:
-            result = await command(request)
-            await self._note(f"ops.{name}", str(request.get("reason") or ""), _ids(request, result))
-            return result
-
-        return noted
-
-    async def _note(self, what: str, why: str, ids: Iterable[str]) -> None:
+    async def note(self, name: str, request: dict[str, Any], result: dict[str, Any]) -> None:
+        """Write down who asked for a command, before its result is shown. Raises OpsError."""
+        what, why = f"ops.{name}", str(request.get("reason") or "")
         operator = asking.get(None)
         who = "?" if operator is None else f"{operator.name}/{operator.uid}"
-        kept = self._writer.put(accesses_of(what, who, why, list(ids)))
+        kept = self._writer.put(accesses_of(what, who, why, _ids(request, result)))
         if not await asyncio.wrap_future(kept):
             raise OpsError("unrecorded", text("access.unrecorded"))
 
@@ -68,6 +68,9 @@ def _ids(request: dict[str, Any], result: dict[str, Any]) -> list[str]:
     told = [str(result[key]) for key in ("subject", "destination") if result.get(key)]
     told += [str(one) for one in result.get("others", ())]
     told += [f"dead {one['delivery']}" for one in result.get("letters", ())]
+    if "next" in result:  # person_find
+        told += dict.fromkeys(str(one["subject"] or one["id"]) for one in result["messages"])
+    told += [f"message {one}" for one in result.get("erased", ())]
     if not told:
         told += [str(request[key]) for key in ("destination", "subject") if request.get(key)]
         told += [f"dead {one}" for one in request.get("deliveries") or ()]

@@ -37,7 +37,7 @@ from router.core.delivery import State
 from router.core.generations import Generations
 from router.core.output import Batch, OpenDelivery
 from router.shell import report
-from router.shell.accesses import OperatorAccesses
+from router.shell.accesses import NOTED, OperatorAccesses
 from router.shell.gate import Gate, connections_within, raise_descriptor_limit
 from router.shell.keyring import Keyring, start_authenticator
 from router.shell.lock import lock_folder
@@ -47,6 +47,7 @@ from router.shell.ops import Command, EventSocket, OpsError, OpsServer
 from router.shell.partnermetrics import Labels
 from router.shell.partners import Partners
 from router.shell.peers import ERRORS, GUESS, SHARE, UNREAD, Peer, Peers, learn_first_id
+from router.shell.persons import Persons
 from router.shell.pruning import Pruning
 from router.shell.retention import Ending
 from router.shell.room import Room
@@ -633,15 +634,24 @@ class Daemon:
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             return self._reload()
 
-        commands: dict[str, Command] = self._operator.commands() | {
+        operator = self._operator
+        commands = operator.commands() | Persons(self, operator).commands() | {
             "queues": queues, "sessions": sessions, "partners": partners, "metrics": metrics,
             "trace": self._trace, "reload": reload,
         }  # fmt: skip
         waiting = {
-            name: self._when_started(self.accesses.noting(name, command))
+            name: self._when_started(self._noted(name, command))
             for name, command in commands.items()
         }
         return waiting | {"status": status, "version": versions}
+
+    def _noted(self, name: str, command: Command) -> Command:
+        async def answer(request: dict[str, Any]) -> dict[str, Any]:
+            result = await command(request)
+            await self.accesses.note(name, request, result)
+            return result
+
+        return answer if name in NOTED else command
 
     def _when_started(self, command: Command) -> Command:
         async def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Operator:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
-        self._changing = asyncio.Lock()  # of two who drop the same letter one comes first
+        self.changing = asyncio.Lock()  # of two who drop the same letter one comes first
 
     def commands(self) -> dict[str, Command]:
         """Return the commands by name, as the ops socket takes them."""
@@ -69,7 +69,7 @@ class Operator:
         gets the rest replayed, in order."""
         reason = _reason_of(request)
         core, replayed, passed_over = self._daemon.core, 0, 0
-        async with self._changing:
+        async with self.changing:
             found, rest = await self._find(request)
             ids = [letter.delivery for letter in found]
             while ids:
@@ -99,7 +99,7 @@ class Operator:
 
     async def _drop(self, request: dict[str, Any]) -> dict[str, Any]:
         reason = _reason_of(request)
-        async with self._changing:
+        async with self.changing:
             found, rest = await self._find(request)
             letters = [(row.delivery, row.destination) for row in found]
             count = self._daemon.core.drop(letters, reason)

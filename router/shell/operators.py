@@ -47,7 +47,11 @@ class Role(IntEnum):
 LOOKS: Final = frozenset(
     ("status", "version", "queues", "sessions", "partners", "metrics", "trace", "dead", "check")
 )
-CHANGES: Final = frozenset(("replay", "drop", "hold", "release", "try_now", "reload"))
+CHANGES: Final = frozenset(
+    (
+        "replay", "drop", "hold", "release", "try_now", "reload", "person_find", "person_erase",
+    )
+)  # fmt: skip
 
 
 class Operator(NamedTuple):

@@ -1,8 +1,9 @@
 """What the router asks of a store."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from proto.person import Search
 from router.core.output import Batch, Filed, Load, OpenDelivery
 
 
@@ -94,6 +95,20 @@ class Store(Protocol):
     def letters(self, deliveries: Sequence[int], bytes_max: int) -> list[OpenDelivery]:
         """Return those of these that are dead, whole, by delivery, until `bytes_max` is reached;
         one at least. Raises StoreError on corruption."""
+
+    def person_steps(self, search: Search, after: int) -> Iterator[tuple[int, list[int]]]:
+        """Yield how far a search through all messages has come, and the numbers of those in which
+        it finds somebody, from the one after a number on."""
+
+    def subject_numbers(self, subject: str) -> Iterator[list[int]]:
+        """Yield the numbers of the messages of a subject."""
+
+    def told(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Return messages by number, as `trace_steps` tells of them."""
+
+    def erase(self, numbers: Sequence[int], note: str) -> list[int]:
+        """Take the bodies of messages, and the notes of their deliveries, out of the journal for
+        good; of those only that have no open delivery and no dead letter. Returns which."""
 
     def verify(self) -> list[str]:
         """Look through the whole journal at rest; return a sentence per thing that is wrong."""

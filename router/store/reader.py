@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from router.core.output import Filed, Load, OpenDelivery
-from router.store.history import CAME, History
+from router.store.history import CAME
+from router.store.persons import Persons
 
 LOAD_LENGTH_MAX: Final = 256
 LOAD_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -27,7 +28,7 @@ class _Latest(NamedTuple):
 _UNTRIED: Final = _Latest(0, None, None, 0, 0, 0)
 
 
-class Reader(History):
+class Reader(Persons):
     """The questions of `router.store.contract.Store`. Whoever opens the database sets the rest."""
 
     _frontier: int

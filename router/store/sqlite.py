@@ -31,6 +31,7 @@ from router.core.output import Batch
 from router.store.contract import Opened, StoreError
 from router.store.history import DEAD, HEAD, NONE, SEGMENT, SEGMENT_OF
 from router.store.pagecache import PageCache
+from router.store.persons import SECURE_FAST
 from router.store.reader import Reader, count_of
 
 FILE: Final = "journal.db"
@@ -150,6 +151,7 @@ class SqliteStore(Reader):
         db.execute("pragma synchronous=full")
         db.execute(f"pragma journal_size_limit={CHECKPOINT_PAGES_MAX * PAGE_BYTES}")
         db.set_wal_hook(self._checkpoint)
+        db.execute(SECURE_FAST)
         db.execute("pragma cache_size=-32768; pragma temp_store=memory")
         db.create_scalar_function("numbers_of", self._numbers_of, 3)
         return db
@@ -382,7 +384,7 @@ class SqliteStore(Reader):
                 if size >= PRUNE_BYTES_MAX:
                     break
         self._db.execute("commit")
-        self._db.execute("pragma secure_delete=off")
+        self._db.execute(SECURE_FAST)
         if passed:
             self._again_n = after if looked_at else 0
         else:
