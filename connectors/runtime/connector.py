@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from starlette.types import ASGIApp
 
+from connectors.runtime.access import Accesses, NoAccesses
 from connectors.runtime.ingress import Ingress
 from connectors.runtime.partner import Partner
 from connectors.runtime.refusals import Refusals
@@ -32,6 +33,7 @@ class Connector:
         self.partner = Partner(name, settings.partner)
         self.ingress = Ingress(bus, settings.accept_timeout_s, settings.retry_after_s)
         self.refusals = Refusals()
+        self.accesses: Accesses = NoAccesses()
 
     @property
     def destination(self) -> str:
@@ -101,4 +103,5 @@ class Connector:
         """Let go of the partner."""
         self.ingress.close()
         await self.partner.close()
+        await self.accesses.close()
         await asyncio.sleep(0)
