@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from connectors.runtime.body import without_mark
+from connectors.runtime.claims import Namespace
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door
 from connectors.runtime.openapi import DOCUMENT, PAGE
@@ -39,7 +40,8 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
 
     `mode` "push": we post to `partner.url`. "queue": the ambulance receives and commits by itself;
     what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. With a
-    `token_file` every request must bring a token whose digest is in it."""
+    `token_file` every request must bring a token whose digest is in it. `claims_key` holds the
+    secret of the ids of what the ambulance posts; the connector makes it, once."""
 
     partner: PartnerSettings
     listen: Listen = "127.0.0.1:7103"
@@ -50,6 +52,7 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     visibility_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     quiet_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
     token_file: Path | None = None
+    claims_key: Path | None = None
 
 
 class SmpConnector(Connector):
@@ -62,7 +65,7 @@ class SmpConnector(Connector):
         """Raises StartError."""
         super().__init__(name, settings, bus)
         self._cards = Window(settings.card_within_s)
-        self._maker = Maker(name, settings.clinical)
+        self._maker = Maker(name, settings.clinical, Namespace.load(settings.claims_key))
         self._tokens = TokenFile(settings.token_file) if settings.token_file else None
         self.queue: Queue | None = None
         if settings.mode == "queue":
