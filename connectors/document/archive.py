@@ -177,6 +177,8 @@ class Archive:
                 f" (select uid from document where {ended} limit ?)",
                 (now - max(file_s, row_s), limit),
             )
+            for table in ("given", "contradicted"):  # few, and of documents that are gone
+                self._db.execute(f"delete from {table} where uid not in (select uid from document)")
 
     def sent(self, uid: str, message: str) -> None:
         """A document is being sent in the exchange `message`."""
