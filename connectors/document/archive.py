@@ -17,6 +17,8 @@ from proto.exits import StartError
 from proto.retention import DAY_S, Retention
 from proto.wording import text
 
+# How long a word about an exchange may come: a document is given up sooner.
+EXCHANGE_KEPT_S: Final = 90 * 86_400.0
 State = Literal["sent", "accepted", "registered", "rejected", "gave_up"]
 RANK: Final[dict[State, int]] = {
     "sent": 0, "accepted": 1, "rejected": 2, "gave_up": 2, "registered": 3,
@@ -52,6 +54,23 @@ create table if not exists document (
 );
 create index if not exists document_message on document (message);
 create index if not exists document_changed on document (state, changed_at);
+create table if not exists exchange (  -- each that we began, and the register's word about it
+    message text primary key,
+    uid text not null,
+    word text not null default '',
+    begun_at integer not null
+) without rowid;
+create index if not exists exchange_uid on exchange (uid);
+create index if not exists exchange_begun on exchange (begun_at);
+insert or ignore into exchange select message, uid, '', changed_at from document
+    where coalesce(message, '') <> '' and not exists (select 1 from exchange);
+create table if not exists given (  -- how often the file was given out in this exchange
+    uid text primary key,
+    times integer not null
+) without rowid;
+create table if not exists contradicted (
+    uid text primary key
+) without rowid;
 """
 
 
@@ -110,8 +129,16 @@ class Archive:
         return self._one("uid = ?", uid)
 
     def of_message(self, message: str) -> Document | None:
-        """Return the document that was sent under a message id."""
+        """Return the document that was sent last under a message id."""
         return self._one("message = ?", message)
+
+    def of_exchange(self, message: str, uid: str = "") -> Document | None:
+        """Return the document of an exchange that we began; None also when whoever speaks of it
+        means another document, `uid`."""
+        if not message:
+            return None
+        document = self._one("uid = (select uid from exchange where message = ?)", message)
+        return None if document and uid and document.uid != uid else document
 
     def newest(self, card: str) -> tuple[int, int]:
         """Return the newest card version and document version of a card; 0, 0 for none."""
@@ -150,13 +177,72 @@ class Archive:
                 f" (select uid from document where {ended} limit ?)",
                 (now - max(file_s, row_s), limit),
             )
+            for table in ("given", "contradicted"):  # few, and of documents that are gone
+                self._db.execute(f"delete from {table} where uid not in (select uid from document)")
 
     def sent(self, uid: str, message: str) -> None:
         """A document is being sent in the exchange `message`."""
+        now = int(time.time())
         with self._db:
             self._db.execute(
                 "update document set message = ?, sends = sends + 1 where uid = ?", (message, uid)
             )
+            self._db.execute(
+                "insert or ignore into exchange values (?, ?, '', ?)", (message, uid, now)
+            )
+            self._db.execute("delete from given where uid = ?", (uid,))
+            self._db.execute(
+                "delete from exchange where message in"
+                " (select message from exchange where begun_at < ? limit 10)",
+                (now - EXCHANGE_KEPT_S,),
+            )
+
+    def note_word(self, message: str, word: str) -> str:
+        """Keep the register's word about an exchange; return the first one, which holds."""
+        with self._db:
+            self._db.execute(
+                "update exchange set word = ? where message = ? and word = ''", (word, message)
+            )
+        row = self._db.execute("select word from exchange where message = ?", (message,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def words(self, uid: str) -> list[tuple[str, str]]:
+        """Return what the register has said about which exchanges of a document, in order."""
+        rows = self._db.execute(
+            "select message, word from exchange where uid = ? and word <> '' order by begun_at",
+            (uid,),
+        )
+        return [(str(message), str(word)) for message, word in rows.fetchall()]
+
+    def is_open(self, document: Document) -> bool:
+        """Whether the register is at work on a document, and may ask for its file."""
+        if document.message is None or document.state == "registered":
+            return False
+        if document.state in ("sent", "accepted"):
+            return True
+        row = self._db.execute(
+            "select word from exchange where message = ?", (document.message,)
+        ).fetchone()
+        return row is not None and row[0] == ""
+
+    def give(self, uid: str, times_max: int) -> bool:
+        """Count that a file is given out; return False when it was often enough."""
+        with self._db:
+            row = self._db.execute("select times from given where uid = ?", (uid,)).fetchone()
+            times = int(str(row[0])) if row else 0
+            if times >= times_max:
+                return False
+            self._db.execute("insert or replace into given values (?, ?)", (uid, times + 1))
+        return True
+
+    def note_contradiction(self, uid: str) -> None:
+        """Two words about a document contradict each other."""
+        self._db.execute("insert or ignore into contradicted values (?)", (uid,))
+
+    def contradicted(self) -> int:
+        """Return about how many documents there were words that contradict each other."""
+        row = self._db.execute("select count(*) from contradicted").fetchone()
+        return int(str(row[0])) if row else 0
 
     def move(
         self, uid: str, state: State, *, remote: str | None = None, code: str | None = None

@@ -6,10 +6,9 @@ again under the same id.
 
 import asyncio
 import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -18,34 +17,36 @@ from connectors.document.card import Organisation, build
 from connectors.document.plan import load_plan
 from connectors.document.signer import SignerSettings, load_signer
 from connectors.runtime.body import BadInput, refuse
+from connectors.runtime.claims import Doubts, Namespace
 from connectors.runtime.door import message_id
-from connectors.runtime.ingress import Ingress
+from connectors.runtime.ingress import REJECTED, Ingress
 from connectors.runtime.log import LOG
 from connectors.runtime.number import numbers
 from connectors.runtime.oddities import may_be_odd, oddities
 from connectors.runtime.outside import Outside
 from connectors.runtime.statefile import StateAway
-from proto import clinical
+from proto import clinical, schemas
 from proto.client import Reject
 from proto.message import Message, now_ms
 from proto.nesting import decode_json
 from proto.retention import Retention
 from proto.wording import text
 
-NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000115")
 AGAIN_S: Final = 60.0  # the register's own wish when it is asked too often
 AGAIN_MAX_S: Final = 6 * 3600.0
 Purpose = Literal["again", "check", "deadline"]
 
 
 class DocumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How documents are made and how long their registration is awaited."""
+    """How documents are made and how long their registration is awaited; in one exchange the file
+    of a document is given out `files_max` times."""
 
     organisation: Organisation
     archive_file: Path
     signer: SignerSettings = SignerSettings()
     plan_file: Path | None = None
     deadline_days: float = 15.0
+    files_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
 
 
 class Lifecycle:
@@ -63,6 +64,9 @@ class Lifecycle:
         self.settings = settings
         self.plan = load_plan(settings.plan_file)
         self.archive = Archive(settings.archive_file, retention)
+        self.doubts = Doubts(register)
+        file = settings.archive_file
+        self._names = Namespace.load(file.with_name(f"{file.name}.key"))
         self._signer = load_signer(settings.signer)
         self._signing = Outside("signer", settings.signer.timeout_s)
         self._ingress = ingress
@@ -72,12 +76,17 @@ class Lifecycle:
         """Close the archive."""
         self.archive.close()
 
-    def counts(self) -> dict[str, int]:
-        """Return how many documents are in which state; none while nobody can know."""
+    def figures(self) -> dict[str, Any]:
+        """Return how many documents are in which state, none while nobody can know, and which
+        words about them were not taken for true."""
+        told: dict[str, Any] = {"documents": {}}
         try:
-            return self.archive.counts()
+            told["documents"] = self.archive.counts()
+            if count := self.archive.contradicted():
+                told["documents_contradicted"] = count
         except StateAway:
-            return {}
+            pass
+        return told | self.doubts.figures()
 
     async def make(self, card: clinical.CallCard, source: Message) -> Document | None:
         """Return the document of the card in `source`; None when a newer version of the card has
@@ -101,7 +110,8 @@ class Lifecycle:
         # Certified software may take its time, and may ask a device.
         signed = await self._signing.call(self._signer.sign, file)
         document = Document(
-            uid=str(uuid.uuid5(NAMESPACE, f"{self.register}/{card.card_id}/{card.version}")),
+            # Nobody who knows the card can tell it, and an archive that was put back has it again.
+            uid=self._names.hidden(self.register, card.card_id, str(card.version)),
             card=card.card_id,
             card_version=card.version,
             number=number,
@@ -169,6 +179,30 @@ class Lifecycle:
             correlation_id=numbers(remote, document.uid, document.number),
         )
         await self._ingress.publish([message])
+
+    async def contradict(self, document: Document, state: str) -> None:
+        """Tell operators and the administrator's queue that the register now says `state` of a
+        document of which it has said something else; nothing is changed. Raises NotAccepted."""
+        told = schemas.RejectedInput(
+            partner=self._ingress.name,
+            operation="document.state.v1",
+            path="status",
+            rule=f"says {state} of a document that is {document.state}",
+            about=document.uid,
+            digest=document.digest[:16],
+            recorded_at=datetime.now(UTC),
+        )
+        message = Message.new(
+            REJECTED,
+            self._ingress.name,
+            told,
+            subject=document.subject,
+            id=message_id(REJECTED, "contradiction", document.uid, document.state, state),
+            correlation_id=numbers(document.remote, document.uid, document.number),
+        )
+        await self._ingress.publish([message])
+        self.archive.note_contradiction(document.uid)
+        self.doubts.contradiction(document.uid)
 
     async def wake(self, document: Document, purpose: Purpose, after_s: float) -> None:
         """Come back to a document later, by a message with `not_before`. Raises NotAccepted."""

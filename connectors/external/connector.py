@@ -10,7 +10,7 @@ from connectors.external import contract
 from connectors.external.clients import ClientName, Clients, ClientSettings
 from connectors.external.description import describe
 from connectors.external.doors import Doors, no_such_page
-from connectors.external.memory import Call, Memory, now_s, parts_of
+from connectors.external.memory import Call, Memory, mark_of, now_s, parts_of
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
@@ -125,7 +125,8 @@ class ExternalConnector(Connector):
             self.name,
             notice,
             subject=f"tell-{call.ref}",
-            id=message_id("external.notice.v1", call.ref, event.event_id),
+            # By what it says, too: of a file that was lost nothing is known of the first of two.
+            id=message_id("external.notice.v1", call.ref, event.event_id, mark_of(event)),
             priority=Priority.URGENT,
             correlation_id=call.ref,
         )

@@ -176,7 +176,7 @@ class Memory:
         known = self._event(ref, event.event_id)
         if known is None or _is_repeat(event, known):
             return event
-        return msgspec.structs.replace(event, event_id=f"{event.event_id}~{_mark(event)}")
+        return msgspec.structs.replace(event, event_id=f"{event.event_id}~{mark_of(event)}")
 
     def _event(self, ref: str, event_id: str) -> Event | None:
         rows = self.file.rows(
@@ -234,7 +234,8 @@ def _is_repeat(event: Event, known: Event) -> bool:
     )
 
 
-def _mark(event: Event) -> str:
+def mark_of(event: Event) -> str:
+    """Return a short digest of what an event says."""
     return digest_of(event, without=("number", "recorded_at"))[:8]
 
 

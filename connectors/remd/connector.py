@@ -12,12 +12,17 @@ from starlette.routing import Route
 
 from connectors.document.archive import Document
 from connectors.document.lifecycle import DocumentSettings, Lifecycle
+from connectors.document.verifier import Unverified, VerifierSettings, load_verifier
 from connectors.remd import contract
 from connectors.remd.verdict import load_verdicts
+from connectors.remd.word import Word
 from connectors.runtime import soap, xml
+from connectors.runtime.access import Unrecorded
 from connectors.runtime.body import BadInput
+from connectors.runtime.claims import uuid_of
 from connectors.runtime.connector import Connector
 from connectors.runtime.ingress import NotAccepted
+from connectors.runtime.outside import Outside
 from connectors.runtime.partner import PartnerSettings
 from connectors.runtime.settings import ConnectorSettings, Listen
 from connectors.runtime.statefile import Alarm
@@ -30,22 +35,24 @@ from proto.wording import text
 
 STORED_YEARS: Final = 25
 FILE_BYTES_MAX: Final = 1024 * 1024  # of a request: an answer of ours may be longer
-UNDERSTOOD: Final = (
-    contract.ADDRESSING,
-    contract.TRANSPORT,
-    "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd",
-)
+UNDERSTOOD: Final = (contract.ADDRESSING, contract.TRANSPORT)
+# Understood only by whoever verifies it.
+SIGNED: Final = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd"
+AGAIN: Final = "The service bus is busy; please repeat."
+AGAIN_S: Final = 5
 
 
 class RemdSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.remd]. `client` is our id in the transport header, `reply_to` the address that
-    the register calls back; `document` says how documents are made."""
+    the register calls back; `document` says how documents are made, `verifier` who looks at the
+    signatures of the register's own requests, where no gateway has taken them off."""
 
     partner: PartnerSettings
     listen: Listen = "127.0.0.1:7119"
     client: str
     reply_to: str
     document: DocumentSettings
+    verifier: VerifierSettings | None = None
 
 
 class RemdConnector(Connector):
@@ -60,6 +67,9 @@ class RemdConnector(Connector):
         super().__init__(name, settings, bus)
         self.life = Lifecycle("remd", settings.document, self.ingress, settings.retention)
         self._verdicts = load_verdicts()
+        verifier = settings.verifier
+        self._verifier = None if verifier is None else load_verifier(verifier)
+        self._verifying = Outside("verifier", verifier.timeout_s if verifier else 30.0)
 
     def forget(self) -> None:
         """See Connector."""
@@ -71,8 +81,8 @@ class RemdConnector(Connector):
         self.life.close()
 
     def figures(self) -> dict[str, Any]:
-        """Return how many documents are in which state."""
-        return {"documents": self.life.counts()}
+        """Return how many documents are in which state, and which words were not taken."""
+        return self.life.figures()
 
     def states(self) -> list[Alarm]:
         """Return the archive."""
@@ -135,10 +145,23 @@ class RemdConnector(Connector):
             ),
         )
         if accepted.status == "error":
-            return await self._refused(document, _codes(accepted.errors), at_once=True)
-        await self.life.wait_for_answer(self._now(document))
+            codes = _codes(accepted.errors)
+            if self._verdicts.of(codes) != "done":  # done: it was accepted in an earlier exchange
+                return await self._refused(document, codes, at_once=True)
+        before = self._now(document)
+        await self.life.wait_for_answer(before)
         await self.life.tell(document, "accepted")
+        if before.state == "sent":
+            await self._apply_early(before, message)
         return text("document.note_accepted")
+
+    async def _apply_early(self, document: Document, message: str) -> None:
+        """Act on what was said before the document was accepted; a refusal counts only for the
+        exchange at hand."""
+        for exchange, written in self.life.archive.words(document.uid):
+            word = Word.read(written)
+            if word.emdr or exchange == message:
+                await self._apply(self._now(document), word)
 
     def _now(self, document: Document) -> Document:
         """Return the document as it is by now: the register may have called back meanwhile."""
@@ -189,7 +212,7 @@ class RemdConnector(Connector):
                 "sendRegisterDocumentResultRequest": self._result,
             },
             bytes_max=FILE_BYTES_MAX,
-            understands=UNDERSTOOD,
+            understands=UNDERSTOOD if self._verifier is None else (*UNDERSTOOD, SIGNED),
         )
 
         async def figures(_: Request) -> Response:
@@ -197,11 +220,34 @@ class RemdConnector(Connector):
 
         return Starlette(routes=[service.route(), Route("/figures", figures)])
 
+    async def _verify(self, call: soap.Call) -> None:
+        """Raises Fault for a request whose signature does not hold, if that is for us to know."""
+        if self._verifier is None:
+            return
+        try:
+            await self._verifying.call(self._verifier.verify, call.raw)
+        except Unverified:
+            self.life.doubts.set_aside("signature")
+            raise soap.Fault("sender", "The signature of the request does not hold.") from None
+        except Retry:
+            raise soap.Fault("receiver", AGAIN, AGAIN_S) from None
+
     async def _file(self, call: soap.Call) -> xml.Element:
-        asked = xml.read(call.body, contract.GetDocumentFile)
-        document = self.life.archive.of_uid(asked.local_uid)
-        if document is None or not document.file:
+        await self._verify(call)
+        uid = uuid_of(xml.read(call.body, contract.GetDocumentFile).local_uid)
+        archive = self.life.archive
+        document = archive.of_uid(uid) if uid else None
+        if document is None or not document.file or not archive.is_open(document):
+            self.life.doubts.set_aside("file")
             raise BadInput("localUid", "there is no such document here")
+        if not archive.give(uid, self.settings.document.files_max):
+            self.life.doubts.set_aside("file, too often")
+            raise BadInput("localUid", "was given out often enough")
+        try:
+            why = f"registration in {self.life.register}"
+            await self.accesses.note("remd.file", self.name, why, [uid, document.number])
+        except Unrecorded:
+            raise soap.Fault("receiver", AGAIN, AGAIN_S) from None
         file = contract.DocumentFile(
             local_uid=document.uid,
             checksum=document.digest,
@@ -211,21 +257,37 @@ class RemdConnector(Connector):
         return contract.element("getDocumentFileResponse", file)
 
     async def _result(self, call: soap.Call) -> xml.Element:
+        """Keep what the register says to an exchange of ours, and act on it once the document is
+        accepted: a word that comes before has to wait for that."""
+        await self._verify(call)
         result = xml.read(call.body, contract.RegisterResult)
-        archive = self.life.archive
-        related = result.relates_to_message or contract.message_of(call.header, "RelatesTo")
-        document = archive.of_uid(result.local_uid) if result.local_uid else None
-        document = document or archive.of_message(related.removeprefix("urn:uuid:"))
-        if document is None:
-            raise BadInput("localUid", "there is no such document here")
-        if result.status == "success":
-            if result.registry_item is None:
-                raise BadInput("registryItem", "is required")
-            await self.life.tell(document, "registered", remote=result.registry_item.emdr_id)
-        else:
-            await self._refused(document, _codes(result.errors), at_once=False)
+        if result.status == "success" and result.registry_item is None:
+            raise BadInput("registryItem", "is required")
+        told = result.relates_to_message or contract.message_of(call.header, "RelatesTo")
+        related, uid = uuid_of(told), uuid_of(result.local_uid or "")
+        document = self.life.archive.of_exchange(related, uid)
+        if document is None or bool(result.local_uid) != bool(uid):
+            self.life.doubts.set_aside("exchange")
+            raise BadInput("relatesToMessage", "is of no exchange that was begun here")
+        word = Word.of(result)
+        if self.life.archive.note_word(related, word.written()) != word.written():
+            await self.life.contradict(document, word.state)
+        elif document.state != "sent":
+            await self._apply(document, word)
         taken = contract.Taken()
         return contract.element("sendRegisterDocumentResultResponse", taken, contract.CALLBACK)
+
+    async def _apply(self, document: Document, word: Word) -> None:
+        """Act on a word about a document that the register has accepted. Raises NotAccepted."""
+        if word.emdr:
+            if document.state == "registered" and document.remote != word.emdr:
+                await self.life.contradict(document, word.state)
+            else:
+                await self.life.tell(document, "registered", remote=word.emdr)
+        elif document.state != "registered":
+            await self._refused(document, list(word.codes), at_once=False)
+        elif self._verdicts.of(list(word.codes)) in ("correct", "stop"):
+            await self.life.contradict(document, word.state)
 
 
 def _codes(errors: contract.Errors | None) -> list[str]:

@@ -1,43 +1,65 @@
 """Changes that the hospitals' system tells, as messages of the bus.
 
 A change keeps its own id, so that it is one message however often and by whichever door it comes;
-one that comes again and says something else is another message.
+one that comes again and says something else is another message. What it says is a claim: it is of
+something that we asked for, and never under an id of what we saw ourselves.
 """
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from connectors.rmis.contract import Change, Changes, Read
-from connectors.rmis.memory import Memory
+from connectors.rmis.memory import Kind, Memory
 from connectors.runtime.body import BadInput, convert, decode
+from connectors.runtime.claims import Doubts, Namespace
 from connectors.runtime.door import REJECTED_KEPT_MS, SetAside, message_id
 from connectors.runtime.log import LOG
 from connectors.runtime.oddities import Odd
-from connectors.runtime.repeats import Repeats, digest_of
+from connectors.runtime.repeats import digest_of
 from proto import catalogue, clinical, schemas
 from proto.message import Message, Priority, now_ms
 from proto.wording import text
 
 OUTSIDE: Final = "rmis"
+# The event ids that we give to what we were answered and what a dialect sees.
+_OURS: Final = re.compile(r"(rmis-(ticket|card|bed|visit)-|riams-)")
+UNKNOWN: Final = "is of nothing that was asked for here"
 
 
 class Reader:
-    """Makes messages of changes."""
+    """Makes messages of changes. `polls_itself`: what a poll brings was seen by the dialect, and
+    has ids of ours."""
 
-    def __init__(self, source: str, memory: Memory) -> None:
+    def __init__(
+        self,
+        source: str,
+        memory: Memory,
+        names: Namespace,
+        doubts: Doubts,
+        *,
+        polls_itself: bool = False,
+    ) -> None:
         self._source = source
         self._memory = memory
-        self._repeats = Repeats()
+        self._names = names
+        self._doubts = doubts
+        self._polls_itself = polls_itself
 
-    def message(self, change: Change) -> Message:
-        """Return the message of one change. Raises BadInput."""
+    def message(self, change: Change, *, seen: bool = False) -> Message:
+        """Return the message of one change, which we have `seen` ourselves or somebody claims.
+        Raises BadInput."""
+        if not seen and _OURS.match(change.id):
+            self._doubts.set_aside("event id")
+            raise BadInput("id", "is of the ids that are given here")
         raw: dict[str, Any] = {**change.body, "event_id": change.id}
         if change.type == "transfer.state.v1":
             raw["system"] = OUTSIDE
         typed: Any = convert(raw, catalogue.entry(change.type).schema)
+        self._judge(typed)
         if isinstance(typed, clinical.TransferState):
             self._memory.note_transfers([(typed.call_id, typed.kind, typed.state)])
         # A dialect that asks for states tells the hour of its asking.
@@ -47,10 +69,17 @@ class Reader:
             self._source,
             msgspec.json.encode(raw),
             subject=self._memory.subject_of(typed.call_id),
-            id=self._repeats.id_of(digest, change.type, OUTSIDE, change.id),
+            id=self._names.id_of(change.type, OUTSIDE, change.id, digest),
             priority=Priority.URGENT if change.type.startswith("hospital.") else Priority.ROUTINE,
             correlation_id=getattr(typed, "number", None),
         )
+
+    def _judge(self, typed: Any) -> None:
+        """Raise BadInput for what became of something that we never asked for."""
+        field, kind, id = _asked_of(typed)
+        if not self._memory.was_asked(typed.call_id, kind, id):
+            self._doubts.set_aside("unknown object")
+            raise BadInput(field, UNKNOWN)
 
     def messages(self, told: Changes) -> list[Message]:
         """Return what a poll brought; a change that breaks its schema is told to the administrator
@@ -59,7 +88,7 @@ class Reader:
         found = [self._refused("changes", one.id, one.path, one.rule, one.digest) for one in unread]
         for index, change in enumerate(told.changes):
             try:
-                found.append(self.message(change))
+                found.append(self.message(change, seen=self._polls_itself))
             except BadInput as bad:
                 found.append(self._rejected(change, f"changes[{index}].body.{bad.path}", bad.rule))
         return found
@@ -91,7 +120,8 @@ class Reader:
         return self._refused(change.type, change.id, path, rule, digest)
 
     def _refused(self, operation: str, id: str, path: str, rule: str, digest: str) -> Message:
-        LOG.warning(text("rmis.change_refused", path=path, rule=rule))
+        if rule != UNKNOWN:  # that one is counted
+            LOG.warning(text("rmis.change_refused", path=path, rule=rule))
         rejected = schemas.RejectedInput(
             partner=self._source,
             operation=operation,
@@ -108,6 +138,18 @@ class Reader:
             id=message_id("input.rejected.v1", operation, id, digest),
             expires=now_ms() + REJECTED_KEPT_MS,
         )
+
+
+def _asked_of(typed: Any) -> tuple[str, Kind | None, str]:
+    """Return what a change is about: the field that names it, its kind and its number."""
+    match typed:
+        case clinical.TransferState():
+            return "call_id", typed.kind, typed.call_id
+        case clinical.BedState():
+            return "booking_id", "bed", typed.booking_id
+        case clinical.VisitState():
+            return "visit_id", "visit", typed.visit_id
+    return "call_id", None, ""
 
 
 def _change(raw: bytes, path: str) -> Change:

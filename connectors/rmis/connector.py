@@ -25,6 +25,7 @@ from connectors.rmis.riams import Riams, RiamsSettings
 from connectors.rmis.riams.probing import probe
 from connectors.rmis.search import PersonSearch
 from connectors.runtime.body import decode_each
+from connectors.runtime.claims import Doubts, Namespace
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door, message_id
 from connectors.runtime.ingress import NotAccepted
@@ -76,7 +77,11 @@ class RmisConnector(Connector):
         if settings.dialect == "riams":
             self.dialect = Riams(self.partner, settings.riams, self.memory)
         self.search = None if settings.search is None else PersonSearch(self.name, settings.search)
-        self._reader = Reader(self.name, self.memory)
+        file = settings.state_file
+        self.doubts = Doubts(settings.partner.system or name)
+        names = Namespace.load(file.with_name(f"{file.name}.key"))
+        own = settings.dialect != "canonical"  # it tells what it saw itself, under ids of its own
+        self._reader = Reader(self.name, self.memory, names, self.doubts, polls_itself=own)
         self._questions = Questions(
             self.dialect, self.lookup, settings.question_timeout_s, self.search
         )
@@ -122,10 +127,11 @@ class RmisConnector(Connector):
         self.memory.close()
 
     def figures(self) -> dict[str, Any]:
-        """Return the counters of lookups, and what is not confirmed yet."""
+        """Return the counters of lookups, what is not confirmed yet, and words set aside."""
         count, oldest_s = self.memory.unconfirmed()
         waiting = {"count": count, "oldest_s": round(oldest_s)}
-        return {"lookup": self.lookup.figures(), "unconfirmed": waiting}
+        told = {"lookup": self.lookup.figures(), "unconfirmed": waiting}
+        return told | self.doubts.figures()
 
     def states(self) -> list[Alarm]:
         """Return the file of numbers."""
@@ -155,7 +161,7 @@ class RmisConnector(Connector):
         return note
 
     async def _ticket(self, delivery: Delivery, ticket: schemas.CallTicket) -> Told:
-        self.memory.note_call(ticket.id, delivery.message.subject)
+        self.memory.note_asked("ticket", ticket.id, ticket.id, delivery.message.subject)
         taken = await self.dialect.put_ticket(ticket, delivery.message.body, delivery.key)
         return self._taken(delivery, "ticket", ticket.id, ticket.version, taken)
 
@@ -164,7 +170,7 @@ class RmisConnector(Connector):
         return _note(taken.number), []
 
     async def _card(self, delivery: Delivery, card: clinical.CallCard) -> Told:
-        self.memory.note_call(card.id, delivery.message.subject)
+        self.memory.note_asked("card", card.id, card.id, delivery.message.subject)
         taken = await self.dialect.put_card(card, delivery.message.body, delivery.key)
         return self._taken(delivery, "card", card.id, card.version, taken)
 
@@ -190,11 +196,13 @@ class RmisConnector(Connector):
         return _note(taken.number), [self._event("transfer.state.v1", delivery, state)]
 
     async def _book(self, delivery: Delivery, bed: clinical.BedRequest) -> Told:
-        self.memory.note_call(bed.call_id, delivery.message.subject)
+        self.memory.note_asked("bed", bed.booking_id, bed.call_id, delivery.message.subject)
         booked = await self.dialect.book(bed, delivery.message.body, delivery.key)
         return self._bed(delivery, bed.booking_id, bed.call_id, booked)
 
     async def _cancel(self, delivery: Delivery, cancelled: clinical.BedCancel) -> Told:
+        subject = delivery.message.subject
+        self.memory.note_asked("bed", cancelled.booking_id, cancelled.call_id, subject)
         booked = await self.dialect.cancel(cancelled, delivery.message.body, delivery.key)
         # A bed that stays booked is news all the same: not the event that told of the booking.
         event = "kept" if booked.state == "booked" else booked.state
@@ -221,11 +229,14 @@ class RmisConnector(Connector):
         return note, [self._event("hospital.booked.v1", delivery, state, Priority.URGENT)]
 
     async def _arrival(self, delivery: Delivery, notice: clinical.ArrivalNotice) -> Told:
+        subject = delivery.message.subject
+        self.memory.note_asked("arrival", notice.notice_id, notice.call_id, subject)
         taken = await self.dialect.announce(notice, delivery.message.body, delivery.key)
         return _note(taken.number), []
 
     async def _visit(self, delivery: Delivery, wanted: clinical.VisitRequest) -> Told:
-        self.memory.note_call(wanted.call_id, delivery.message.subject)
+        subject = delivery.message.subject
+        self.memory.note_asked("visit", wanted.visit_id, wanted.call_id, subject)
         said = await self.dialect.visit(wanted, delivery.message.body, delivery.key)
         state = clinical.VisitState(
             event_id=f"{OUTSIDE}-visit-{wanted.visit_id}-{said.state}",

@@ -5,7 +5,7 @@ how far the changes were read. One SQLite file, no personal data: numbers only.
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import apsw
 
@@ -31,20 +31,38 @@ create index if not exists transfer_at on transfer (at);
 create table if not exists cursor (
     only_one integer primary key check (only_one = 1), value text not null
 );
+create table if not exists asked (  -- what was begun here: a ticket, a card, a bed, a visit, ...
+    kind text not null, id text not null, call text not null, seen integer not null,
+    primary key (kind, id, call)
+) without rowid;
+create index if not exists asked_call on asked (call);
+create index if not exists asked_seen on asked (seen);
+create table if not exists asking (
+    only_one integer primary key check (only_one = 1), since integer not null
+);
+-- Of the calls of an earlier version nobody wrote down what was asked: anything may have been.
+insert or ignore into asked select '', '', id, seen from call
+    where not exists (select 1 from asking);
+insert or ignore into asking values (1, {now});
 """
+Kind = Literal["ticket", "card", "bed", "visit", "arrival"]
 
 
 class Memory:
     """The file of one connector. Lost, it is made anew: changes are read again, under the ids that
-    the bus knows already, and events of older calls get a subject of their own. So nothing waits
-    for it while it cannot be written: see `Spared`."""
+    the bus knows already, and those about what was asked before are set aside. Nothing waits for it
+    while it cannot be written: see `Spared`."""
 
     def __init__(self, file: Path, kept_s: float = KEPT_S) -> None:
         """Raises StartError when the file cannot be used."""
         self.kept_s = kept_s
         # A power loss may take the last entries, never the file: that costs repeats only.
         try:
-            self.state = Spared(file, lambda: _SCHEMA, pragmas="pragma journal_mode = wal")
+            self.state = Spared(
+                file,
+                lambda: _SCHEMA.format(now=int(time.time())),
+                pragmas="pragma journal_mode = wal",
+            )
         except apsw.Error as error:
             raise StartError(text("rmis.state_file", file=file, reason=str(error))) from None
         self._file = file
@@ -70,10 +88,12 @@ class Memory:
         if self._own is not None:
             self._own.close()
 
-    def note_call(self, call: str, subject: str) -> None:
-        """Remember the subject of a call."""
+    def note_asked(self, kind: Kind, id: str, call: str, subject: str) -> None:
+        """Remember that something about a call is being asked for, and the call's subject: before
+        it is, since its end may be told before its answer."""
         now = int(time.time())
         self.state.write(
+            ("insert or replace into asked values (?, ?, ?, ?)", (kind, id, call, now)),
             ("insert or replace into call values (?, ?, ?)", (call, subject, now)),
             *self._forgotten(FEW),
             synced=False,
@@ -83,7 +103,7 @@ class Memory:
         """Let go of a step of what is too old, also when nothing comes."""
         self.state.write(*self._forgotten(STEP), synced=False)
 
-    def _forgotten(self, limit: int) -> tuple[Statement, Statement]:
+    def _forgotten(self, limit: int) -> tuple[Statement, ...]:
         last = (time.time() - self.kept_s, limit)
         return (
             ("delete from call where id in (select id from call where seen < ? limit ?)", last),
@@ -92,7 +112,22 @@ class Memory:
                 " (select call, kind from transfer where at < ? limit ?)",
                 last,
             ),
+            (
+                "delete from asked where (kind, id, call) in"
+                " (select kind, id, call from asked where seen < ? limit ?)",
+                last,
+            ),
         )
+
+    def was_asked(self, call: str, kind: Kind | None = None, id: str = "") -> bool:
+        """Whether this very thing of this very call was asked for by us; without a `kind`, whether
+        anything of the call was."""
+        rows = self.state.rows(
+            "select 1 from asked where call = ?1"
+            " and (?2 = '' or kind = '' or (kind = ?2 and id = ?3)) limit 1",
+            call, kind or "", id,
+        )  # fmt: skip
+        return bool(rows)
 
     def subject_of(self, call: str) -> str:
         """Return the subject of a call; one of its own if we never saw it."""

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.runtime.body import without_mark
+from connectors.runtime.claims import Namespace
 from connectors.runtime.connector import Connector
 from connectors.runtime.door import Door
 from connectors.runtime.doorsettings import CallerSettings
@@ -39,7 +40,8 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
 
     `mode` "push": we post to `partner.url`. "queue": the ambulance receives and commits by itself;
     what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. A
-    `token_file` is one caller, "smp", that may ask everything."""
+    `token_file` is one caller, "smp", that may ask everything. `claims_key` holds the secret of the
+    ids of what the ambulance posts; the connector makes it, once."""
 
     partner: PartnerSettings
     listen: Listen = "127.0.0.1:7103"
@@ -50,6 +52,7 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     visibility_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     quiet_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
     token_file: Path | None = None
+    claims_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Name the caller of `token_file`."""
@@ -70,7 +73,7 @@ class SmpConnector(Connector):
         """Raises StartError."""
         super().__init__(name, settings, bus)
         self._cards = Window(settings.card_within_s)
-        self._maker = Maker(name, settings.clinical)
+        self._maker = Maker(name, settings.clinical, Namespace.load(settings.claims_key))
         self.queue: Queue | None = None
         if settings.mode == "queue":
             system = settings.partner.system or name

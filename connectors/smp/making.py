@@ -7,9 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from connectors.runtime.body import BadInput, convert, decode, without_mark
+from connectors.runtime.claims import Namespace
 from connectors.runtime.door import message_id
 from connectors.runtime.number import numbers
-from connectors.runtime.repeats import Repeats, digest_of
+from connectors.runtime.repeats import digest_of
 from connectors.smp import contract
 from proto import catalogue, schemas
 from proto.message import Message, Priority
@@ -29,12 +30,13 @@ encode: Final = msgspec.json.Encoder().encode
 
 
 class Maker:
-    """Makes messages of connector `name`; without `clinical` nothing about patients is made."""
+    """Makes messages of connector `name`; without `clinical` nothing about patients is made. Their
+    ids are of the namespace `names`: the ambulance's number and all that it says under it."""
 
-    def __init__(self, name: str, clinical: bool) -> None:
+    def __init__(self, name: str, clinical: bool, names: Namespace | None = None) -> None:
         self._name = name
+        self._names = names or Namespace()
         self._clinical_wanted = clinical
-        self._repeats = Repeats()
         self._own: Final[dict[str, Callable[[bytes], list[Message]]]] = {
             "call.status.v1": self._status,
             "incident.card_update.v1": self._card,
@@ -74,7 +76,7 @@ class Maker:
                 self._name,
                 body,
                 subject=subject,
-                id=self._repeats.id_of(_digest(body), type, name, version),
+                id=self._names.id_of(type, name, version, _digest(body)),
                 priority=Priority.URGENT if urgent else Priority.ROUTINE,
                 correlation_id=numbers(call, name, *_patients(given)),
             )
@@ -97,11 +99,11 @@ class Maker:
         each: Sequence[str | None] = cards or [None]
         for id112 in each:
             body = encode(raw if id112 is None else raw | {"id112": id112})
-            id = self._repeats.id_of(digest, "call.status.v1", report.event_id, id112)
+            id = self._names.id_of("call.status.v1", report.event_id, id112, digest)
             subject = f"112-{id112}" if id112 else f"call-{report.call_id}"
             messages.append(self._message("call.status.v1", id, subject, body, report.call_id))
         for ref in refs:
-            id = self._repeats.id_of(digest, "external.status.v1", report.event_id, ref)
+            id = self._names.id_of("external.status.v1", report.event_id, ref, digest)
             body = encode(raw | {"external": ref})
             subject = f"ext-{ref}"
             messages.append(self._message("external.status.v1", id, subject, body, report.call_id))
@@ -118,11 +120,17 @@ class Maker:
         order = decode(body, contract.DialOrder)
         subject = f"112-{order.id112}" if order.id112 else f"operator-{order.operator}"
         raw = decode(body, dict[str, Any])
-        id = self._repeats.id_of(digest_of(raw), "telephony.dial.v1", order.request_id)
+        id = self._names.id_of("telephony.dial.v1", order.request_id, digest_of(raw))
         del raw["request_id"]
         message = self._message("telephony.dial.v1", id, subject, encode(raw))
         late = message.time + DIAL_MS
         return [msgspec.structs.replace(message, expires=late)]
+
+    def sent_id(self, message: Message, id: str, number: int) -> str:
+        """Return the id of a message that its sender has named `id`: the same for its repeat, which
+        says the same; `number` is its place among those that one post becomes."""
+        said = digest_of(decode(message.body, dict[str, Any], whole=False), ("recorded_at",))
+        return self._names.id_of(message.type, "sent", id, str(number), said)
 
     def _message(self, type: str, id: str, subject: str, body: bytes, *known_by: str) -> Message:
         return Message.new(

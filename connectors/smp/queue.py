@@ -75,13 +75,13 @@ class Queue:
         finally:
             self._shelf.remove(delivery.key)
 
-    def receive(self, most: int) -> list[contract.Received]:
-        """Give out at most `most` messages."""
+    def receive(self, most: int, owner: str = "") -> list[contract.Received]:
+        """Give out at most `most` messages to the caller `owner`, who alone may commit them."""
         self._heard()
         due = time.monotonic() + self._visibility_s
         commit_by = datetime.now(UTC) + timedelta(seconds=self._visibility_s)
         given = []
-        for ref, held in self._shelf.take(most, due):
+        for ref, held in self._shelf.take(most, due, owner):
             expires = held.delivery.message.expires
             if expires is not None and expires <= now_ms():
                 held.end(error=Retry(text("smp.note_too_late"), 0))  # the router ends it
@@ -93,19 +93,23 @@ class Queue:
         """Wait until there may be something to receive; False when the time is over."""
         return await self._waiting.wait(NEWS, within_s)
 
-    def commit(self, request: contract.CommitRequest) -> list[contract.CommitResult]:
-        """Settle what is held of the request's refs, and say of each whether it was."""
+    def commit(
+        self, request: contract.CommitRequest, owner: str = ""
+    ) -> list[contract.CommitResult]:
+        """Settle what `owner` holds of the request's refs, and say of each whether it was."""
         self._heard()
-        return [contract.CommitResult(ref, self._commit(ref, request)) for ref in request.refs]
+        return [
+            contract.CommitResult(ref, self._commit(ref, owner, request)) for ref in request.refs
+        ]
 
-    def _commit(self, ref: str, request: contract.CommitRequest) -> bool:
-        held = self._shelf.remove(ref)
+    def _commit(self, ref: str, owner: str, request: contract.CommitRequest) -> bool:
+        held = self._shelf.claim(ref, owner)
         if held is None:
-            return request.outcome != "retry" and self._shelf.was_committed(ref)
+            return request.outcome != "retry" and self._shelf.was_committed(ref, owner)
         if request.outcome == "retry":
             held.end(error=Retry(request.reason or text("smp.note_retry"), request.after_s))
             return True
-        self._shelf.note_committed(ref)
+        self._shelf.note_committed(ref, owner)
         if request.outcome == "reject":
             held.end(error=RejectInWords(request.reason))
         else:

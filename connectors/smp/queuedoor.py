@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.runtime.body import BadInput, decode, decode_each, read_body, refuse
-from connectors.runtime.door import Door, Verdict, message_id
+from connectors.runtime.door import Door, Verdict
 from connectors.runtime.oddities import oddities
 from connectors.smp import contract
 from connectors.smp.making import Maker
@@ -172,9 +172,7 @@ class QueueDoor:
             msgspec.structs.replace(
                 message,
                 **told,
-                id=message.id
-                if sent.id is None
-                else message_id(message.type, "sent", sent.id, str(number)),
+                id=message.id if sent.id is None else self._maker.sent_id(message, sent.id, number),
             )
             for number, message in enumerate(messages)
         ]

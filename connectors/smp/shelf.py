@@ -2,14 +2,15 @@
 time is over. Pure: the clock is given by the caller, in seconds.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final, Generic, TypeVar
 
-COMMITTED_KEPT: Final = 10_000
+from connectors.runtime.owned import KEPT, Owned
+
+COMMITTED_KEPT: Final = KEPT
 
 Item = TypeVar("Item")
 
@@ -27,7 +28,8 @@ class Shelf(Generic[Item]):
         self._held: dict[str, _Held[Item]] = {}
         self._line: list[tuple[int, int, str]] = []  # may name what is gone
         self._numbers = count()
-        self._committed: OrderedDict[str, None] = OrderedDict()
+        self._given = Owned()
+        self._committed = Owned(COMMITTED_KEPT)
 
     @property
     def given(self) -> int:
@@ -44,14 +46,15 @@ class Shelf(Generic[Item]):
         self._held[ref] = _Held(item)
         heappush(self._line, (priority, next(self._numbers), ref))
 
-    def take(self, most: int, due: float) -> Iterator[tuple[str, Item]]:
-        """Give out at most `most` items, until `due`."""
+    def take(self, most: int, due: float, owner: str = "") -> Iterator[tuple[str, Item]]:
+        """Give out at most `most` items to `owner`, until `due`."""
         while most > 0 and self._line:
             _, _, ref = heappop(self._line)
             held = self._held.get(ref)
             if held is None or held.due is not None:
                 continue
             held.due = due
+            self._given.give(owner, ref)
             most -= 1
             yield ref, held.item
 
@@ -65,12 +68,15 @@ class Shelf(Generic[Item]):
         held = self._held.pop(ref, None)
         return None if held is None else held.item
 
-    def note_committed(self, ref: str) -> None:
-        """Remember for a while that `ref` is done with for good."""
-        self._committed[ref] = None
-        if len(self._committed) > COMMITTED_KEPT:
-            self._committed.popitem(last=False)
+    def claim(self, ref: str, owner: str = "") -> Item | None:
+        """Return the item of `ref`, which is held no more, to whom it was given out; None to
+        anybody else, and for what was never given out: nobody has it."""
+        return self.remove(ref) if self._given.has(owner, ref) else None
 
-    def was_committed(self, ref: str) -> bool:
-        """Whether `ref` was done with for good: a commit whose answer was lost comes again."""
-        return ref in self._committed
+    def note_committed(self, ref: str, owner: str = "") -> None:
+        """Remember for a while that `owner` is done with `ref` for good."""
+        self._committed.give(owner, ref)
+
+    def was_committed(self, ref: str, owner: str = "") -> bool:
+        """Whether `owner` was done with `ref`: a commit whose answer was lost comes again."""
+        return self._committed.has(owner, ref)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.document.archive import Document
+from connectors.document.archive import Document, State
 from connectors.document.lifecycle import DocumentSettings, Lifecycle
 from connectors.runtime import soap, xml
 from connectors.runtime.body import BadInput
@@ -64,8 +64,8 @@ class VimisConnector(Connector):
         self.life.close()
 
     def figures(self) -> dict[str, Any]:
-        """Return how many documents are in which state."""
-        return {"documents": self.life.counts()}
+        """Return how many documents are in which state, and which words were not taken."""
+        return self.life.figures()
 
     def states(self) -> list[Alarm]:
         """Return the archive."""
@@ -127,18 +127,24 @@ class VimisConnector(Connector):
         if timer.purpose == "deadline":
             return await self.life.give_up(document)
         if document.state == "accepted":
-            asked = {"msg_id": document.message}
-            status = await self._client.call("checkStatus", contract.Status, document.uid, asked)
-            await self._judge(document, status.status)
-            if status.status in self._terms.working:
+            status = await self._ask_after(document)
+            await self._judge(document, status)
+            if status in self._terms.working:
                 raise Retry(text("document.note_accepted"), self.settings.check_after_s)
         return text("document.note_state", state=document.state)
 
+    async def _ask_after(self, document: Document) -> int:
+        """Return the status that ВИМИС itself tells. Raises Retry or Reject."""
+        asked = {"msg_id": document.message}
+        told = await self._client.call("checkStatus", contract.Status, document.uid, asked)
+        return told.status
+
     async def _judge(self, document: Document, status: int) -> None:
-        if status in self._terms.success:
-            await self.life.tell(document, "registered", remote=document.message)
-        elif status not in self._terms.working:
-            await self.life.tell(document, "rejected", code=str(status))
+        state = self._state(status)
+        if state == "registered":
+            await self.life.tell(document, state, remote=document.message)
+        elif state is not None:
+            await self.life.tell(document, state, code=str(status))
 
     # -- from ВИМИС -----------------------------------------------------------------------------
 
@@ -156,15 +162,41 @@ class VimisConnector(Connector):
         return Starlette(routes=[service.route(), Route("/figures", figures)])
 
     async def _result(self, call: soap.Call) -> None:
+        """A verdict that somebody brings is a reason to ask ВИМИС for its own: numbers of documents
+        can be guessed, and whoever guesses one is not ВИМИС."""
         result = xml.read(call.body, contract.Result)
-        await self._judge(self._known(result.msg_id), result.status)
+        document = self._known(result.msg_id)
+        told = self._state(result.status)
+        if told is None or told == document.state:
+            return
+        try:
+            status = await self._ask_after(document)
+        except (Retry, Reject):
+            after_s = self.settings.retry_after_s
+            raise soap.Fault("receiver", "ВИМИС cannot be asked now; repeat.", after_s) from None
+        own = self._state(status)
+        if own is None:  # it is at work still, and is asked again when it is time
+            self.life.doubts.set_aside("not confirmed")
+            return
+        if own != told:
+            await self.life.contradict(document, told)
+        elif document.state == "registered":
+            await self.life.contradict(document, own)
+        await self._judge(document, status)
+
+    def _state(self, status: int) -> State | None:
+        """Return the state that a status means, None while ВИМИС is at work."""
+        if status in self._terms.success:
+            return "registered"
+        return None if status in self._terms.working else "rejected"
 
     async def _interim(self, call: soap.Call) -> None:
         self._known(xml.read(call.body, contract.Interim).msg_id)
 
     def _known(self, msg_id: str) -> Document:
         """Raises BadInput: ВИМИС repeats what comes before our archive has the number."""
-        document = self.life.archive.of_message(msg_id)
+        document = self.life.archive.of_exchange(msg_id)
         if document is None:
+            self.life.doubts.set_aside("exchange")
             raise BadInput("msg_id", "there is no such document here")
         return document

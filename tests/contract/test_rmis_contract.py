@@ -113,13 +113,17 @@ def test_a_confirmation_that_comes_before_the_answer_is_kept(bus: Bus, tmp_path:
 
     async def act(stage: Scene) -> None:
         body = {"changes": [change]}
+        await stage.faults(down=True)  # it has the card, and its answer is lost
+        with pytest.raises(Retry):
+            await stage.handle(message("call.card.v1"))
         assert (await stage.send("POST", "/rmis/changes", body)).status == 200
-        await stage.handle(message("call.card.v1"))
+        await stage.faults(down=False)
+        await stage.handle(message("call.card.v1"), attempt=2)
         assert stage.connector.figures()["unconfirmed"]["count"] == 0
 
     play(bus, tmp_path, act, pace_s=60)
     assert [body["state"] for body in bus.bodies("transfer.state.v1")] == ["confirmed", "accepted"]
-    assert bus.accepted[0].subject == "call-2026-4711"
+    assert bus.accepted[0].subject == SUBJECT
 
 
 def test_a_rejected_card_tells_its_reason(bus: Bus, tmp_path: Path) -> None:
@@ -318,6 +322,7 @@ def test_what_breaks_its_schema_is_told_and_does_not_stand_in_the_way(
                 return told
 
         connector.dialect = Told()  # type: ignore[assignment]
+        connector.memory.note_asked("card", "2026-1", "2026-1", "call-2026-1")
         await connector.poll()
         assert connector.memory.cursor == "2"
         pushed = await stage.send("POST", "/rmis/changes", {"changes": changes[:1]})

@@ -128,6 +128,10 @@ def test_one_bad_change_of_a_post_refuses_no_other(bad: bytes, tmp_path: Path) -
     told to both sides, and the others are taken."""
 
     async def act(stage: Scene, bus: Bus) -> None:
+        connector: Any = stage.connector
+        visit = msgspec.json.decode(VISIT)
+        connector.memory.note_asked("visit", visit["visit_id"], visit["call_id"], "112-1")
+
         def one(id: bytes) -> bytes:
             return b'{"id": "%s", "type": "visit.state.v1", "body": %s}' % (id, VISIT)
 

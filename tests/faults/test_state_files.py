@@ -187,7 +187,9 @@ def test_changes_of_the_hospitals_are_taken(tmp_path: Path) -> None:
     change = {"id": "1", "type": "transfer.state.v1", "body": body}
 
     async def act(stage: Scene, _: Bus) -> None:
+        connector: Any = stage.connector
         with locked(file):
+            connector.memory.note_asked(body["kind"], body["call_id"], body["call_id"], "112-1")
             answer = await stage.send("POST", "/rmis/changes", {"changes": [change]})
             assert answer.status == 200, answer.body
 

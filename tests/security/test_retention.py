@@ -141,13 +141,16 @@ def test_what_a_hospital_was_told_of_is_gone(tmp_path: Path) -> None:
     """Which ticket it has confirmed was kept for ever."""
     file = tmp_path / "rmis.db"
     memory = HospitalMemory(file, 90 * DAY_S)
-    memory.note_call("2026-1", "112-1")
+    memory.note_asked("card", "2026-1", "2026-1", "112-1")
     memory.note_transfers([("2026-1", "ticket", "accepted")])
     memory.forget()
     assert (memory.subject_of("2026-1"), memory.unconfirmed()[0]) == ("112-1", 1)
     age(file, "call", "seen", 91)
     age(file, "transfer", "at", 91)
+    assert memory.was_asked("2026-1", "card", "2026-1")
+    age(file, "asked", "seen", 91)
     memory.forget()
+    assert not memory.was_asked("2026-1")
     assert (memory.subject_of("2026-1"), memory.unconfirmed()[0]) == ("call-2026-1", 0)
     memory.close()
 
