@@ -42,7 +42,7 @@ class Process:
 
     def __init__(self, router: RouterProcess, name: str, kind: str, table: str) -> None:
         partner = f'[connectors.{name}.partner]\nurl = "http://127.0.0.1:{free_port()}"\n'
-        listen = f'listen = "127.0.0.1:{free_port()}"\n'
+        listen = f'open = true\nlisten = "127.0.0.1:{free_port()}"\n'
         with router.config.open("a") as config:
             config.write(f"[connectors.{name}]\n{listen}{table}{partner}")
         self.log = router.folder / f"{name}.log"

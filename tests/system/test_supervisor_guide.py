@@ -30,7 +30,8 @@ def bus(machine: Machine) -> Machine:
     # Everything of the example but the connectors that need files of their own.
     machine.run(
         "sed '/^# The telephone exchange/,$d' config/connectors.example.toml "
-        ">> /etc/smpbus/smpbus.toml; smpbus config check"
+        ">> /etc/smpbus/smpbus.toml; smpbus config check\n"
+        "smpbus token sys112 system112 && smpbus token smp ambulance"
     )
     (block,) = commands("Без systemd")
     machine.run(block)

@@ -55,6 +55,7 @@ def bus(machine: Machine) -> Machine:
     machine.run(
         "sed '/^# The telephone exchange/,$d' config/connectors.example.toml "
         ">> /etc/smpbus/smpbus.toml\n"
+        "smpbus token sys112 system112 && smpbus token smp ambulance\n"
         "install -m 644 tests/system/probe.py /usr/local/lib/probe.py\n"
         f"chown root: {KEYS}/smp.key\n"
         "folder=/etc/systemd/system/smpbus-connector@smp.service.d; mkdir $folder\n"
