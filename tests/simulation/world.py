@@ -392,6 +392,8 @@ class World:
             self.unaccepted[peer][number] = [one for one in messages if one]
             if self._meanwhile(number + begin):
                 return
+            if peer not in self.heard:  # gone meanwhile, and nobody is told what became of it
+                return
             more = self.core.proceed(peer, self.now)
         refused = self._take_refusals(peer, number)
         if not early.items() <= refused.items():
