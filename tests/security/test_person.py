@@ -53,7 +53,7 @@ class Marked(House):
 
     def person(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [SMPBUS, "person", *arguments, "--config", str(self.config)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
 
     def files_with(self, *marks: str) -> list[str]:
         """The files, of the bus and not of its partners, that have one of the marks in them."""
