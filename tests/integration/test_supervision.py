@@ -242,6 +242,7 @@ class TestSystemd:
         assert owners == [
             ("/etc/smpbus", "0750", "root", "smpbus"),
             ("/etc/smpbus/keys", "0750", "root", "smpbus"),
+            ("/etc/smpbus/tokens", "0750", "root", "smpbus"),
             ("/var/lib/smpbus", "0711", "smpbus", "smpbus"),
             ("/var/lib/smpbus/shared", "0770", "smpbus", "smpbus"),
             ("/var/log/smpbus", "0750", "smpbus", "smpbus"),

@@ -38,6 +38,9 @@ chmod 644 keys/*.pem
 chown smpbus-external: keys/medevac.webhook
 chown smpbus-ats: ats.password
 chown smpbus-smpsql: smpsql.password
+for door in "sys112 system112" "smp ambulance" "rmis rmis" "remd remd" "vimis vimis"; do
+    smpbus token $door > /dev/null
+done
 # The signer's key is for two connectors: systemd gives it to each of them.
 for name in remd vimis; do
     mkdir -p /etc/systemd/system/smpbus-connector@$name.service.d
