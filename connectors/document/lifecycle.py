@@ -16,19 +16,17 @@ from connectors.document.archive import RANK, Archive, Document, State
 from connectors.document.card import Organisation, build
 from connectors.document.plan import load_plan
 from connectors.document.signer import SignerSettings, load_signer
-from connectors.runtime.body import BadInput, refuse
+from connectors.runtime.body import BadInput, refuse_odd
 from connectors.runtime.claims import Doubts, Namespace
 from connectors.runtime.door import message_id
 from connectors.runtime.ingress import REJECTED, Ingress
 from connectors.runtime.log import LOG
 from connectors.runtime.number import numbers
-from connectors.runtime.oddities import may_be_odd, oddities
 from connectors.runtime.outside import Outside
 from connectors.runtime.statefile import StateAway
 from proto import clinical, schemas
 from proto.client import Reject
 from proto.message import Message, now_ms
-from proto.nesting import decode_json
 from proto.retention import Retention
 from proto.wording import text
 
@@ -100,8 +98,7 @@ class Lifecycle:
             return None
         number, version = card.card_id, last + 1
         try:
-            if may_be_odd(source.body):
-                refuse(oddities(decode_json(source.body)))
+            refuse_odd(source.body)
             file = build(
                 card, self.plan, self.settings.organisation, number=number, version=version
             )

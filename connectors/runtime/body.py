@@ -85,11 +85,23 @@ def decode(body: bytes, shape: type[Shape], *, whole: bool = True) -> Shape:
     except RecursionError:
         raise BadInput("", TOO_DEEP) from None
     if whole:
-        if may_be_odd(body):
-            refuse(oddities(decode_json(body)))
+        refuse_odd(body)
         if isinstance(value, msgspec.Struct):
             refuse(odd_times(value))
     return value
+
+
+def refuse_odd(body: bytes, path: str = "") -> None:
+    """Raise BadInput for a text of `body`, JSON, that cannot be; also in what the shape it was read
+    as does not know: that is skipped, so what is no text may stand there, and is met only here."""
+    try:
+        body.decode()
+        if may_be_odd(body):
+            refuse(oddities(decode_json(body), path))
+    except UnicodeDecodeError:
+        raise BadInput(path, "is not UTF-8") from None
+    except msgspec.DecodeError:
+        raise BadInput(path, NOT_JSON) from None
 
 
 def decode_each(body: bytes, shape: type[Shape], field: str) -> list[bytes]:

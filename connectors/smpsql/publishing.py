@@ -11,10 +11,9 @@ from typing import Final
 
 import msgspec
 
-from connectors.runtime.body import BadInput, bad_input, refuse
+from connectors.runtime.body import BadInput, bad_input, refuse_odd
 from connectors.runtime.door import Door
 from connectors.runtime.log import LOG
-from connectors.runtime.oddities import may_be_odd, oddities
 from connectors.smpsql.database import BadData, DatabaseAway, NotTaken
 from connectors.smpsql.lines import Held, waves
 from connectors.smpsql.tables import Outbox, Row
@@ -22,7 +21,7 @@ from proto import catalogue
 from proto.client import BusClient
 from proto.errors import FATAL, TEMPORARY, BusError, Code, Refused
 from proto.message import Message
-from proto.nesting import check_depth, decode_json
+from proto.nesting import check_depth
 from proto.wording import text
 
 BYTES_MAX: Final = 4 * 1024 * 1024  # of one round trip
@@ -228,8 +227,7 @@ def _check(body: bytes, type: str) -> None:
         raise bad_input(str(error)) from None
     except RecursionError:
         raise BadInput("payload", "is nested too deeply") from None
-    if may_be_odd(body):
-        refuse(oddities(decode_json(body), "payload"))
+    refuse_odd(body, "payload")
 
 
 def _told(refused: Refused) -> BadInput:

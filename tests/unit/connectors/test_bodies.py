@@ -24,6 +24,12 @@ class Shape(msgspec.Struct):
         (b"[]", "body: Expected `object`, got `array`"),
         (b"{}", "number: is required"),
         (DEEP, "body: is nested too deeply"),
+        # Behind what the shape does not know.
+        (b'{"number": 1, "more": "\x80"}', "body: is not UTF-8"),
+        (b'{"number": 1, "mo\x80re": "\\u0001"}', "body: is not UTF-8"),
+        (b'{"number": 1, "more": "\\u0001\x80"}', "body: is not UTF-8"),
+        (b'{"number": 1, "more": ["\\u0001", "\\ud800x"]}', "body: is not JSON"),
+        (b'{"number": 1, "more": ["\\u0001", 1e999]}', "body: is not JSON"),
     ],
 )
 def test_a_body_that_breaks_the_contract_is_refused_by_name(body: bytes, sentence: str) -> None:
