@@ -1,6 +1,7 @@
 """Every HTTP door of the connectors, called in this process as the server would call it."""
 
 import shutil
+from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from connectors.external.doors import OURS
 from connectors.remd import RemdConnector
 from connectors.rmis import RmisConnector
 from connectors.runtime import soap, xml
+from connectors.runtime.callers import behind_guard
 from connectors.runtime.connector import Connector
 from connectors.runtime.serving import allow_only
 from connectors.runtime.token import digest_of
@@ -34,12 +36,40 @@ TOKEN: Final = "fuzz-token"
 PARTNER: Final = {"url": "http://127.0.0.1:9", "system": "fuzz"}
 BUSY: Final = 503  # the one 5xx that a contract has
 Sample = tuple[str, str, bytes]  # method, path, body
+Header = tuple[bytes, bytes]
+KNOWN: Final = 0.9  # of the requests prove who asks: what is behind the guard is to be reached
+_AUTHORIZATION: Final = b"authorization"
+PROOFS: Final[tuple[tuple[Header, ...], ...]] = (
+    ((_AUTHORIZATION, b"Bearer " + TOKEN.encode()),),
+    ((_AUTHORIZATION, b"Basic " + b64encode(b"basic:" + TOKEN.encode())),),
+    ((b"x-token", TOKEN.encode()),),
+)
+STRANGERS: Final[tuple[tuple[Header, ...], ...]] = (
+    (), ((_AUTHORIZATION, b"Bearer " + TOKEN[:-1].encode()),), ((_AUTHORIZATION, b"Bearer"),),
+    ((_AUTHORIZATION, b"Basic " + b64encode(b"bearer:" + TOKEN.encode())),),
+    ((_AUTHORIZATION, b"Basic =" + b"A" * 1001),), ((b"x-token", b"\xff" * 400),),
+    *(((_AUTHORIZATION, way + one),) for way in (b"Bearer ", b"Basic ") for one in NOISE),
+)  # fmt: skip
+RMIS_ASKED: Final = (
+    ("transfer.state.v1", "card", "call_id"), ("hospital.booked.v1", "bed", "booking_id"),
+    ("hospital.outcome.v1", "card", "call_id"), ("visit.state.v1", "visit", "visit_id"),
+)  # fmt: skip
+TURNED_AWAY: Final = frozenset({401, 403, 404, 405})
 
 
 @cache
 def signer(folder: Path) -> dict[str, Path]:
     """Return a key and a certificate, the same for all groups."""
     return make_signer(folder)
+
+
+def _callers(folder: Path) -> dict[str, Any]:
+    """Return callers, one for each way of bringing a token but by the path: see tests/security."""
+    token = folder / "callers.token"
+    token.touch(mode=0o600)
+    token.write_text(digest_of(TOKEN) + "\n", encoding="ascii")
+    known: dict[str, Any] = {way: {"token_file": token, "by": way} for way in ("bearer", "basic")}
+    return known | {"header": {"token_file": token, "by": "header", "header": "X-Token"}}
 
 
 def _encoded(tree: Any) -> bytes:
@@ -74,18 +104,24 @@ class DoorTarget(Target):
         """Return requests that are good."""
         raise NotImplementedError
 
-    def headers(self, random: Random) -> list[tuple[bytes, bytes]]:
-        """Return what the requests carry."""
+    def headers(self, random: Random, known: bool = True) -> list[tuple[bytes, bytes]]:
+        """Return what the requests of somebody `known`, or of a stranger, carry."""
         kind = b"text/xml; charset=utf-8" if self.kind == "xml" else b"application/json"
-        return [(b"content-type", kind)]
+        proof = PROOFS if known else STRANGERS
+        return [(b"content-type", kind), *random.choice(proof)]
 
     async def open(self, folder: Path) -> None:
         told = {"partner": PARTNER, "listen": "127.0.0.1:1", **self.settings(folder)}
+        if not self.shape.knows_callers:
+            told["callers"] = _callers(folder)
         settings = msgspec.convert(told, self.shape.Settings)
-        self._connector = self.shape(self.connector, settings, Taking(self.connector))
+        self._bus = Taking(self.connector)
+        self._connector: Any = self.shape(self.connector, settings, self._bus)
         app = self._connector.app()
         assert app is not None
-        self.app = allow_only(app, settings.allow)
+        guarded = behind_guard(app, self._connector, self.connector, settings, folder / "fuzz.toml")
+        assert guarded is not None
+        self.app = allow_only(guarded, settings.allow)
         self.requests = self.samples()
 
     async def close(self) -> None:
@@ -102,7 +138,9 @@ class DoorTarget(Target):
             query = random.choice(NOISE) + b"=" + random.choice(NOISE)
         if random.random() < 0.02:
             method = random.choice(("GET", "DELETE", "HEAD", "PATCH", "X"))
-        headers = self.headers(random)
+        known = random.random() < KNOWN
+        headers = self.headers(random, known)
+        taken = self._bus.taken
         if random.random() < 0.05:
             headers.append((b"x-odd", random.choice(NOISE)))
             headers[0] = (b"content-type", random.choice(NOISE))
@@ -110,6 +148,8 @@ class DoorTarget(Target):
         status = await call(self.app, method, path, query, headers, body, random)
         if status >= 500 and status not in self.allowed_5xx:
             raise Wrong(f"HTTP {status}")
+        if not known and (status not in TURNED_AWAY or self._bus.taken != taken):
+            raise Wrong(f"a stranger was answered {status}")
         return str(status)
 
 
@@ -226,7 +266,7 @@ class SmpDoor(DoorTarget):
 
 
 class RmisDoor(DoorTarget):
-    """Changes of the hospitals' system."""
+    """Changes of the hospitals' system, of things that it was asked for."""
 
     name = "door.rmis"
     weight = 2.0
@@ -234,6 +274,13 @@ class RmisDoor(DoorTarget):
 
     def settings(self, folder: Path) -> dict[str, Any]:
         return {"state_file": folder / "numbers.db"}
+
+    async def open(self, folder: Path) -> None:
+        await super().open(folder)
+        for type, kind, key in RMIS_ASKED:
+            told = catalogue.entry(type).example
+            call = told["call_id"]
+            self._connector.memory.note_asked(kind, told.get(key, call), call, call)
 
     def samples(self) -> Sequence[Sample]:
         types = ("transfer.state.v1", "hospital.booked.v1", "hospital.outcome.v1", "visit.state.v1")
@@ -259,10 +306,11 @@ class ExternalDoor(DoorTarget):
         client = {"token_file": token, "requests_per_minute": 60_000}
         return {"state_file": folder / "calls.db", "clients": {"platform": client}}
 
-    def headers(self, random: Random) -> list[tuple[bytes, bytes]]:
+    def headers(self, random: Random, known: bool = True) -> list[tuple[bytes, bytes]]:
         key = random.choice((b"key-%d" % random.randrange(1000), *NOISE[:20]))
-        given = super().headers(random)
-        return [*given, (b"authorization", b"Bearer " + TOKEN.encode()), (b"idempotency-key", key)]
+        kind, *shown = super().headers(random, known)
+        proof = [(b"authorization", b"Bearer " + TOKEN.encode())] if known else shown
+        return [kind, *proof, (b"idempotency-key", key)]
 
     def samples(self) -> Sequence[Sample]:
         example = catalogue.entry("external.call.v1").example

@@ -283,7 +283,8 @@ class _Door:
         change = random.randrange(6)
         if change >= 3:
             body = mutated(self._door.kind, (body,), random)
-        headers = [*self._door.headers(random), (b"host", b"door"),
+        known = random.random() < doors.KNOWN
+        headers = [*self._door.headers(random, known), (b"host", b"door"),
                    (b"content-length", str(len(body)).encode())]  # fmt: skip
         head = f"{method} {path} HTTP/1.1\r\n".encode()
         for header, value in headers:
