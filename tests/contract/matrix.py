@@ -25,6 +25,7 @@ from proto.wording import text
 
 IN_ALL = "in all"
 ANOTHER = 500  # added to the number of a cell's own thing
+TURNS = 5  # with another one
 OUTAGE, BACK = "Unable to complete network request to host", "снова отвечает"
 Expected = Literal["again", "at once", "dead", "n/a"]
 
@@ -323,9 +324,12 @@ class Cell:
 
     async def _check_lines(self, attempt: Attempt) -> None:
         """One line for each outage and one for its end; nothing of a person, ever."""
-        if self._told().endswith("!") and self._stand.row.told:
-            # The register called back meanwhile: there was nothing more to ask it.
-            await self._bring_another()
+        for turn in range(TURNS if self._stand.row.told else 0):
+            if not self._told().endswith("!"):
+                break
+            # The register called back meanwhile: there was nothing more to ask it. With much to do
+            # beside it, it may seem gone once more while it is asked.
+            await self._bring_another(turn)
         await until(lambda: not self._told().endswith("!"), "for its return")
         # A machine with much to do may see a second, real outage: never two lines of one.
         told = self._told()
@@ -334,8 +338,8 @@ class Cell:
         self._must(not _leaks(said), f"a log or reason tells {_leaks(said)}")
         self._must(all(attempt.failures), "a failure without a reason")
 
-    async def _bring_another(self) -> None:
-        another = await self._stand.bring(self._number + ANOTHER)
+    async def _bring_another(self, turn: int) -> None:
+        another = await self._stand.bring(self._number + ANOTHER * (turn + 1))
         await until(lambda: another.end, "for another one")
         await self._stand.applied()
         self.effects += 1
