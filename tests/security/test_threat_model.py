@@ -127,8 +127,7 @@ def test_at_every_entry_point_a_stranger_is_refused_in_a_test() -> None:
     for row in table():
         named = re.findall(r"`(test_\w+\.py)`", row[5])
         found = [tests[name] for name in named if name in tests]
-        assert found, f"{row[0].strip()}: none of {named}"
+        assert len(found) == len(named) > 0, f"{row[0].strip()}: {named}"
         assert any("def test_" in path.read_text("utf-8") for path in found)
     promised = set(re.findall(r"`(test_\w+\.py)`", PAGE.read_text("utf-8")))
-    missing = promised - tests.keys()
-    assert len(missing) <= len(promised) // 4, missing
+    assert promised - tests.keys() == set()
