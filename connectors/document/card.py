@@ -67,7 +67,7 @@ class _Writer:
         known = self._plan.lists[system]
         shown = known.codes.get(code)
         if shown is None and not known.open:
-            raise BadInput(system, "has no such code")
+            raise BadInput(name, f"is no code of {system}")
         return self.add(parent, name, **_code(code, system, known, shown))
 
     def value(self, parent: xml.Element, kind: str, **attributes: str) -> xml.Element:
