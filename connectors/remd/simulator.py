@@ -86,7 +86,9 @@ class Register:
             errors = contract.Errors(item=[contract.ErrorItem(code=self.drive.reject)])
             await self._call_back(msgspec.structs.replace(result, errors=errors))
             return
-        if wrong := await self._file_problem(asked):
+        wrong = await self._file_problem(asked)
+        # Another exchange may have registered it meanwhile: then the file is out of reach.
+        if wrong and self.ledger.answer_of(asked.local_uid) is None:
             self.wrong.append(wrong)
             errors = contract.Errors(item=[contract.ErrorItem(code="DIGEST_MISMATCH")])
             await self._call_back(msgspec.structs.replace(result, errors=errors))
