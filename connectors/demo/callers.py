@@ -26,6 +26,7 @@ def _caller(folder: Path, name: str) -> str:
     digests, token = folder / FOLDER / name, token_of(folder, name)
     if not (digests.exists() and token.exists()):
         made = make_token(digests, "replace")
+        digests.chmod(0o600)  # nobody else runs a connector here
         with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(made)
     return f'\n[connectors.{name}.callers.partner]\ntoken_file = "{digests}"\n'

@@ -1,6 +1,7 @@
 """The journal of accesses of one connector: `Accesses` over a thread of its own."""
 
 import asyncio
+import contextlib
 import os
 import pwd
 from collections.abc import Sequence
@@ -8,12 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from connectors.runtime.access import Unrecorded
+from connectors.runtime.outside import Outside
 from connectors.runtime.settings import Loaded, StoreSettings
 from connectors.runtime.statefile import Alarm
 from proto.accesses import AccessFiles, accesses_of
 from proto.accesswriter import AccessWriter
+from proto.client import Retry
 
 MIB: Final = 1024 * 1024
+CLOSE_S: Final = 2.0
 COMMANDS: Final = "commands"  # the journal of what is run on the command line
 
 
@@ -32,7 +36,8 @@ class WrittenAccesses:
 
     async def close(self) -> None:
         """See Accesses."""
-        await asyncio.to_thread(self._writer.close)
+        with contextlib.suppress(Retry):  # what hangs is given up, and has been told
+            await Outside("access journal", CLOSE_S).call(self._writer.close)
 
 
 def written_accesses(name: str, loaded: Loaded) -> WrittenAccesses:

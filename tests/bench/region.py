@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
+from connectors.demo.callers import token_of
 from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
 from connectors.demo.readiness import wait_ready
 from connectors.demo.screen import Screen
@@ -111,8 +112,11 @@ class Region:
         return f"ipc://{self.folder.run}/bus.sock", keys / f"{name}.key", keys / "router.pub"
 
     def _page(self, port: str, path: str) -> Any:
+        request = Request(self.folder.url(port) + path)
+        if (token := token_of(self.folder.path, port)).exists():
+            request.add_header("Authorization", f"Bearer {token.read_text()}")
         try:
-            with urlopen(self.folder.url(port) + path, timeout=30) as answer:
+            with urlopen(request, timeout=30) as answer:
                 return json.loads(answer.read())
         except URLError:
             return None
@@ -134,4 +138,6 @@ class Region:
     def _simulator(self, name: str, pace_s: float) -> str:
         connector = self.folder.ami if name == "ats" else self.folder.url(name)
         listen = self.folder.url(f"sim-{name}").removeprefix("http://")
-        return f"--listen {listen} --connector {connector} --pace {pace_s} --repeat 0.5"
+        token = token_of(self.folder.path, name)
+        proof = f" --token {token}" if token.exists() else ""
+        return f"--listen {listen} --connector {connector} --pace {pace_s} --repeat 0.5{proof}"

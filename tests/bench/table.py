@@ -1,6 +1,7 @@
 """What a load run found: the table, and whether each acceptance was met."""
 
 import os
+import traceback
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +109,8 @@ class Result:
             try:
                 check()
             except AssertionError as error:
-                found.append(f"a call is not whole: {str(error).splitlines()[0][:120]}")
+                line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+                found.append(f"a call is not whole: {(str(error) or line).splitlines()[0][:120]}")
         return found
 
     @property

@@ -25,7 +25,7 @@ ESCAPE = "call\x1b]0;owned\x07\x9b31m\u202e1"
 WITH_CONFIG = (
     "router", "status", "queues", "sessions", "partners", "trace x", "tail", "send -", "dead list",
     "hold sink --reason x", "release sink", "retry sink", "check", "route explain /dev/null",
-    "reload", "config check", "config show", "keys list",
+    "reload", "config check", "config show", "keys list", "access list",
 )  # fmt: skip
 
 

@@ -83,6 +83,8 @@ def hospitals(bus: Bus, folder: Path, changes: list[Any]) -> RmisConnector:
         async with scene(bus, RmisConnector, create, SimulatorSettings(), **settings) as stage:
             connector = stage.connector
             assert isinstance(connector, RmisConnector)
+            for call in {str(one.get("body", {}).get("call_id")) for one in changes}:
+                connector.memory.note_asked("card", call, call, f"call-{call}")
             await connector.poll()
             assert connector.memory.cursor == "7", "the poll stands still"
             return connector

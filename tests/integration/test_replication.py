@@ -32,7 +32,6 @@ PATIENCE_S = 60.0
 BACKOFF = "backoff = { attempts_max = 1000000, first_ms = 100, longest_ms = 500 }\n"
 PARTNER = """
 [connectors.replication]
-open = true
 listen = "127.0.0.1:{figures}"
 destination = "{queue}"
 [connectors.replication.partner]

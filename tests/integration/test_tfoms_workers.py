@@ -40,7 +40,7 @@ class FundHouse:
         with self.router.config.open("a", encoding="utf-8") as config:
             config.write(
                 f'\n[connectors.tfoms]\nstore_file = "{self.folder}/cards.db"\nagain_s = 0.2\n'
-                f'poll_s = 0.2\n[connectors.tfoms.partner]\nurl = "http://127.0.0.1:{self.fund}"\n'
+                f'open = true\npoll_s = 0.2\n[connectors.tfoms.partner]\nurl = "http://127.0.0.1:{self.fund}"\n'
             )
         (self.folder / "tfoms.toml").write_text(shipped[2] + TARIFF, "utf-8")
         self.processes: list[subprocess.Popen[bytes]] = []

@@ -48,6 +48,3 @@ for name in remd vimis; do
         > /etc/systemd/system/smpbus-connector@$name.service.d/signer.conf
 done
 systemctl daemon-reload
-for who in sys112/system112 smp/ambulance rmis/rmis remd/remd vimis/vimis; do
-    smpbus token "${who%/*}" "${who#*/}" > /dev/null
-done
