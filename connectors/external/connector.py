@@ -164,10 +164,12 @@ class ExternalConnector(Connector):
             subject=lambda about: about,
         )
         doors = Doors(door, self._clients, self._memory, self._waiting, self.name, self.settings)
-        return Starlette(
+        app = Starlette(
             routes=[*doors.routes(), *describe().routes()],
             exception_handlers={404: no_such_page, 405: no_such_page},
         )
+        app.router.redirect_slashes = False  # a stranger is told nothing, not even another address
+        return app
 
 
 def _event(status: ExternalStatus) -> contract.Event:

@@ -225,6 +225,7 @@ def test_requests_that_are_none(house: House) -> None:
         problem(answer, 405, "no_such_page")
         assert answer.headers["allow"] == "POST"
         problem(await stage.http.request("GET", "/nowhere"), 404, "no_such_page")
+        problem(await stage.http.request("GET", "/external/calls/"), 404, "no_such_page")
         answer = await stage.http.request("POST", "/external/calls", encode(HAND_IN))
         problem(answer, 401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"

@@ -18,7 +18,7 @@ WEIGHTS = sum(scenario.weight for scenario in SCENARIOS.values())
 # They ask for what the statements before have just brought into SQLite's cache.
 NEVER_FROM_DISK = {"_find_duplicates", "_find_imbalance"}
 # It saves what it can of a journal that somebody has removed: tests/faults/test_disk_room.py.
-# Of what was told about dead letters: lost, it is told once more (tests/security/test_retention.py).
+# What was told about dead letters: lost, it is told once more (tests/security/test_retention.py).
 NO_PROMISE = {"rescue", "note", "noted"}
 
 
