@@ -1,17 +1,21 @@
 """What must be true across settings: addresses, routes and permissions that name what exists."""
 
 import re
+from difflib import get_close_matches
 from errno import EADDRINUSE, EINVAL
 from typing import Final, Protocol
 
+from proto import catalogue
+from proto.fields import fields_of, has_field
 from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, TYPE_GRAMMAR
 from proto.wording import text
 from router.address import fault_of, fault_of_http, is_local
-from router.core.permission import Rights
+from router.core.permission import Patterns, Rights
 from router.place import Place
-from router.settings import Destination, OpsSettings, Settings
+from router.settings import Destination, OpsSettings, Route, Settings
 
 _NAME: Final = re.compile(NAME_GRAMMAR)
+_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _TYPE_PREFIX: Final = re.compile(r"([a-z0-9_]+\.)*[a-z0-9_]*\*")
 _NAME_PREFIX: Final = re.compile(r"([a-z][a-z0-9_-]*)?\*")
 _ACCOUNT: Final = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]*\$?")
@@ -173,6 +177,23 @@ def _check_routes(settings: Settings, place: PlaceOf) -> None:
             if priority not in _PRIORITIES:
                 where = place("routes", index, "priorities")
                 where.fail("config.bad_priority", priority=priority)
+        _check_fields(route, place("routes", index, "fields"))
+
+
+def _check_fields(route: Route, where: Place) -> None:
+    """Each field has to be one of a type that the route takes, as far as the types are known."""
+    if route.fields is None:
+        return
+    if not route.fields:
+        where.fail("config.no_fields")
+    taken = Patterns([route.type])
+    types = [one for one in (entry.name for entry in catalogue.entries()) if taken.match(one)]
+    known = frozenset[str]().union(*(fields_of(one) or () for one in types))
+    for path in route.fields:
+        if not _FIELD.fullmatch(path) or (types and not has_field(known, path)):
+            near = get_close_matches(path, sorted(known), 1, 0.6)
+            hint = text("config.near", near=near[0]) if near else ""
+            where.fail("config.unknown_field", field=path, type=route.type, hint=hint)
 
 
 def _check_permissions(settings: Settings, place: PlaceOf) -> None:

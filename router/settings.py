@@ -45,13 +45,15 @@ class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages of `type` from `source` ("*" is any; "incident.*" is a prefix) go to `to`; a longer
-    body than `body_bytes_max` is refused, also where bus.body_bytes_max would let it pass."""
+    body than `body_bytes_max` is refused, also where bus.body_bytes_max would let it pass. Of a
+    JSON body only `fields` ("id112", "contact.caller.phone") are handed out there; None: all."""
 
     type: str
     to: list[str]
     source: str = "*"
     priorities: list[int] | None = None
     body_bytes_max: Positive | None = None
+    fields: list[str] | None = None
 
 
 class Permission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -51,6 +51,17 @@ class AmiSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True):
     login: Literal["auto", "md5", "secret"] = "auto"
 
 
+class _Contact(schemas.Body, frozen=True, kw_only=True):
+    caller: schemas.Caller | None = None
+
+
+class _Card(schemas.Body, frozen=True, kw_only=True):
+    """Of a card what joins it to a call: its route hands out no more."""
+
+    id112: schemas.Id112
+    contact: _Contact | None = None
+
+
 class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.ats]. `inbound` are the dial plan's contexts that callers come in by; a telephone
     is called as `channel`/OPERATOR and connected by `context`. The threshold of 20 s is the norm of
@@ -274,13 +285,13 @@ class AtsConnector(Connector):
                 request = decode_json(message.body, schemas.DialRequest)
                 return await self._dial(delivery, request)
             if message.type == "incident.card.v1":
-                card = decode_json(message.body, schemas.IncidentCard)
+                card = decode_json(message.body, _Card)
                 return await self._join_card(card)
         except UNREADABLE:
             raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 
-    async def _join_card(self, card: schemas.IncidentCard) -> str | None:
+    async def _join_card(self, card: _Card) -> str | None:
         caller = card.contact.caller if card.contact else None
         if caller is None or not caller.phone:
             return None

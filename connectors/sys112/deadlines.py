@@ -34,6 +34,14 @@ GRACE_S: Final = 5.0
 Publish = Callable[[Sequence[Message]], Awaitable[None]]
 
 
+class _Watched(schemas.Body, frozen=True, kw_only=True):
+    """Of a card what the watch needs: its route hands out no more."""
+
+    id112: schemas.Id112
+    state: schemas.CardState
+    repeat_of: schemas.Short | None = None
+
+
 class Deadlines:
     """The watch of one connector. `name` is the source of its messages; a status of `ignored` (one
     that the ambulance system sends by itself) confirms nothing. With `within_s` 0 it only empties
@@ -96,7 +104,7 @@ class Deadlines:
         try:
             match message.type:
                 case "incident.card.v1":
-                    card = decode_json(message.body, schemas.IncidentCard)
+                    card = decode_json(message.body, _Watched)
                     return await self._card(card, message)
                 case "incident.cancelled.v1":
                     ended = decode_json(message.body, schemas.IncidentCancelled)
@@ -111,7 +119,7 @@ class Deadlines:
             raise Reject(text("connector.note_bad_body")) from None
         raise Reject(text("connector.note_no_type", type=message.type))
 
-    async def _card(self, card: schemas.IncidentCard, message: Message) -> str:
+    async def _card(self, card: _Watched, message: Message) -> str:
         if not self._within_s:
             return text("sys112.note_unwatched")
         if self._words.is_over(card.state):

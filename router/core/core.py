@@ -115,6 +115,7 @@ class Core(Publishing, Operating, Asking):
                 queue.configure(destination)
             else:
                 self.add_queue(name, destination)
+        self._projections = self._routes.projections()
 
     def restore(self, filed: Iterable[Filed], recent: list[OpenDelivery], next_n: int,
                 next_delivery: int, now: Now, newest_ms: int = 0) -> None:  # fmt: skip

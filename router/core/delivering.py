@@ -59,8 +59,11 @@ class Delivering(CoreState):
         size = 0
         newest_first, newest = self.generations.newest_first, self.generations.newest
         observed = self.observed
+        projections = self._projections.get(holding.queue.name)
         for delivery in deliveries:
             id, raw = delivery.id, delivery.raw
+            if projections is not None:
+                raw = projections.raw(raw)
             delivery.delivered_at = wall_ms
             word = newest if id >= newest_first else self.generations.of(id)
             group.append(_DeliveredRaw(id, delivery.attempts, _Raw(raw), word))

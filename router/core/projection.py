@@ -1,11 +1,11 @@
 """Which fields of a body a consumer gets: a projection by names and nested paths. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from proto.message import UNREADABLE
+from proto.message import UNREADABLE, Message, decode_message, encode_message
 from proto.nesting import check_depth
 
 NOTHING: Final = b"{}"
@@ -59,3 +59,24 @@ class Projection:
             values = (self._value(one) for one in _LIST.decode(raw))
             return msgspec.Raw(_ENCODER.encode([one for one in values if one is not None]))
         return None
+
+
+class Projections:
+    """What a destination is handed out of the messages that wait for it."""
+
+    def __init__(self, find: Callable[[Message], Projection | None]) -> None:
+        """`find` returns the projection of a message, None for all of it."""
+        self._find = find
+
+    def raw(self, raw: bytes) -> bytes:
+        """Return an encoded message with what of its body may be handed out. One that cannot be
+        read goes out as it is: whoever gets it sets it aside, and says so."""
+        try:
+            message = decode_message(raw)
+        except UNREADABLE:
+            return raw
+        projection = self._find(message)
+        if projection is None:
+            return raw
+        passed = msgspec.structs.replace(message, body=projection.body(message.body))
+        return encode_message(passed)

@@ -9,6 +9,7 @@ from router.core.delivery import Delivery
 from router.core.generations import Generations
 from router.core.output import Batch, Output
 from router.core.permission import Rights
+from router.core.projection import Projections
 from router.core.questions import Questions
 from router.core.queue import Queue
 from router.core.routing import Routes
@@ -30,6 +31,7 @@ class CoreState:
     settings: Settings
     frontier_lag_max = FRONTIER_LAG_MAX  # messages: what a start has to look through
     _routes: Routes
+    _projections: dict[str, Projections]
     _rights: dict[str, Rights]
 
     def __init__(self, bus: str, epoch: int, random: Random) -> None:

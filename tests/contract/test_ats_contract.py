@@ -210,7 +210,7 @@ def test_dialling_ends_in_one_result(bus: Bus, tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("body", [{"state": "Канарейкина"}, {"id112": None}, b"", b'"\xff'])
+@pytest.mark.parametrize("body", [{"contact": "Канарейкина"}, {"id112": None}, b"", b'"\xff'])
 def test_a_body_that_is_none_is_refused_and_not_quoted(bus: Bus, tmp_path: Path, body: Any) -> None:
     card = catalogue.entry("incident.card.v1").example
     given = card | body if isinstance(body, dict) else body
