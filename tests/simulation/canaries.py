@@ -389,6 +389,12 @@ def killer_without_pause(real: Broken, core: Core, delivery: Any, after_ms: int,
     real(core, delivery, 0 if delivery.vanished else after_ms, now)
 
 
+@plant(Queue, "_is_drained_for_suspects")
+def urgent_suspect_starves(real: Broken, queue: Queue, first: int | None) -> bool:
+    """In a busy hour an emergency that consumers may die of is passed over for ever."""
+    return first != 0
+
+
 @plant(Queue, "acquit")
 def never_acquitted(real: Broken, queue: Queue, before_ms: int) -> None:
     """A consumer that lives on with a suspect in hand gets nothing else."""
