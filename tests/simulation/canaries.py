@@ -395,6 +395,15 @@ def urgent_suspect_starves(real: Broken, queue: Queue, first: int | None) -> boo
     return first != 0
 
 
+@plant(Queue, "_run_length")
+def run_past_a_suspect(real: Broken, queue: Queue, lane: int, holding: Any) -> int:
+    """A whole window of emergencies that goes past a suspect one counts as one."""
+    kept, queue._has_suspects = queue._has_suspects, False
+    length = int(real(queue, lane, holding))
+    queue._has_suspects = kept
+    return length
+
+
 @plant(Queue, "acquit")
 def never_acquitted(real: Broken, queue: Queue, before_ms: int) -> None:
     """A consumer that lives on with a suspect in hand gets nothing else."""

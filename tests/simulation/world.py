@@ -468,7 +468,7 @@ class World:
             for consumer in range(1 + hands):
                 if not at or scene.CONSUMERS[consumer] not in self.heard:
                     self._do_credit(consumer, queue, plan.STORM_WINDOW)
-            self._do_publish(number, *plan.EMERGENCY * (plan.STORM_MANY if at % 4 == 3 else 1))
+            self._do_publish(number, *plan.EMERGENCY * (plan.STORM_MANY if at % 3 == 2 else 1))
             self._do_flush()
             consumer = at % (1 + hands)
             if 0 < at <= deaths:
