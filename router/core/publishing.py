@@ -29,6 +29,7 @@ TIME_MS_MAX: Final = 253_402_300_799_999  # the last one that calendars know
 NOT_BEFORE_MS_MAX: Final = 10 * 366 * 24 * 3600 * 1000
 SLICE_LENGTH: Final = 512  # of a PUBLISH so much is looked at in one go: messages
 SLICE_BYTES: Final = 512 * 1024  # and bytes; the message that passes it is the last
+REFUSED_A_FAULT: Final = 16  # a mistake in a large batch is one mistake, but each costs some work
 OVERLONG_MIN: Final = min(BYTES_MAX.values())  # no field is longer than all of the envelope
 NOWHERE: Final = Target(())
 ROW_BYTES: Final = 512  # what a message takes on the disk besides its own
@@ -152,7 +153,8 @@ class Publishing(CoreState):
         session.published += count - len(refusals)
         if refusals:
             self.counters["refused"] += len(refusals)
-            self.faults += sum(1 for refused in refusals if refused.retry_after_ms is None)
+            if wrong := sum(1 for refused in refusals if refused.retry_after_ms is None):
+                self.faults += 1 + wrong // REFUSED_A_FAULT
             self._send(session.peer, frames.REFUSED, frames.RefusedBatch(work.number, refusals))
             for refused in refusals:
                 self._observe("refused", {"source": session.name, "code": refused.code})

@@ -297,9 +297,10 @@ class Queue:
     def _run_length(self, lane: int, holding: Holding) -> int:
         """Return how many may go from one lane to one consumer before choosing anew.
 
-        With nothing in the other lanes and no other consumer, the choice would not change.
+        With nothing in the other lanes and no other consumer, the choice would not change. What
+        goes past a suspect counts one by one.
         """
-        if len(self.holdings) > 1 or any(self._lanes[lane + 1 :]):
+        if len(self.holdings) > 1 or self._has_suspects or any(self._lanes[lane + 1 :]):
             return 1
         return holding.room(lane)
 

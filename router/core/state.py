@@ -52,7 +52,7 @@ class CoreState:
         )  # of the disk, for what may be accepted before it is looked at again
         self.urgent_bytes = 0  # besides, for emergencies
         self.observed = False
-        self.faults = 0  # ever: ERRORs, and messages refused for good
+        self.faults = 0  # ever: ERRORs, and frames with messages refused for good
         self.supply_bytes = 2**62  # of deliveries to a session, before it has read some
         self.counters = dict.fromkeys(
             ("accepted", "refused", "duplicates", "delivered", "settled", "retried", "dead",

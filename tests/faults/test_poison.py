@@ -9,6 +9,7 @@ from proto import frames
 from proto.message import Priority
 from proto.wording import text
 from router.core.delivery import State
+from router.core.queue import URGENT_SUSPECTS_MAX
 from router.settings import Backoff, Destination
 from tests.faults.lives import HOUR, Lives, message, settings
 
@@ -166,3 +167,23 @@ def test_a_steady_flow_of_emergencies_does_not_starve_those_that_are_suspect(liv
     assert set(first) <= set(came), "some cards are never tried"
     waited = [came[f"next-{n}"] - n for n in range(190)]
     assert max(waited) <= 10, "nor do the others wait for long"
+
+
+@pytest.mark.fault("A17")
+def test_many_emergencies_at_once_count_one_by_one_past_a_suspect(lives: Lives) -> None:
+    """With one consumer a whole window of emergencies went past a suspect one and counted as one:
+    sixteen windows came before its turn. Right: sixteen emergencies."""
+    lives.accept(message("bad", Priority.EMERGENCY), message("bad-2", Priority.EMERGENCY))
+    for _ in range(2):
+        lives.consume(100)
+        assert set(lives.taken()) == {"bad", "bad-2"}
+        lives.core.gone(b"c", lives.now, "silent")
+        lives.flush()
+    lives.consume(100)
+    on_trial = lives.taken()
+    assert list(on_trial) == ["bad"]
+    lives.accept(message("held", Priority.EMERGENCY))
+    assert list(lives.taken()) == ["held"]
+    lives.settle(*on_trial.values())  # from here on "bad-2" waits until the hands are empty
+    lives.accept(*(message(f"next-{n}", Priority.EMERGENCY) for n in range(60)))
+    assert len(lives.taken()) <= URGENT_SUSPECTS_MAX

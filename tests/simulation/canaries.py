@@ -389,6 +389,21 @@ def killer_without_pause(real: Broken, core: Core, delivery: Any, after_ms: int,
     real(core, delivery, 0 if delivery.vanished else after_ms, now)
 
 
+@plant(Queue, "_is_drained_for_suspects")
+def urgent_suspect_starves(real: Broken, queue: Queue, first: int | None) -> bool:
+    """In a busy hour an emergency that consumers may die of is passed over for ever."""
+    return first != 0
+
+
+@plant(Queue, "_run_length")
+def run_past_a_suspect(real: Broken, queue: Queue, lane: int, holding: Any) -> int:
+    """A whole window of emergencies that goes past a suspect one counts as one."""
+    kept, queue._has_suspects = queue._has_suspects, False
+    length = int(real(queue, lane, holding))
+    queue._has_suspects = kept
+    return length
+
+
 @plant(Queue, "acquit")
 def never_acquitted(real: Broken, queue: Queue, before_ms: int) -> None:
     """A consumer that lives on with a suspect in hand gets nothing else."""

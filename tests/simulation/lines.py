@@ -32,6 +32,8 @@ class Lines:
         self.tried: set[int] = set()  # suspects that went in this step
         self.trials: dict[bytes, Item] = {}  # suspects that peers have in hand
         self._suspects_passed = 0  # at most so often were they passed over
+        self._urgent_passed = 0  # at least so often was an emergency among them, with no trial on
+        self._urgent_before: set[int] = set()  # those that waited before the step, with no trial on
         self.ready: tuple[dict[int, Item], ...] = tuple({} for _ in range(LANES))
         self._lines: dict[str, dict[int, Item]] = {}
         self.unread = [0] * LANES
@@ -183,10 +185,15 @@ class Lines:
     def begin(self) -> None:
         """Note who can be passed over in the next step."""
         self._ready_before = [bool(ready) for ready in self.ready]
+        self._urgent_before = set() if self.trials else self._urgent_suspects()
+
+    def _urgent_suspects(self) -> set[int]:
+        return {id for id, item in self.suspects.items() if item.urgency == 0}
 
     def went(self, by_peer: dict[bytes, list[Item]], single: bool) -> None:
         """These went in one step, each peer's in this order. `single`: by one look at the queue."""
         self._suspects_passed += sum(map(len, by_peer.values()))
+        self._check_suspects_go(sum(map(len, by_peer.values())))
         by_peer = {
             peer: [item for item in items if item.id not in self.tried]
             for peer, items in by_peer.items()
@@ -214,6 +221,18 @@ class Lines:
                 self._passed[lane] += more_urgent
                 if single and self._ready_before[lane] and self.ready[lane]:
                     self._check_starved(lane, counts)
+
+    def _check_suspects_go(self, count: int) -> None:
+        """An emergency that is a suspect is not passed over for ever. While another one is on
+        trial, nothing is kept back for it."""
+        waited = self._urgent_before & self._urgent_suspects()
+        if self.tried or not self._urgent_suspects():
+            self._urgent_passed = 0
+        elif waited and not self.trials:
+            self._urgent_passed += count
+            if self._urgent_passed > URGENT_SUSPECTS_MAX:
+                broken("a suspect's turn comes", f"{self.name}: emergency {min(waited)} was passed"
+                       f" over {self._urgent_passed} times")  # fmt: skip
 
     def _check_urgency(self, items: list[Item], counts: list[int]) -> None:
         urgent = next((lane for lane, ready in enumerate(self.ready) if ready), LANES)

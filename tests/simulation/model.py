@@ -123,6 +123,7 @@ class Model:
                     lost.append((peer, name))
                     self.wanted[peer][name] = queue.windows.pop(peer)
                     queue.held.pop(peer, None)
+                    queue.trials.pop(peer, None)
                     hand = self.hands[peer]
                     for item in [item for item in hand.values() if item.queue == name]:
                         del hand[item.id]

@@ -21,6 +21,11 @@ JUMP_MS_MAX: Final = 10 * 24 * 3_600_000
 SET_RIGHT: Final = 1  # in place of a jump: the wall clock shows the true time again
 AFTERS_MS: Final = (None, 0, 100, 1_500, 10**12)
 TIMEOUTS_MS: Final = (50, 400, 3_000)
+STORM_WINDOW: Final = 6  # an index of WINDOWS
+STORM_MANY: Final = 9
+STORM_SETTLES: Final = 1  # a mask: what is held longest
+STORM_QUEUES: Final = 2  # where what anybody sends goes
+EMERGENCY: Final = (0, 0, 0, 0)
 WINDOWS: Final = (0, 1, 2, 3, 4, 6, 10, 16)
 OUTCOMES: Final = ("ack", "retry", "reject")
 KINDS: Final = ("test", "solo", "alarm", "lost", "deny", "undotted", "large", "foreign", "broken")
@@ -49,6 +54,7 @@ class Plan(NamedTuple):
     actions: list[Action]
 
 
+# How often an action comes; one with 0 only in the lives whose profile names it.
 WEIGHTS: Final = {
     "publish": 60, "repeat": 5, "again": 10, "resend": 5,
     "flush": 50, "take": 10, "write": 10, "tell": 10,
@@ -57,7 +63,7 @@ WEIGHTS: Final = {
     "time": 44, "beat": 5,
     "reload": 4, "keys": 3, "full": 2, "hold": 3, "hurry": 3, "replay": 4, "drop": 2,
     "ask": 6, "answer": 6, "garbage": 3,
-    "stop": 1, "fail": 1, "crash": 5,
+    "stop": 1, "fail": 1, "crash": 5, "storm": 0,
 }  # fmt: skip
 
 # What some lives have more of, as factors.
@@ -71,7 +77,7 @@ PROFILES: Final[tuple[tuple[str, dict[str, float]], ...]] = (
     ("flood", {"publish": 2.5, "settle": 2, "credit": 0.6, "time": 0.5, "crash": 0.4}),
     (
         "deadly messages",
-        {"vanish": 8, "credit": 4, "settle": 0.4, "beat": 12, "time": 2, "crash": 0.3},
+        {"vanish": 8, "credit": 4, "settle": 0.4, "beat": 12, "time": 2, "crash": 0.3, "storm": 12},
     ),
     ("wrong clocks", {"time": 1.5, "crash": 2, "stop": 3, "replay": 2}),
     ("repeating sender", {"repeat": 6, "again": 5, "resend": 5, "crash": 2, "fail": 3}),
@@ -149,6 +155,12 @@ def _hold(random: Random) -> tuple[int, ...]:
     return int(random.random() * len(QUEUES)), int(random.random() < 0.4)
 
 
+def _storm(random: Random) -> tuple[int, ...]:
+    number, queue = int(random.random() * len(PRODUCERS)), int(random.random() * STORM_QUEUES)
+    count, deaths, hands = (int(random.random() * bound) for bound in (14, 3, 2))
+    return number, queue, 6 + count, 2 + deaths, hands
+
+
 DRAWS: Final[dict[str, Draw]] = {
     "publish": _publish, "repeat": _pick(3), "again": _pick(3, 12, 3), "resend": _pick(3),
     "flush": _pick(), "take": _pick(), "write": _pick(), "tell": _pick(),
@@ -162,6 +174,7 @@ DRAWS: Final[dict[str, Draw]] = {
     "ask": _ask, "answer": _pick(len(CONSUMERS), 4, 3),
     "garbage": _pick(len(PEERS), len(GARBAGE)),
     "stop": _pick(), "fail": _pick(2), "crash": _crash,
+    "storm": _storm,
 }  # fmt: skip
 
 
@@ -177,7 +190,7 @@ def draw(seed: int, steps: int) -> Plan:
     )
     factors = PROFILES[profile][1]
     names = list(WEIGHTS)
-    weights = [WEIGHTS[name] * factors.get(name, 1) for name in names]
+    weights = [(WEIGHTS[name] or 1) * factors.get(name, min(1, WEIGHTS[name])) for name in names]
     chosen = random.choices(names, weights, k=steps)
     _force_crashes(chosen)
     return Plan(seed, setup, [(name, DRAWS[name](random)) for name in chosen])
@@ -235,6 +248,7 @@ _SAY: Final[dict[str, tuple[object, ...]]] = {
     "late": (_C, (), OUTCOMES),
     "vanish": (_A,), "bye": (_A,), "greet": (_A,), "clog": (_A,),
     "time": ([f"+{ms} ms" for ms in WAITS_MS], ()),
+    "storm": (_P, QUEUES, (), (), ("one hand", "two hands")),
     "full": (_SWITCH,), "hold": (QUEUES, _SWITCH), "hurry": (QUEUES, "*ab"),
     "replay": (QUEUES, ()), "drop": (QUEUES, ()),
     "ask": (_P, QUEUES, TIMEOUTS_MS, ASKED), "answer": (_C, (), ("honest", "forged", "twice")),

@@ -461,6 +461,21 @@ class World:
             messages, self.refused[peer] = self.refused[peer], []
             self._submit(peer, list(messages))
 
+    def _do_storm(self, number: int, queue: int, count: int, deaths: int, hands: int) -> None:
+        """Emergencies come, now and then many at once, and are settled, and while they flow their
+        consumers die in turn: what these die of has to find its turn among the others."""
+        for at in range(count):
+            for consumer in range(1 + hands):
+                if not at or scene.CONSUMERS[consumer] not in self.heard:
+                    self._do_credit(consumer, queue, plan.STORM_WINDOW)
+            self._do_publish(number, *plan.EMERGENCY * (plan.STORM_MANY if at % 3 == 2 else 1))
+            self._do_flush()
+            consumer = at % (1 + hands)
+            if 0 < at <= deaths:
+                self._do_vanish(scene.PEERS.index(scene.CONSUMERS[consumer]))
+            elif at > deaths:
+                self._do_settle(consumer, plan.STORM_SETTLES, frames.ACK, 0)
+
     # -- the disk ---------------------------------------------------------------------------------
 
     def _do_take(self) -> None:
