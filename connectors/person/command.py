@@ -244,7 +244,9 @@ def _show(findings: Findings, sought: Sought, as_json: bool) -> None:
         )
     else:
         for row in findings.journal[:ROWS_SHOWN]:
-            states = ", ".join(f"{one['destination']} {one['state']}" for one in row["deliveries"])
+            states = ", ".join(
+                f"{one['destination']} {_state(one['state'])}" for one in row["deliveries"]
+            )
             click.echo(text("person.row_message", became=_word(row), states=states, **_bare(row)))
         for row in findings.files[:ROWS_SHOWN]:
             click.echo(text("person.row_file", became=_word(row), **_bare(row)))
@@ -259,6 +261,10 @@ def _show(findings: Findings, sought: Sought, as_json: bool) -> None:
             click.echo(text("person.partners", partners=", ".join(partners)))
     if not findings and not findings.unreadable:
         _fail(text("person.nothing"), EX_REFUSED)
+
+
+def _state(state: str) -> str:
+    return text("cli.delivery_pending" if state == "open" else f"cli.delivery_{state}")
 
 
 def _word(row: dict[str, Any]) -> str:
