@@ -146,10 +146,11 @@ sbom: $(AUDIT_STAMP)
 	"$$python" -m venv "$$made/server"
 	"$$made/server/bin/python" $(PIP_INSTALL) -q -r requirements.lock
 	"$$made/server/bin/python" -m pip --disable-pip-version-check uninstall -q -y pip setuptools
-	mkdir -p dist
 	$(AUDIT_BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 		--gather-license-texts --output-reproducible --sv 1.6 --of JSON --validate \
-		-o dist/smpbus.cdx.json "$$made/server/bin/python"
+		-o "$$made/smpbus.cdx.json" "$$made/server/bin/python"
+	mkdir -p dist
+	mv "$$made/smpbus.cdx.json" dist/
 	echo "make sbom: OK, dist/smpbus.cdx.json"
 
 # A package of which the registry tells nothing is a failure here: not looked at is not sound.
