@@ -13,6 +13,7 @@ from pathlib import Path
 
 import zmq
 
+from proto.ownership import is_open_to_others
 from proto.wording import text
 
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -45,8 +46,7 @@ class KeyPair:
     def load(cls, path: Path) -> "KeyPair":
         """Read the secret key at `path` and derive its public key. Raises KeyFileError."""
         secret = _read_key(path)
-        mode = path.stat().st_mode & 0o077
-        if mode:
+        if is_open_to_others(path):
             raise KeyFileError(f"{path}: others may read this secret key; run: chmod 600 {path}")
         return cls(zmq.curve_public(secret), secret)
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from proto.exits import StartError
+from proto.ownership import is_open_to_others
 from proto.wording import text
 
 RSA: Final = "connectors.document.signer:RsaSigner"
@@ -61,7 +62,7 @@ class RsaSigner:
         except (OSError, ValueError, TypeError):
             # What the library says may quote the file.
             raise StartError(text("document.bad_key", file=settings.key_file)) from None
-        if settings.key_file.stat().st_mode & 0o077:
+        if is_open_to_others(settings.key_file):
             raise StartError(text("connector.secret_too_open", path=settings.key_file))
         if not isinstance(key, RSAPrivateKey):
             raise StartError(text("document.bad_key", file=settings.key_file))

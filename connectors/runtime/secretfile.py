@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from proto.exits import StartError
+from proto.ownership import is_open_to_others
 from proto.wording import text
 
 
 def read_secret(path: Path) -> bytes:
     """Return what the file holds, without the white space around it. Raises StartError."""
     try:
-        open_to_others = path.stat().st_mode & 0o077
+        open_to_others = is_open_to_others(path)
         secret = path.read_bytes().strip()
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}") from None

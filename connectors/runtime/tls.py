@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from proto.exits import StartError
+from proto.ownership import is_open_to_others
 from proto.wording import text
 
 SCHEMES: Final = frozenset({"https", "tls"})
@@ -114,7 +115,7 @@ def _readable(ca_file: Path | None) -> Path | None:
 
 def _show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
-        open_to_others = key.stat().st_mode & 0o077
+        open_to_others = is_open_to_others(key)
         certificate.stat()
     except OSError as error:
         raise StartError(f"{error.filename}: {error.strerror}") from None

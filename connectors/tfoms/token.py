@@ -16,6 +16,7 @@ from connectors.runtime.reply import read_reply
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
+from proto.ownership import is_open_to_others
 from proto.wording import text
 
 FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
@@ -43,7 +44,7 @@ class FileToken:
         """Raises StartError when it cannot be read, or by others as well."""
         self._file = file
         try:
-            others = file.stat().st_mode & 0o077
+            others = is_open_to_others(file)
             self._read()
         except OSError as error:
             raise StartError(text("tfoms.token_file", file=file, reason=error.strerror)) from None

@@ -144,10 +144,10 @@ def test_a_search_goes_by_steps_between_which_the_store_writes(tmp_path: Path) -
     """However long a search takes, what is accepted meanwhile waits for one step of it only."""
     store = SqliteStore(tmp_path)
     store.open()
-    store.write(batch_of(1, [f"call-{n}" for n in range(3_000)]))
+    store.write(batch_of(1, [f"call-{n}" for n in range(12_000)]))
     steps = store.dead_steps(Which(type="test.other.v1"), newest=True)
     longest, count = 0.0, 0
-    for number in range(3_001, 100_000):
+    for number in range(12_001, 100_000):
         began = time.perf_counter()
         step = next(steps, None)
         longest = max(longest, time.perf_counter() - began)
