@@ -47,7 +47,8 @@ from router.settings import Permission, Settings
 __all__ = ["DELIVER_LENGTH_MAX", "Core", "Now"]
 
 HEARTBEAT_MS: Final = 1_000
-NAME_SHARE: Final = 4  # of all sessions one name may have a quarter: a crowd shuts nobody out
+# Of all sessions, and of all connections, one name may have a quarter: a crowd shuts nobody out.
+NAME_SHARE: Final = 4
 FILE_STEP: Final = 2_000
 NO_RIGHTS: Final = Rights(Permission())
 _read_deliver = msgspec.msgpack.Decoder(frames.DeliverRaw).decode

@@ -74,6 +74,7 @@ class Gate:
         self.broken = 0  # other handshakes that came to nothing
         self._open: dict[int, Connection] = {}
         self._strangers: dict[int, Connection] = {}  # by age
+        self._leaving: dict[int, int] = {}  # descriptors that are shut out -> inodes
         self._guard = threading.Lock()
         self._heard = threading.Condition(self._guard)  # of a connection
         self._told_at: dict[str, float] = {}
@@ -108,7 +109,8 @@ class Gate:
         """Return the connection of a frame that just came, which is no stranger any more.
 
         It was accepted before its frame came, but this thread may have been the faster one: then it
-        waits for the other. A peer whose connection nobody knows would never be answered.
+        waits for the other. A peer whose connection nobody knows would never be answered. For what
+        is shut out already nobody waits: who comes again and again would stop us all.
         """
         with self._heard:
             if fd >= 0 and not self._knows(fd):
@@ -120,14 +122,15 @@ class Gate:
             return connection
 
     def _knows(self, fd: int) -> bool:
-        """Whether the connection that has this descriptor now is the one that was heard of."""
-        connection = self._open.get(fd)
-        if connection is None:
-            return False
+        """Whether the connection that has this descriptor now is one that was heard of."""
         try:
-            return connection.inode == os.fstat(fd).st_ino
+            inode = os.fstat(fd).st_ino
         except OSError:
             return True  # gone already; its end is told next
+        connection = self._open.get(fd)
+        if connection is None:
+            return self._leaving.get(fd) == inode
+        return connection.inode == inode
 
     def is_open(self, connection: Connection) -> bool:
         """Whether a connection has not ended."""
@@ -137,6 +140,12 @@ class Gate:
         """End one connection: what waits to be sent to it is dropped with it."""
         with self._guard:
             self._shut(connection)
+
+    def turn_away(self, connection: Connection) -> None:
+        """End a connection that is one too many, and say so now and then."""
+        with self._guard:
+            self._shut_out(connection)
+            self._tell_shut_out()
 
     def close(self) -> None:
         """Stop listening; a socket that is closed has said so by itself."""
@@ -170,6 +179,7 @@ class Gate:
             elif event == _DISCONNECTED:
                 self._open.pop(value, None)
                 self._strangers.pop(value, None)
+                self._leaving.pop(value, None)
             elif event == _STOPPED:
                 return False
             elif event == _REFUSED:
@@ -209,15 +219,19 @@ class Gate:
             while self._strangers and (first := next(iter(self._strangers.values()))).since < late:
                 self._shut_out(first)
         if self.shut_out > before:
-            self._tell(
-                "router.connections_shut", count=self.shut_out, open=len(self._open),
-                most=self.connections_max,
-            )  # fmt: skip
+            self._tell_shut_out()
+
+    def _tell_shut_out(self) -> None:
+        self._tell(
+            "router.connections_shut", count=self.shut_out, open=len(self._open),
+            most=self.connections_max,
+        )  # fmt: skip
 
     def _shut_out(self, connection: Connection) -> None:
         self.shut_out += 1
         self._shut(connection)
-        self._open.pop(connection.fd, None)
+        if self._open.pop(connection.fd, None) is connection:
+            self._leaving[connection.fd] = connection.inode
 
     def _shut(self, connection: Connection) -> None:
         self._strangers.pop(connection.fd, None)

@@ -19,6 +19,7 @@ import zmq
 
 from proto import frames
 from proto.wording import text
+from router.core.core import NAME_SHARE
 from router.settings import BusSettings
 from router.shell.gate import EVENTS_UNREAD_MAX, Connection, Gate, socket_id
 
@@ -123,7 +124,19 @@ class Peers:
         party = self._party(key or id)
         peer = self._peers[id] = Peer(id, key, party, connection)
         party.peers.add(peer)
+        if connection is not None and self._is_crowd(party):
+            peer.dismissed = True
+            self._gate.turn_away(connection)
         return peer
+
+    def _is_crowd(self, party: Party) -> bool:
+        """Whether a key has more connections than its share of all."""
+        most = max(1, self._gate.connections_max // NAME_SHARE)
+        if len(party.peers) <= most:
+            return False
+        for peer in [one for one in party.peers if one.dismissed and not self.is_there(one)]:
+            self._forget(peer)
+        return sum(map(self.is_there, party.peers)) > most
 
     def is_chosen(self, id: bytes) -> bool:
         """Whether a routing id cannot be one of libzmq's own: whoever chose the same next would
