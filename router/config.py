@@ -7,7 +7,6 @@ Nothing here touches sockets, keys or the store: what depends on this machine is
 
 import hashlib
 import os
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import msgspec
 from proto.exits import EX_NOPERM
 from proto.inclear import in_clear
 from proto.retention import Retention
+from proto.shipped import shipped_folder
 from proto.wording import text
 from router.configcheck import check, warnings
 from router.place import BUILT_IN, ConfigError, Place, dotted_key, shown
@@ -77,12 +77,6 @@ class LoadedSettings:
         return f"{place.file or place.label}, {key}"
 
 
-def own_folder() -> Path:
-    """Return the folder of the configuration that smpbus brings along."""
-    checkout = Path(__file__).parents[1] / "config"
-    return checkout if checkout.is_dir() else Path(sys.prefix) / "share/smpbus/config"
-
-
 def find_file(given: Path | None, environ: Mapping[str, str]) -> Path:
     """Return the absolute path of smpbus.toml: given, $SMPBUS_CONFIG, /etc, the one brought along.
 
@@ -92,7 +86,7 @@ def find_file(given: Path | None, environ: Mapping[str, str]) -> Path:
     if path is None and environ.get("SMPBUS_CONFIG"):
         path = Path(environ["SMPBUS_CONFIG"])
     if path is None:
-        path = SYSTEM_FILE if SYSTEM_FILE.exists() else own_folder() / "smpbus.toml"
+        path = SYSTEM_FILE if SYSTEM_FILE.exists() else shipped_folder() / "smpbus.toml"
     path = path.absolute()
     return path / "smpbus.toml" if path.is_dir() else path
 
@@ -317,7 +311,7 @@ def _read_file(path: Path) -> TomlFile:
     try:
         return TomlFile.read(path)
     except FileNotFoundError:
-        sentence = text("config.missing_file", file=path, folder=own_folder())
+        sentence = text("config.missing_file", file=path, folder=shipped_folder())
         raise ConfigError(sentence, path) from None
     except OSError as error:
         sentence = text("config.unreadable", file=path, reason=error.strerror)

@@ -70,6 +70,15 @@ NEIGHBOURS = {
     "router": {"router", "proto"},
     "connectors": {"connectors", "proto"},
 }
+# What each folder of connectors/ may import besides itself.
+LAYERS = {
+    "runtime": (),
+    "services": ("runtime",),
+    "partners": ("runtime", "services", "billing"),
+    "billing": ("runtime", "services", "partners.tfoms"),
+    "person": ("runtime",),
+    "simulators": ("runtime", "services", "partners", "billing", "plugins"),
+}
 # The core is fed time and chance: it may not take them itself, nor touch the world.
 NOT_IN_CORE = {
     "apsw",
@@ -120,6 +129,17 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def modules_named_by(path: Path) -> set[str]:
+    """Return the whole names of the modules that a module imports from."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
     return found
 
 
@@ -216,16 +236,28 @@ class TestImports:
 
     def test_one_module_knows_the_http_client(self) -> None:
         knowing = [str(path.relative_to(ROOT)) for path in modules() if "httpx" in imported(path)]
-        assert knowing == ["connectors/runtime/http.py"]
+        assert knowing == ["connectors/runtime/partner/http.py"]
 
     def test_one_module_knows_the_cache_client(self) -> None:
         knowing = [path for path in modules() if "pymemcache" in imported(path)]
-        assert knowing == [ROOT / "connectors" / "lookup" / "memcached.py"]
+        assert knowing == [ROOT / "connectors/services/lookup/memcached.py"]
 
     def test_one_connector_module_knows_the_postgresql_client(self) -> None:
         connectors = [path for path in modules() if path.is_relative_to(ROOT / "connectors")]
         knowing = [path for path in connectors if "psycopg" in imported(path)]
-        assert knowing == [ROOT / "connectors" / "smpsql" / "database.py"]
+        assert knowing == [ROOT / "connectors/partners/smpsql/database.py"]
+
+    @pytest.mark.parametrize("layer", LAYERS)
+    def test_connectors_are_built_in_layers(self, layer: str) -> None:
+        """The product never needs a simulator, nor one partner's connector another's."""
+        allowed = LAYERS[layer]
+        for path in sorted((ROOT / "connectors" / layer).rglob("*.py")):
+            own = ".".join(path.relative_to(ROOT).parts[: 3 if layer == "partners" else 2])
+            wanted = (own, *(f"connectors.{one}" for one in allowed))
+            for name in modules_named_by(path):
+                if name.startswith("connectors."):
+                    fits = any(name == one or name.startswith(f"{one}.") for one in wanted)
+                    assert fits, f"{path.relative_to(ROOT)} imports {name}"
 
 
 class TestCode:

@@ -13,7 +13,7 @@ import click
 from connectors.person.round import IN_WORK, Findings, Round, Sought
 from connectors.runtime import persons
 from connectors.runtime.accesses import whoever
-from connectors.runtime.settings import find_config, tables
+from connectors.runtime.bus.settings import find_config, tables
 from proto.exits import EX_CANTCREAT, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE, StartError
 from proto.ops import OpsError
 from proto.person import by_enp, by_name, by_snils

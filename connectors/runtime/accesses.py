@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from connectors.runtime.access import Unrecorded
+from connectors.runtime.bus.settings import Loaded, StoreSettings
 from connectors.runtime.outside import Outside
-from connectors.runtime.settings import Loaded, StoreSettings
 from connectors.runtime.statefile import Alarm
 from proto.accesses import AccessFiles, accesses_of
 from proto.accesswriter import AccessWriter

@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from proto.exits import EX_DATAERR
+from proto.shipped import shipped_folder
 from proto.wording import text
 from router.commands.group import CommandGroup
 from router.commands.option import Failure, common, echo_json, lang, machine
-from router.config import LoadedSettings, load, own_folder
+from router.config import LoadedSettings, load
 from router.oldenvironment import FILE, Imported, import_environment, load_known
 
 config: Final = CommandGroup(
@@ -66,7 +67,7 @@ def import_env(file: Path) -> None:
         raise Failure(f"{file}: {error.strerror}", EX_DATAERR) from None
     except UnicodeDecodeError:
         raise Failure(text("import_env.no_text", file=file), EX_DATAERR) from None
-    found = import_environment(lines, load_known(own_folder() / FILE))
+    found = import_environment(lines, load_known(shipped_folder() / FILE))
     if found.problems:
         for problem in found.problems:
             click.echo(problem, err=True)

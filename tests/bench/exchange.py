@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from connectors.ats.ami import Packet, Parser
+from connectors.partners.ats.ami import Packet, Parser
 from tests.bench.amistream import Stream
 
 BANNER = b"Asterisk Call Manager/7.0.3\r\n"

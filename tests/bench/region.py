@@ -13,11 +13,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from connectors.demo.callers import token_of
-from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
-from connectors.demo.readiness import wait_ready
-from connectors.demo.screen import Screen
-from connectors.demo.supervision import Supervisor, render
+from connectors.simulators.demo.callers import token_of
+from connectors.simulators.demo.folder import PARTNERS, DemoFolder, open_folder
+from connectors.simulators.demo.readiness import wait_ready
+from connectors.simulators.demo.screen import Screen
+from connectors.simulators.demo.supervision import Supervisor, render
 from proto.keys import KeyPair
 from proto.ops import ops_request
 from tests.integration.memcache import Memcache

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from connectors.runtime.people import COUNT as PEOPLE
+from connectors.simulators.kit.people import COUNT as PEOPLE
 from tests.bench import machine
 from tests.bench.journal import Story, quantile
 from tests.bench.traffic import BRIGADES, CREW, Phase, Plan, Traffic

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from connectors.demo.callers import token_of
-from connectors.runtime.http import HttpClient, Unreachable
-from connectors.runtime.simulation import ASKED, SimulatorSettings
-from connectors.sys112.samples import Sample, day_of_cards
+from connectors.runtime.partner.http import HttpClient, Unreachable
+from connectors.simulators.demo.callers import token_of
+from connectors.simulators.kit.simulation import ASKED, SimulatorSettings
+from connectors.simulators.sys112.samples import Sample, day_of_cards
 from proto.client import BusClient
 from proto.errors import BusError
 from proto.message import Message

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from connectors.sys112.samples import Sample
+from connectors.simulators.sys112.samples import Sample
 from tests.chaos.region import CONNECTORS, CONSUMERS, PUBLISHERS, Region
 from tests.chaos.verdict import Verdict, judge
 from tests.integration.house import (

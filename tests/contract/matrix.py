@@ -17,9 +17,9 @@ from lxml import etree
 from rows import CANARIES, ROWS, Row, call_of, message, worker_of
 from stand import Attempt, Stand, until
 
-from connectors.runtime import soap, xml
-from connectors.sys112 import soapdoor
-from connectors.sys112.samples import day_of_cards
+from connectors.partners.sys112 import soapdoor
+from connectors.runtime.markup import soap, xml
+from connectors.simulators.sys112.samples import day_of_cards
 from proto.logs import QUIET
 from proto.wording import text
 

@@ -7,30 +7,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from connectors.ats import AtsConnector
-from connectors.ats.simulator import SECRET, USER
-from connectors.ats.simulator import create_app as create_ats
-from connectors.cssi112 import CssiConnector
-from connectors.cssi112.simulator import create_app as create_cssi
-from connectors.demo.signing import make_signer
-from connectors.nsi.simulator import LISTS
-from connectors.nsi.simulator import create_app as create_nsi
-from connectors.remd import RemdConnector
-from connectors.remd.simulator import create_app as create_remd
-from connectors.rmis import RmisConnector
-from connectors.rmis.simulator import create_app as create_rmis
-from connectors.rmr import RmrConnector, samples
-from connectors.rmr.simulator import create_app as create_rmr
-from connectors.runtime.connector import Connector
-from connectors.runtime.people import people
-from connectors.smp import SmpConnector
-from connectors.smp.simulator import create_app as create_smp
-from connectors.sys112 import Sys112Connector, soapdoor
-from connectors.sys112.simulator import create_app as create_sys112
-from connectors.tfoms import TfomsConnector
-from connectors.tfoms.simulator import create_app as create_tfoms
-from connectors.vimis import VimisConnector
-from connectors.vimis.simulator import create_app as create_vimis
+from connectors.partners.ats import AtsConnector
+from connectors.partners.cssi112 import CssiConnector
+from connectors.partners.remd import RemdConnector
+from connectors.partners.rmis import RmisConnector
+from connectors.partners.rmr import RmrConnector
+from connectors.partners.smp import SmpConnector
+from connectors.partners.sys112 import Sys112Connector, soapdoor
+from connectors.partners.tfoms import TfomsConnector
+from connectors.partners.vimis import VimisConnector
+from connectors.runtime.bus.connector import Connector
+from connectors.simulators.ats import SECRET, USER
+from connectors.simulators.ats import create_app as create_ats
+from connectors.simulators.cssi112 import create_app as create_cssi
+from connectors.simulators.demo.signing import make_signer
+from connectors.simulators.kit.people import people
+from connectors.simulators.nsi import LISTS
+from connectors.simulators.nsi import create_app as create_nsi
+from connectors.simulators.remd import create_app as create_remd
+from connectors.simulators.rmis.simulator import create_app as create_rmis
+from connectors.simulators.rmr import samples
+from connectors.simulators.rmr.simulator import create_app as create_rmr
+from connectors.simulators.smp.simulator import create_app as create_smp
+from connectors.simulators.sys112.simulator import create_app as create_sys112
+from connectors.simulators.tfoms.simulator import create_app as create_tfoms
+from connectors.simulators.vimis import create_app as create_vimis
 from proto import catalogue
 from proto.message import Message
 

@@ -15,11 +15,11 @@ import zmq
 import zmq.asyncio
 from starlette.applications import Starlette
 
-from connectors.runtime.callers import Guard, behind_guard
-from connectors.runtime.connector import Connector
-from connectors.runtime.http import HttpAnswer, HttpClient
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.settings import ConnectorSettings
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.bus.settings import ConnectorSettings
+from connectors.runtime.door.callers import Guard, behind_guard
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.http import HttpAnswer, HttpClient
 from proto import frames
 from proto.client import BusClient, Consumer, Delivery
 from proto.errors import Code

@@ -14,14 +14,14 @@ from hub import Hub
 from line import Line
 from rows import LIST, Row, worker_of
 
-from connectors.nsi import NsiClient, NsiSettings
-from connectors.runtime.connector import Connector
-from connectors.runtime.http import HttpAnswer, HttpClient
-from connectors.runtime.process import _run
-from connectors.runtime.quota import Quota
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.settings import Loaded, LogSettings
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.bus.process import _run
+from connectors.runtime.bus.settings import Loaded, LogSettings
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.http import HttpAnswer, HttpClient
+from connectors.runtime.partner.quota import Quota
+from connectors.services.nsi import NsiClient, NsiSettings
+from connectors.simulators.kit.simulation import SimulatorSettings
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import RequestFailed
 from proto.message import Message

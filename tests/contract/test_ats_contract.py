@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from stage import Bus, Scene
 
-from connectors.ats import AtsConnector
-from connectors.ats.simulator import SECRET, USER, create_app
-from connectors.runtime.http import HttpClient
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.ats import AtsConnector
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.http import HttpClient
+from connectors.simulators.ats import SECRET, USER, create_app
+from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import BusClient, Consumer, Delivery, Reject, Retry
 from proto.message import Message

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage import Bus
 
-from connectors.ats import AtsConnector
-from connectors.ats.ami import Packet, Parser
-from connectors.ats.calls import CallBook, CallEvent
-from connectors.ats.connector import OUTBOX_MAX
-from connectors.ats.session import HELD_MAX
-from connectors.runtime.outbox import Outbox
+from connectors.partners.ats import AtsConnector
+from connectors.partners.ats.ami import Packet, Parser
+from connectors.partners.ats.calls import CallBook, CallEvent
+from connectors.partners.ats.connector import OUTBOX_MAX
+from connectors.partners.ats.session import HELD_MAX
+from connectors.runtime.bus.outbox import Outbox
 from proto.client import BusClient
 from proto.message import Message
 from tests.bench.amistream import Stream

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.cssi112 import CssiConnector
-from connectors.cssi112.batch import Batch
-from connectors.cssi112.simulator import create_app
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.cssi112 import CssiConnector
+from connectors.partners.cssi112.batch import Batch
+from connectors.simulators.cssi112 import create_app
+from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.message import Message

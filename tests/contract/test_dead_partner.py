@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.intake import Intake
-from connectors.runtime.partner import BadReply, Partner, PartnerSettings
-from connectors.runtime.reply import read_reply
-from connectors.runtime.serving import HttpServer, bind
-from connectors.tfoms import TfomsConnector
+from connectors.partners.tfoms import TfomsConnector
+from connectors.runtime.bus.intake import Intake
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.partner import BadReply, Partner, PartnerSettings
+from connectors.runtime.partner.reply import read_reply
 from proto import schemas
 from proto.client import BusClient, Retry
 from proto.errors import RequestFailed

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.external import ExternalConnector
-from connectors.external.simulator import create_app
-from connectors.external.webhook import is_signed, sign
-from connectors.runtime.http import HttpAnswer
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.runtime.token import digest_of, new_token
+from connectors.partners.external import ExternalConnector
+from connectors.partners.external.webhook import is_signed, sign
+from connectors.runtime.door.token import digest_of, new_token
+from connectors.runtime.partner.http import HttpAnswer
+from connectors.simulators.external import create_app
+from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.http import HttpClient, Unreachable
-from connectors.runtime.serving import HttpServer, bind
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.http import HttpClient, Unreachable
 from tests.ports import free_port
 
 LIMIT = 10_000

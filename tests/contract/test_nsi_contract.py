@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.lookup import Lookup, LookupSettings
-from connectors.nsi import CodeLists, NsiClient, NsiSettings
-from connectors.nsi.contract import Broken, Cell, Field, Key, Passport, code_list
-from connectors.nsi.simulator import LISTS, create_app, made_up
-from connectors.runtime.faults import Faults, FaultyApp
-from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.quota import Quota
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.partner import PartnerSettings
+from connectors.runtime.partner.quota import Quota
+from connectors.services.lookup import Lookup, LookupSettings
+from connectors.services.nsi import CodeLists, NsiClient, NsiSettings
+from connectors.services.nsi.contract import Broken, Cell, Field, Key, Passport, code_list
+from connectors.simulators.kit.faults import Faults, FaultyApp
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.nsi import LISTS, create_app, made_up
 from proto.client import Reject, Retry
 from proto.exits import StartError
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from stage import Bus
 
-from connectors.runtime.outbox import Outbox
+from connectors.runtime.bus.outbox import Outbox
 from proto.client import BusClient
 from proto.errors import Code
 from proto.message import Message

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.breaker import BreakerSettings
-from connectors.runtime.partner import Partner, PartnerSettings, Untouched
-from connectors.runtime.serving import HttpServer, bind
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.breaker import BreakerSettings
+from connectors.runtime.partner.partner import Partner, PartnerSettings, Untouched
 from proto.client import Retry
 from tests.ports import free_port
 

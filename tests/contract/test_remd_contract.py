@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.demo.signing import make_signer
-from connectors.remd import RemdConnector, contract
-from connectors.remd.simulator import create_app
-from connectors.remd.verdict import load_verdicts
-from connectors.runtime import soap, xml
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.remd import RemdConnector, contract
+from connectors.partners.remd.verdict import load_verdicts
+from connectors.runtime.markup import soap, xml
+from connectors.simulators.demo.signing import make_signer
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.remd import create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.runtime import reporter
-from connectors.runtime.connector import Connector
-from connectors.runtime.reporter import Reporter
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.tfoms import TfomsConnector
-from connectors.tfoms.simulator import create_app
+from connectors.partners.tfoms import TfomsConnector
+from connectors.runtime.bus import reporter
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.bus.reporter import Reporter
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.tfoms.simulator import create_app
 from proto import frames, schemas
 from proto.errors import RequestFailed
 from proto.message import Message

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.rmis import RmisConnector
-from connectors.rmis.contract import Changes
-from connectors.rmis.questions import SHOWN_MAX
-from connectors.rmis.simulator import BEDS, LONG_RECORD, create_app
-from connectors.runtime.people import people
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.rmis import RmisConnector
+from connectors.partners.rmis.contract import Changes
+from connectors.partners.rmis.questions import SHOWN_MAX
+from connectors.simulators.kit.people import people
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmis.simulator import BEDS, LONG_RECORD, create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.rmis import RmisConnector, RmisSettings
-from connectors.rmis.riams import Riams
-from connectors.rmis.riams.numbers import Watch
-from connectors.rmis.riams.simulator import SESSION_USES
-from connectors.rmis.simulator import BEDS, create_app
-from connectors.runtime.people import people
-from connectors.runtime.settings import Loaded, LogSettings, load
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.vocabulary import shipped
+from connectors.partners.rmis import RmisConnector, RmisSettings
+from connectors.partners.rmis.riams import Riams
+from connectors.partners.rmis.riams.numbers import Watch
+from connectors.runtime.bus.settings import Loaded, LogSettings, load
+from connectors.services.vocabulary import shipped
+from connectors.simulators.kit.people import people
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmis.riams import SESSION_USES
+from connectors.simulators.rmis.simulator import BEDS, create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed

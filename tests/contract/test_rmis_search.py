@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.rmis import RmisConnector
-from connectors.rmis.search import server
-from connectors.rmis.simulator import create_app
-from connectors.runtime.people import people
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.rmis import RmisConnector
+from connectors.simulators.kit.people import people
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmis import search as server
+from connectors.simulators.rmis.simulator import create_app
 from proto.errors import Code, RequestFailed
 from proto.message import Message
 from tests.ports import free_port

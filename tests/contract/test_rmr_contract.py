@@ -17,16 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage import Bus, Scene, scene
 
-from connectors.lookup import WORKER, LookupSettings
-from connectors.nsi.simulator import create_app as create_nsi
-from connectors.rmr import RmrConnector, RmrSettings, samples
-from connectors.rmr.mapping import snils_of
-from connectors.rmr.progress import Progress
-from connectors.rmr.simulator import create_app
-from connectors.runtime.body import BadInput
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.settings import load
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.rmr import RmrConnector, RmrSettings
+from connectors.partners.rmr.mapping import snils_of
+from connectors.partners.rmr.progress import Progress
+from connectors.runtime.bus.settings import load
+from connectors.runtime.door.body import BadInput
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.services.lookup import WORKER, LookupSettings
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.nsi import create_app as create_nsi
+from connectors.simulators.rmr import samples
+from connectors.simulators.rmr.simulator import create_app
 from proto import catalogue
 from proto.client import Reject
 from proto.errors import Code, RequestFailed

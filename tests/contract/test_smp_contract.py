@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.smp import SmpConnector
-from connectors.smp.simulator import LIFE, ON_PLACE, create_app
+from connectors.partners.smp import SmpConnector
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.smp.simulator import LIFE, ON_PLACE, create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.message import Message
@@ -226,8 +226,8 @@ def test_what_the_ambulance_cannot_read_is_rejected_and_its_outage_is_a_retry(bu
 
 
 def test_nobody_from_elsewhere_may_call(bus: Bus) -> None:
-    from connectors.runtime.http import HttpClient
-    from connectors.runtime.serving import HttpServer, allow_only, bind
+    from connectors.runtime.door.serving import HttpServer, allow_only, bind
+    from connectors.runtime.partner.http import HttpClient
     from proto.exits import StartError
 
     async def act(stage: Scene) -> None:

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.runtime.http import HttpAnswer
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.runtime.token import digest_of, new_token
-from connectors.smp import SmpConnector
-from connectors.smp.simulator import create_app
+from connectors.partners.smp import SmpConnector
+from connectors.runtime.door.token import digest_of, new_token
+from connectors.runtime.partner.http import HttpAnswer
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.smp.simulator import create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code

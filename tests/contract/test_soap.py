@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime import soap, xml
-from connectors.runtime.body import BadInput
-from connectors.runtime.breaker import BreakerSettings
-from connectors.runtime.http import HttpClient
-from connectors.runtime.ingress import NotAccepted
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.soapclient import SoapClient
+from connectors.runtime.bus.ingress import NotAccepted
+from connectors.runtime.door.body import BadInput
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.markup import soap, xml
+from connectors.runtime.markup.soapclient import SoapClient
+from connectors.runtime.partner.breaker import BreakerSettings
+from connectors.runtime.partner.http import HttpClient
+from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Reject, Retry
 from tests.ports import free_port
 

@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime import soap, xml
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.sys112 import Sys112Connector, soapdoor
-from connectors.sys112.samples import Sample, day_of_cards
-from connectors.sys112.simulator import create_app
+from connectors.partners.sys112 import Sys112Connector, soapdoor
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.markup import soap, xml
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.sys112.samples import Sample, day_of_cards
+from connectors.simulators.sys112.simulator import create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code

@@ -9,11 +9,11 @@ import pytest
 from lxml import etree
 from stage import Bus, Scene, scene
 
-from connectors.runtime import soap, xml
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.sys112 import Sys112Connector, contract, soapdoor
-from connectors.sys112.samples import Sample, day_of_cards
-from connectors.sys112.simulator import create_app
+from connectors.partners.sys112 import Sys112Connector, contract, soapdoor
+from connectors.runtime.markup import soap, xml
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.sys112.samples import Sample, day_of_cards
+from connectors.simulators.sys112.simulator import create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code

@@ -12,16 +12,16 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.runtime.breaker import BreakerSettings
+from connectors.partners.tfoms import TfomsConnector, hl7
+from connectors.partners.tfoms.connector import question_of
+from connectors.partners.tfoms.token import AskedToken
 from connectors.runtime.checks import make_enp
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.people import people
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.tfoms import TfomsConnector, hl7
-from connectors.tfoms.connector import question_of
-from connectors.tfoms.fund import INSURER, INSURER_OGRN, LAPSED, MOVED
-from connectors.tfoms.simulator import create_app
-from connectors.tfoms.token import AskedToken
+from connectors.runtime.partner.breaker import BreakerSettings
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.simulators.kit.people import people
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.tfoms.fund import INSURER, INSURER_OGRN, LAPSED, MOVED
+from connectors.simulators.tfoms.simulator import create_app
 from proto import catalogue, schemas
 from proto.client import Reject, Retry
 from proto.errors import RequestFailed

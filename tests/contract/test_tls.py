@@ -13,13 +13,13 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.ats import AtsSettings
-from connectors.ats.connector import AmiSettings
-from connectors.runtime.check import _partner
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.settings import Loaded, LogSettings
-from connectors.runtime.tls import make_context
+from connectors.partners.ats import AtsSettings
+from connectors.partners.ats.connector import AmiSettings
+from connectors.runtime.bus.check import _partner
+from connectors.runtime.bus.settings import Loaded, LogSettings
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.runtime.partner.tls import make_context
 from proto.client import Retry
 from proto.exits import StartError
 from tests.ports import free_port

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from stage import Bus, Scene, scene
 
-from connectors.demo.signing import make_signer
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.vimis import VimisConnector
-from connectors.vimis.contract import load_terms
-from connectors.vimis.simulator import create_app
+from connectors.partners.vimis import VimisConnector
+from connectors.partners.vimis.contract import load_terms
+from connectors.simulators.demo.signing import make_signer
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.vimis import create_app
 from proto import catalogue, clinical
 from proto.client import Retry
 from proto.message import Message

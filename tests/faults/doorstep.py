@@ -8,20 +8,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from connectors.external import ExternalConnector
-from connectors.external import simulator as external
-from connectors.remd import RemdConnector
-from connectors.remd import simulator as remd
-from connectors.rmis import RmisConnector
-from connectors.rmis import simulator as rmis
-from connectors.rmr import RmrConnector
-from connectors.rmr import simulator as rmr
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.smp import SmpConnector
-from connectors.smp import simulator as smp
-from connectors.sys112 import Sys112Connector
-from connectors.sys112 import simulator as sys112
-from connectors.sys112.samples import Sample, day_of_cards
+from connectors.partners.external import ExternalConnector
+from connectors.partners.remd import RemdConnector
+from connectors.partners.rmis import RmisConnector
+from connectors.partners.rmr import RmrConnector
+from connectors.partners.smp import SmpConnector
+from connectors.partners.sys112 import Sys112Connector
+from connectors.simulators import external, remd
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmis import simulator as rmis
+from connectors.simulators.rmr import simulator as rmr
+from connectors.simulators.smp import simulator as smp
+from connectors.simulators.sys112 import simulator as sys112
+from connectors.simulators.sys112.samples import Sample, day_of_cards
 from tests.contract.stage import Bus, Scene, scene
 
 CARD: Sample = next(one for one in day_of_cards(11, 5) if one.kind == "new")

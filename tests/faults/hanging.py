@@ -6,9 +6,9 @@ import sys
 import time
 from typing import Any
 
-from connectors.document.signer import Signed, SignerSettings
-from connectors.runtime.connector import Connector
+from connectors.runtime.bus.connector import Connector
 from connectors.runtime.outside import Outside
+from connectors.services.document.signer import Signed, SignerSettings
 from proto.client import Delivery
 
 PAIR = socket.socketpair()  # of which nobody ever writes

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.intake import Intake
-from connectors.runtime.serving import HttpServer, bind
-from connectors.smp import SmpConnector
+from connectors.partners.smp import SmpConnector
+from connectors.runtime.bus.intake import Intake
+from connectors.runtime.door.serving import HttpServer, bind
 from proto.client import BusClient
 from proto.message import Message, Priority
 from tests.integration.bus import RouterProcess

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from rawserver import Heard, raw
 
-from connectors.runtime.http import HttpClient, Unreachable
-from connectors.runtime.partner import Partner, PartnerSettings
+from connectors.runtime.partner.http import HttpClient, Unreachable
+from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Retry
 
 MIB = 1024 * 1024

@@ -8,9 +8,9 @@ import pytest
 from partnerhouse import Asked, Side, house, page, taken, until
 from starlette.responses import Response
 
-from connectors.runtime.breaker import Breaker, BreakerSettings
-from connectors.runtime.partner import path_part
-from connectors.sys112 import Sys112Connector
+from connectors.partners.sys112 import Sys112Connector
+from connectors.runtime.partner.breaker import Breaker, BreakerSettings
+from connectors.runtime.partner.partner import path_part
 from proto import catalogue
 from proto.client import BusClient, Delivery, Reject
 from proto.message import Message, Priority

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.runtime.body import BadInput, decode, decode_urgent
+from connectors.partners.smpsql.publishing import _check
+from connectors.runtime.door.body import BadInput, decode, decode_urgent
+from connectors.runtime.door.token import digest_of, new_token
 from connectors.runtime.oddities import ODD, may_be_odd, mended, oddities
-from connectors.runtime.token import digest_of, new_token
-from connectors.smpsql.publishing import _check
 from proto import catalogue
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play

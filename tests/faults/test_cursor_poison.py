@@ -25,11 +25,12 @@ from postgres import Postgres, wait_for
 from sqlhouse import House, events
 from stage import Bus, scene
 
-from connectors.rmis import RmisConnector
-from connectors.rmr import RmrConnector, samples
-from connectors.rmr.simulator import create_app as create_rmr
-from connectors.runtime import ingress
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.rmis import RmisConnector
+from connectors.partners.rmr import RmrConnector
+from connectors.runtime.bus import ingress
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmr import samples
+from connectors.simulators.rmr.simulator import create_app as create_rmr
 from proto import frames
 from proto.errors import Code
 

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.gate import HttpSettings, plain_address
-from connectors.runtime.http import HttpAnswer, HttpClient
-from connectors.runtime.reply import read_reply
-from connectors.runtime.serving import HttpServer, allow_only, bind, membership
-from connectors.sys112.connector import coded
+from connectors.partners.sys112.connector import coded
+from connectors.runtime.door.gate import HttpSettings, plain_address
+from connectors.runtime.door.serving import HttpServer, allow_only, bind, membership
+from connectors.runtime.partner.http import HttpAnswer, HttpClient
+from connectors.runtime.partner.reply import read_reply
 from proto import catalogue
 from proto.exits import StartError
 from proto.message import Message

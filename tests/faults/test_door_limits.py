@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.body import BadInput, read_body
-from connectors.runtime.door import Door
-from connectors.runtime.gate import Gate, HttpSettings, places
-from connectors.runtime.serving import HttpServer, allow_only, bind
+from connectors.runtime.door.body import BadInput, read_body
+from connectors.runtime.door.door import Door
+from connectors.runtime.door.gate import Gate, HttpSettings, places
+from connectors.runtime.door.serving import HttpServer, allow_only, bind
 from proto.message import Message
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play

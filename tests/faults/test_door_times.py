@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from lxml import etree
 
-from connectors.runtime import soap, xml
-from connectors.runtime.body import BadInput, convert
+from connectors.partners.sys112 import contract, soapdoor
+from connectors.runtime.door.body import BadInput, convert
+from connectors.runtime.markup import soap, xml
 from connectors.runtime.oddities import is_representable
-from connectors.sys112 import contract, soapdoor
 from proto import catalogue
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play

@@ -6,9 +6,9 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from connectors.runtime import xml
-from connectors.runtime.body import BadInput, decode
-from connectors.tfoms.answer import BadAnswer, read_answer
+from connectors.billing.answer import BadAnswer, read_answer
+from connectors.runtime.door.body import BadInput, decode
+from connectors.runtime.markup import xml
 from proto import frames
 from proto.frames import FrameError
 from proto.peer import Peer

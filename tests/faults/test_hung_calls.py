@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from connectors.runtime.ending import SPARE_S
+from connectors.runtime.bus.ending import SPARE_S
+from connectors.runtime.bus.settings import ConnectorSettings
 from connectors.runtime.outside import Hung, Outside, hanging
-from connectors.runtime.settings import ConnectorSettings
 from proto import catalogue
 from proto.message import Message
 from tests.integration.bus import SMPBUS, RouterProcess
@@ -187,8 +187,8 @@ def test_calls_that_hang_take_no_more_than_their_places() -> None:
 def test_no_connector_uses_the_pool_that_the_end_of_a_process_waits_for() -> None:
     """The kind: what is called in a thread goes through `connectors.runtime.outside`."""
     # zeep and pymemcache block: each has a pool of its own, and bounded calls.
-    pools = {"connectors/runtime/soapclient.py", "connectors/lookup/memcached.py"}
-    commands = ("connectors/demo/", "connectors/drill/")
+    pools = {"connectors/runtime/markup/soapclient.py", "connectors/services/lookup/memcached.py"}
+    commands = ("connectors/simulators/demo/", "connectors/simulators/drill/")
     found = [
         name
         for path in sorted((ROOT / "connectors").rglob("*.py"))

@@ -10,10 +10,10 @@ from rawserver import GOOD, Heard, raw
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from connectors.runtime.gate import HttpSettings
-from connectors.runtime.http import HttpClient, Unreachable
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.serving import HttpServer, bind
+from connectors.runtime.door.gate import HttpSettings
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.http import HttpClient, Unreachable
+from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Retry
 from tests.ports import free_port
 

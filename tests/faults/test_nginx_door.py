@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from bus import SMPBUS, RouterProcess
 
-from connectors.sys112.samples import Sample, day_of_cards
+from connectors.simulators.sys112.samples import Sample, day_of_cards
 from tests.ports import free_port
 
 CARD: Sample = next(one for one in day_of_cards(11, 5) if one.kind == "new")

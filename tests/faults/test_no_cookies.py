@@ -6,7 +6,7 @@ import pytest
 from partnerhouse import Asked, Side, taken
 from starlette.responses import Response
 
-from connectors.runtime.http import HttpClient
+from connectors.runtime.partner.http import HttpClient
 
 
 @pytest.mark.fault("A18")

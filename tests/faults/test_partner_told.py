@@ -8,9 +8,9 @@ import pytest
 from partnerhouse import Asked, Side, house, page, taken, until
 from starlette.responses import Response
 
-from connectors.runtime import soap, xml
-from connectors.runtime.partner import Answer, Partner, PartnerSettings
-from connectors.sys112.connector import coded
+from connectors.partners.sys112.connector import coded
+from connectors.runtime.markup import soap, xml
+from connectors.runtime.partner.partner import Answer, Partner, PartnerSettings
 from proto.client import Retry
 
 GONE, BACK = "Unable to complete network request", "снова отвечает"

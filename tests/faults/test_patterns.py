@@ -10,9 +10,9 @@ from msgspec import inspect
 
 import connectors
 import proto
-from connectors.ats.ami import encode
+from connectors.partners.ats.ami import encode
+from connectors.partners.sys112 import contract as sys112
 from connectors.runtime import checks
-from connectors.sys112 import contract as sys112
 from proto import catalogue
 from proto.message import UNREADABLE
 from proto.pattern import exactly

@@ -13,13 +13,14 @@ import pytest
 from neighbours import php
 from starlette.applications import Starlette
 
-from connectors.rmis.search import contract, server
-from connectors.rmis.search.client import PersonSearch
-from connectors.runtime import soap
-from connectors.runtime.http import HttpClient
-from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.people import people
-from connectors.runtime.serving import HttpServer, bind
+from connectors.partners.rmis.search import contract
+from connectors.partners.rmis.search.client import PersonSearch
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.markup import soap
+from connectors.runtime.partner.http import HttpClient
+from connectors.runtime.partner.partner import PartnerSettings
+from connectors.simulators.kit.people import people
+from connectors.simulators.rmis import search as server
 from proto import clinical
 from proto.client import Reject, Retry
 from tests.ports import free_port

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from partnerhouse import Side, house, until
 
-from connectors.runtime.limiter import Limiter
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.turns import BULK, EMERGENCY, QUESTION, RANK, Turns
+from connectors.runtime.partner.limiter import Limiter
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.runtime.partner.turns import BULK, EMERGENCY, QUESTION, RANK, Turns
 from proto.message import Priority
 
 

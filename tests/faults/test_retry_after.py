@@ -9,8 +9,8 @@ import pytest
 from partnerhouse import Asked, Side, house, taken, until
 from starlette.responses import Response
 
-from connectors.runtime.http import HttpAnswer
-from connectors.runtime.retryafter import LONGEST_S, retry_after_s
+from connectors.runtime.partner.http import HttpAnswer
+from connectors.runtime.partner.retryafter import LONGEST_S, retry_after_s
 from proto.message import Priority
 
 # One stays closed, whatever comes: what is looked at is the pause of each message.

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.external.contract import Event
-from connectors.external.memory import Memory
-from connectors.rmis.changes import Reader
-from connectors.rmis.contract import Change, Changes
-from connectors.rmis.memory import Memory as Numbers
-from connectors.runtime.claims import Doubts, Namespace
-from connectors.runtime.token import digest_of as digest_of_token
-from connectors.runtime.token import new_token
-from connectors.smp.making import Maker
+from connectors.partners.external.contract import Event
+from connectors.partners.external.memory import Memory
+from connectors.partners.rmis.changes import Reader
+from connectors.partners.rmis.contract import Change, Changes
+from connectors.partners.rmis.memory import Memory as Numbers
+from connectors.partners.smp.making import Maker
+from connectors.runtime.door.claims import Doubts, Namespace
+from connectors.runtime.door.token import digest_of as digest_of_token
+from connectors.runtime.door.token import new_token
 from proto import catalogue
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 import uvloop
 
-from connectors.demo.signing import make_signer
-from connectors.rmis.canonical import read_changes
-from connectors.rmis.contract import LooseChanges
-from connectors.runtime.http import HttpClient, Unreachable
+from connectors.partners.rmis.canonical import read_changes
+from connectors.partners.rmis.contract import LooseChanges
+from connectors.runtime.partner.http import HttpClient, Unreachable
+from connectors.simulators.demo.signing import make_signer
 from proto import catalogue
 from proto.message import Message, Priority
 from router.settings import Destination

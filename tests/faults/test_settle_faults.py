@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from connectors.runtime.breaker import Breaker, BreakerSettings
-from connectors.runtime.intake import Intake
+from connectors.runtime.bus.intake import Intake
+from connectors.runtime.partner.breaker import Breaker, BreakerSettings
 from proto import frames
 from proto.client import BusClient, Consumer, Delivery, Retry
 from proto.peer import Peer

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from connectors.runtime.serving import allow_only
-from connectors.runtime.soap import SoapService
+from connectors.runtime.door.serving import allow_only
+from connectors.runtime.markup.soap import SoapService
 from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
 

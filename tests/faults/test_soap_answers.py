@@ -11,18 +11,18 @@ import pytest
 from partnerhouse import PAGE, Side
 from starlette.responses import Response
 
-from connectors.cssi112 import contract as cssi
-from connectors.rmis.search import contract as search
-from connectors.rmis.search.client import PersonSearch
-from connectors.runtime import soap
-from connectors.runtime.body import BadInput
-from connectors.runtime.multiref import FOLLOWED_MAX
-from connectors.runtime.partner import BadReply, Partner, PartnerSettings
-from connectors.runtime.soapclient import SoapClient
-from connectors.sys112 import soapdoor
-from connectors.tfoms.ferzl import Ferzl, FerzlSettings
-from connectors.tfoms.hl7 import Hl7Settings, question
-from connectors.vimis import contract as vimis
+from connectors.partners.cssi112 import contract as cssi
+from connectors.partners.rmis.search import contract as search
+from connectors.partners.rmis.search.client import PersonSearch
+from connectors.partners.sys112 import soapdoor
+from connectors.partners.tfoms.ferzl import Ferzl, FerzlSettings
+from connectors.partners.tfoms.hl7 import Hl7Settings, question
+from connectors.partners.vimis import contract as vimis
+from connectors.runtime.door.body import BadInput
+from connectors.runtime.markup import soap
+from connectors.runtime.markup.multiref import FOLLOWED_MAX
+from connectors.runtime.markup.soapclient import SoapClient
+from connectors.runtime.partner.partner import BadReply, Partner, PartnerSettings
 from proto import clinical, schemas
 from proto.client import Reject, Retry
 

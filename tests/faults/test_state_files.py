@@ -16,20 +16,20 @@ import apsw
 import msgspec
 import pytest
 
-from connectors.ats.calls import Call
-from connectors.ats.memory import LiveCalls
-from connectors.document.archive import Archive
-from connectors.external.memory import Memory as Calls
-from connectors.external.memory import now_s
-from connectors.rmis.memory import Memory as Numbers
-from connectors.rmis.riams.numbers import Numbers as RiamsNumbers
-from connectors.rmr import RmrConnector
+from connectors.billing.store import Store
+from connectors.partners.ats.calls import Call
+from connectors.partners.ats.memory import LiveCalls
+from connectors.partners.external.memory import Memory as Calls
+from connectors.partners.external.memory import now_s
+from connectors.partners.rmis.memory import Memory as Numbers
+from connectors.partners.rmis.riams.numbers import Numbers as RiamsNumbers
+from connectors.partners.rmr import RmrConnector
+from connectors.partners.sys112.memory import Memory
 from connectors.runtime import statefile
-from connectors.runtime.reporter import report_of
+from connectors.runtime.bus.reporter import report_of
+from connectors.runtime.door.token import digest_of, new_token
 from connectors.runtime.statefile import Spared, StateAway
-from connectors.runtime.token import digest_of, new_token
-from connectors.sys112.memory import Memory
-from connectors.tfoms.store import Store
+from connectors.services.document.archive import Archive
 from proto import catalogue
 from proto.client import Retry
 from proto.exits import StartError
@@ -322,7 +322,7 @@ def test_no_answer_of_a_door_is_bare(
         raise LookupError("Иванов")
 
     async def act(stage: Scene, _: Bus) -> None:
-        monkeypatch.setattr("connectors.sys112.mapping.card_in", broken)
+        monkeypatch.setattr("connectors.partners.sys112.mapping.card_in", broken)
         answer = await stage.send("PUT", CARD_PATH, CARD.body)
         assert answer.status == 500
         assert msgspec.json.decode(answer.body)["Code"] == "500"

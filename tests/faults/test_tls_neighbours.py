@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 from neighbours import apache, nginx
 from partnerhouse import Side
 
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.tls import client_context, make_context
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.runtime.partner.tls import client_context, make_context
 from proto.client import Retry
 from tests.contract.authority import HOST, Authority, Pair
 

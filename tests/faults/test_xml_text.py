@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from lxml import etree
 
-from connectors.runtime import xml
-from connectors.runtime.body import BadInput
+from connectors.runtime.door.body import BadInput
+from connectors.runtime.markup import xml
 
 
 class Inner(msgspec.Struct, omit_defaults=True):

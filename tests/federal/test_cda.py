@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from lxml import etree
 
-from connectors.document import Organisation, build, load_plan
-from connectors.remd.verdict import load_verdicts
+from connectors.partners.remd.verdict import load_verdicts
+from connectors.services.document import Organisation, build, load_plan
 from proto import catalogue, clinical
 
 V3 = "{urn:hl7-org:v3}"

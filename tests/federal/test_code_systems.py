@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.tfoms.profile import load as load_fund
-from connectors.vocabulary import load_codes, load_statuses
+from connectors.billing.profile import load as load_fund
+from connectors.services.vocabulary import load_codes, load_statuses
 
 OID = "1.2.643.5.1.13.13."
 CODES = load_codes()

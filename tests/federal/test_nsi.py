@@ -5,14 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from connectors.lookup import CodeList
-from connectors.nsi import NsiClient, NsiSettings
-from connectors.nsi.contract import Page, Passport, code_list
-from connectors.nsi.simulator import create_app, read_folder
-from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.quota import Quota
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.partner import PartnerSettings
+from connectors.runtime.partner.quota import Quota
+from connectors.services.lookup import CodeList
+from connectors.services.nsi import NsiClient, NsiSettings
+from connectors.services.nsi.contract import Page, Passport, code_list
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.nsi import create_app, read_folder
 
 OID = "1.2.643.5.1.13.13."
 # Codes that the cards of the ambulance use, as people know them.

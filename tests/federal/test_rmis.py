@@ -11,17 +11,18 @@ import zeep
 import zeep.transports
 from lxml import etree
 
-from connectors.nsi.contract import Page, Passport, code_list
-from connectors.rmis.riams.tables import LISTS, load_tables
-from connectors.rmis.search import PersonSearch, contract, server
-from connectors.rmis.search.client import question
-from connectors.rmis.simulator import create_app
-from connectors.runtime import soap, xml
-from connectors.runtime.http import HttpClient
-from connectors.runtime.partner import PartnerSettings
-from connectors.runtime.people import people
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.partners.rmis.riams.tables import LISTS, load_tables
+from connectors.partners.rmis.search import PersonSearch, contract
+from connectors.partners.rmis.search.client import question
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.markup import soap, xml
+from connectors.runtime.partner.http import HttpClient
+from connectors.runtime.partner.partner import PartnerSettings
+from connectors.services.nsi.contract import Page, Passport, code_list
+from connectors.simulators.kit.people import people
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmis import search as server
+from connectors.simulators.rmis.simulator import create_app
 from proto import clinical
 from proto.schemas import IdentityDocument
 

@@ -13,15 +13,15 @@ from lxml import etree
 from msgspec import inspect
 from starlette.applications import Starlette
 
-from connectors.cssi112 import contract as cssi
-from connectors.cssi112 import mapping as cssi_mapping
-from connectors.cssi112.simulator import create_app as cssi_simulator
-from connectors.runtime import soap, xml
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.runtime.soapclient import SoapClient
-from connectors.sys112 import contract, soapdoor
+from connectors.partners.cssi112 import contract as cssi
+from connectors.partners.cssi112 import mapping as cssi_mapping
+from connectors.partners.sys112 import contract, soapdoor
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.markup import soap, xml
+from connectors.runtime.markup.soapclient import SoapClient
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.simulators.cssi112 import create_app as cssi_simulator
+from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue, schemas
 
 PROTOCOL = "system112/PITV_GIS-CPG_v1.txt"

@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 from lxml import etree
 
-from connectors.runtime.people import people
-from connectors.tfoms.answer import MEK, read_answer
-from connectors.tfoms.command import register
-from connectors.tfoms.draft import draft_of
-from connectors.tfoms.examination import examine
-from connectors.tfoms.profile import load
-from connectors.tfoms.store import Checked, Store
+from connectors.billing.answer import MEK, read_answer
+from connectors.billing.command import register
+from connectors.billing.draft import draft_of
+from connectors.billing.profile import load
+from connectors.billing.store import Checked, Store
+from connectors.simulators.kit.people import people
+from connectors.simulators.tfoms.examination import examine
 from proto import catalogue, clinical, schemas
 from tests.bench.register import COMMON, SCHEMAS
 from tests.unit.connectors.tfoms_cases import write_cases

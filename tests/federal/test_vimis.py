@@ -7,13 +7,13 @@ import msgspec
 import zeep
 from lxml import etree
 
-from connectors.runtime import soap, xml
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.runtime.soapclient import SoapClient
-from connectors.vimis import contract
-from connectors.vimis.simulator import create_app
+from connectors.partners.vimis import contract
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.markup import soap, xml
+from connectors.runtime.markup.soapclient import SoapClient
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.vimis import create_app
 
 SCHEMA = "{http://www.w3.org/2001/XMLSchema}schema"
 DOCUMENT = b'<ClinicalDocument xmlns="urn:hl7-org:v3"><id extension="kv-1.1"/></ClinicalDocument>'

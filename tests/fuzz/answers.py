@@ -11,19 +11,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from connectors.nsi import NsiClient, NsiSettings
-from connectors.rmis import RmisConnector
-from connectors.rmis.search import server as search_server
-from connectors.rmis.simulator import create_app as create_rmis
-from connectors.rmr import RmrConnector
-from connectors.runtime.breaker import Breaker
-from connectors.runtime.http import HttpAnswer
-from connectors.runtime.partner import Partner, PartnerSettings
-from connectors.runtime.people import people
-from connectors.runtime.quota import Quota
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.tfoms import TfomsConnector
-from connectors.tfoms.simulator import create_app as create_tfoms
+from connectors.partners.rmis import RmisConnector
+from connectors.partners.rmr import RmrConnector
+from connectors.partners.tfoms import TfomsConnector
+from connectors.runtime.partner.breaker import Breaker
+from connectors.runtime.partner.http import HttpAnswer
+from connectors.runtime.partner.partner import Partner, PartnerSettings
+from connectors.runtime.partner.quota import Quota
+from connectors.services.nsi import NsiClient, NsiSettings
+from connectors.simulators.kit.people import people
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.rmis import search as search_server
+from connectors.simulators.rmis.simulator import create_app as create_rmis
+from connectors.simulators.tfoms.simulator import create_app as create_tfoms
 from proto import clinical, schemas
 from proto.client import Delivery, Reject, Retry
 from proto.errors import BusError

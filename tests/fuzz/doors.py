@@ -12,22 +12,22 @@ from urllib.parse import quote
 import msgspec
 from lxml import etree
 
-from connectors.demo.signing import make_signer
-from connectors.external import ExternalConnector
-from connectors.external.doors import OURS
-from connectors.remd import RemdConnector
-from connectors.rmis import RmisConnector
-from connectors.runtime import soap, xml
-from connectors.runtime.callers import behind_guard
-from connectors.runtime.connector import Connector
-from connectors.runtime.serving import allow_only
-from connectors.runtime.token import digest_of
-from connectors.smp import SmpConnector
-from connectors.smp.doors import EXTRA, POSTED
-from connectors.smp.questions import ASKED
-from connectors.sys112 import Sys112Connector, soapdoor
-from connectors.sys112.samples import day_of_cards
-from connectors.vimis import VimisConnector
+from connectors.partners.external import ExternalConnector
+from connectors.partners.external.doors import OURS
+from connectors.partners.remd import RemdConnector
+from connectors.partners.rmis import RmisConnector
+from connectors.partners.smp import SmpConnector
+from connectors.partners.smp.doors import EXTRA, POSTED
+from connectors.partners.smp.questions import ASKED
+from connectors.partners.sys112 import Sys112Connector, soapdoor
+from connectors.partners.vimis import VimisConnector
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.door.callers import behind_guard
+from connectors.runtime.door.serving import allow_only
+from connectors.runtime.door.token import digest_of
+from connectors.runtime.markup import soap, xml
+from connectors.simulators.demo.signing import make_signer
+from connectors.simulators.sys112.samples import day_of_cards
 from proto import catalogue
 from tests.fuzz.mutate import NOISE, ODD_TEXT, mutated
 from tests.fuzz.target import Taking, Target, Wrong

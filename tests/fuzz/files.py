@@ -10,27 +10,28 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from connectors.ats.ami import Parser, encode
-from connectors.cssi112.contract import load_terms as load_cssi
-from connectors.external.webhook import is_signed, sign
-from connectors.lookup import WORKER
-from connectors.lookup.entry import new_entry, pack, seal, unseal
-from connectors.lookup.secret import Secret
-from connectors.remd.verdict import load_verdicts
-from connectors.runtime.connector import Connector
-from connectors.runtime.door import Door
-from connectors.runtime.settings import load as load_connector
-from connectors.smp import SmpConnector
-from connectors.smpsql.publishing import Publisher
-from connectors.smpsql.tables import Row
-from connectors.sys112 import Sys112Connector
-from connectors.tfoms.answer import BadAnswer, read_answer
-from connectors.tfoms.reading import read_lines
-from connectors.vimis.contract import load_terms as load_vimis
-from connectors.vocabulary import shipped
+from connectors.billing.answer import BadAnswer, read_answer
+from connectors.billing.reading import read_lines
+from connectors.partners.ats.ami import Parser, encode
+from connectors.partners.cssi112.contract import load_terms as load_cssi
+from connectors.partners.external.webhook import is_signed, sign
+from connectors.partners.remd.verdict import load_verdicts
+from connectors.partners.smp import SmpConnector
+from connectors.partners.smpsql.publishing import Publisher
+from connectors.partners.smpsql.tables import Row
+from connectors.partners.sys112 import Sys112Connector
+from connectors.partners.vimis.contract import load_terms as load_vimis
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.bus.settings import load as load_connector
+from connectors.runtime.door.door import Door
+from connectors.services.lookup import WORKER
+from connectors.services.lookup.entry import new_entry, pack, seal, unseal
+from connectors.services.lookup.secret import Secret
+from connectors.services.vocabulary import shipped
 from proto import catalogue, schemas
 from proto.exits import StartError
-from router.config import ConfigError, load, own_folder
+from proto.shipped import shipped_folder
+from router.config import ConfigError, load
 from router.oldenvironment import FILE, import_environment, load_known
 from tests.fuzz.mutate import NOISE, ODD_NUMBERS, ODD_TEXT, mutated
 from tests.fuzz.target import READ, REFUSED, Taking, Target, Wrong, ingress
@@ -226,7 +227,7 @@ class OldEnvironment(Target):
     weight = 2.0
 
     async def open(self, folder: Path) -> None:
-        self._known = load_known(own_folder() / FILE)
+        self._known = load_known(shipped_folder() / FILE)
 
     async def run(self, random: Random) -> str:
         self.shown = data = mutated("lines", (OLD,), random)

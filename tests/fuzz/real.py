@@ -15,7 +15,7 @@ import msgspec
 import uvloop
 import zmq
 
-from connectors.runtime.serving import HttpServer, bind
+from connectors.runtime.door.serving import HttpServer, bind
 from proto import KeyPair, frames
 from proto.message import Message
 from tests.bench.machine import cpu_s, memory_mb

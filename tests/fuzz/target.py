@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from connectors.runtime.ingress import Ingress
+from connectors.runtime.bus.ingress import Ingress
 from proto import frames
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, Refused, RequestFailed

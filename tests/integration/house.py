@@ -16,14 +16,14 @@ from urllib.request import Request, urlopen
 
 import zmq
 
-from connectors.ats.simulator import SECRET as AMI_SECRET
-from connectors.ats.simulator import USER as AMI_USER
-from connectors.demo.callers import make_callers, token_of
-from connectors.demo.signing import make_signer
-from connectors.sys112.samples import Sample, day_of_cards
-from connectors.sys112.words import FINISH, LAST
-from connectors.vimis.contract import load_terms
-from connectors.vocabulary import load_statuses
+from connectors.partners.sys112.words import FINISH, LAST
+from connectors.partners.vimis.contract import load_terms
+from connectors.services.vocabulary import load_statuses
+from connectors.simulators.ats import SECRET as AMI_SECRET
+from connectors.simulators.ats import USER as AMI_USER
+from connectors.simulators.demo.callers import make_callers, token_of
+from connectors.simulators.demo.signing import make_signer
+from connectors.simulators.sys112.samples import Sample, day_of_cards
 from proto import KeyPair
 from tests.ports import free_ports
 

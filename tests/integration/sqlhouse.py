@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bus import SMPBUS, RouterProcess
 from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres, wait_for
 
-from connectors.smpsql.tables import SCHEMA
+from connectors.partners.smpsql.tables import SCHEMA
 from proto import catalogue
 from proto.message import Message
 from tests.ports import free_port

@@ -21,7 +21,7 @@ from house import (
     without_cancels,
 )
 
-from connectors.sys112.samples import day_of_cards
+from connectors.simulators.sys112.samples import day_of_cards
 
 DAY = 2  # a seed whose day has everything
 

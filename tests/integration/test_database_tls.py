@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from postgres import BUS, PASSWORD, Postgres
 
-from connectors.smpsql.connector import PostgresSettings, _address
-from connectors.smpsql.database import Address, Database, DatabaseAway
+from connectors.partners.smpsql.connector import PostgresSettings, _address
+from connectors.partners.smpsql.database import Address, Database, DatabaseAway
 from proto.wording import text
 from tests.contract.authority import Authority
 from tests.ports import free_port

@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 from house import House, wait_for, without_cancels
 
-from connectors.sys112.samples import Sample
+from connectors.simulators.sys112.samples import Sample
 
 PROCESSES = ("router", "sys112", "smp", "sim-sys112", "sim-smp")
 CARDS = [one for one in without_cancels(4, 12) if one.kind == "new"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.demo.folder import PARTNERS, DemoFolder, open_folder
-from connectors.demo.supervision import SMPBUS, Supervisor, render
+from connectors.simulators.demo.folder import PARTNERS, DemoFolder, open_folder
+from connectors.simulators.demo.supervision import SMPBUS, Supervisor, render
 from proto.catalogue import entry
 from proto.exits import StartError
 from proto.keys import KeyPair

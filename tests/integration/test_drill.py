@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from house import SMPBUS, House, wait_for
 
-from connectors.runtime.faults import Faults
+from connectors.simulators.kit.faults import Faults
 
 QUICK = ("--before", "1s", "--rate", "3", "--wait", "60s")
 PATIENCE_S = 90.0

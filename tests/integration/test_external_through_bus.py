@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from house import ROOT, SMPBUS, wait_for
 
-from connectors.runtime.token import digest_of, new_token
+from connectors.runtime.door.token import digest_of, new_token
 from proto import catalogue
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request

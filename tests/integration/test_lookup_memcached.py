@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from memcache import Memcache, liar
 
-from connectors.lookup import CODE_LIST, NUMBER, PATIENT, CodeList, Lookup, LookupSettings
-from connectors.lookup.secret import Secret
+from connectors.services.lookup import CODE_LIST, NUMBER, PATIENT, CodeList, Lookup, LookupSettings
+from connectors.services.lookup.secret import Secret
 from proto.schemas import Person
 
 ANNA = Person(family="Вымышленная", given="Анна", snils="00000000017", enp="9900000000000017")

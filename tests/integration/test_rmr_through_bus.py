@@ -15,7 +15,7 @@ import pytest
 from house import PATIENCE_S, ROOT, SMPBUS, wait_for
 from memcache import Memcache
 
-from connectors.rmr import samples
+from connectors.simulators.rmr import samples
 from proto import BusClient, KeyPair
 from proto.ops import OpsError, ops_request
 from tests.ports import free_ports

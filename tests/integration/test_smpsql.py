@@ -30,8 +30,8 @@ from bus import SMPBUS
 from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres, wait_for
 from sqlhouse import CARD, ROUTES, STATUS, House, events
 
-from connectors.smp.simulator import LIFE
-from connectors.smpsql.tables import SCHEMA
+from connectors.partners.smpsql.tables import SCHEMA
+from connectors.simulators.smp.simulator import LIFE
 from proto import catalogue
 from proto.message import Message
 from tests.ports import free_port

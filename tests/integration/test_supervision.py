@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.demo.folder import DemoFolder, open_folder
-from connectors.demo.supervision import SMPBUS, Supervisor, render
+from connectors.simulators.demo.folder import DemoFolder, open_folder
+from connectors.simulators.demo.supervision import SMPBUS, Supervisor, render
 from proto.ops import OpsError, ops_request
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import pytest
 from bus import SMPBUS, RouterProcess
 from house import PATIENCE_S, ROOT, wait_for
 
-from connectors.runtime.people import people
+from connectors.simulators.kit.people import people
 from proto import BlockingBusClient, Message, catalogue
 from tests.ports import free_ports
 

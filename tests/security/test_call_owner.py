@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.external import ExternalConnector
-from connectors.external.simulator import create_app
-from connectors.runtime.http import HttpAnswer
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.runtime.token import digest_of, new_token
+from connectors.partners.external import ExternalConnector
+from connectors.runtime.door.token import digest_of, new_token
+from connectors.runtime.partner.http import HttpAnswer
+from connectors.simulators.external import create_app
+from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import Reject
 from proto.external_types import HAND_IN

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.runtime.claims import Namespace, uuid_of
-from connectors.runtime.door import message_id
-from connectors.smp.making import Maker
+from connectors.partners.smp.making import Maker
+from connectors.runtime.door.claims import Namespace, uuid_of
+from connectors.runtime.door.door import message_id
 from proto import catalogue
 from proto.exits import StartError
 from proto.message import Message

@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.demo.signing import make_signer
-from connectors.document.verifier import Unverified, VerifierSettings
-from connectors.remd import RemdConnector, contract
-from connectors.remd.simulator import create_app as create_remd
-from connectors.runtime import soap, xml
+from connectors.partners.remd import RemdConnector, contract
+from connectors.partners.vimis import VimisConnector
+from connectors.partners.vimis import contract as vimis
 from connectors.runtime.access import Unrecorded
-from connectors.runtime.simulation import SimulatorSettings
-from connectors.vimis import VimisConnector
-from connectors.vimis import contract as vimis
-from connectors.vimis.simulator import create_app as create_vimis
+from connectors.runtime.markup import soap, xml
+from connectors.services.document.verifier import Unverified, VerifierSettings
+from connectors.simulators.demo.signing import make_signer
+from connectors.simulators.kit.simulation import SimulatorSettings
+from connectors.simulators.remd import create_app as create_remd
+from connectors.simulators.vimis import create_app as create_vimis
 from proto import catalogue
 from proto.client import Retry
 from proto.message import Message

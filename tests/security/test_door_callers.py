@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
 from authority import Authority
 
-from connectors.runtime.callers import behind_guard, caller_of
-from connectors.runtime.gate import membership
-from connectors.runtime.http import HttpAnswer, HttpClient
-from connectors.runtime.refusals import Refusals
-from connectors.runtime.serving import HttpServer, allow_only, bind
-from connectors.runtime.settings import ConnectorSettings
-from connectors.runtime.token import TokenFile, digest_of, lines_of, make_token
+from connectors.runtime.bus.settings import ConnectorSettings
+from connectors.runtime.door.callers import behind_guard, caller_of
+from connectors.runtime.door.gate import membership
+from connectors.runtime.door.refusals import Refusals
+from connectors.runtime.door.serving import HttpServer, allow_only, bind
+from connectors.runtime.door.token import TokenFile, digest_of, lines_of, make_token
+from connectors.runtime.partner.http import HttpAnswer, HttpClient
 from proto.exits import StartError
 from tests.integration.bus import SMPBUS
 from tests.ports import free_port

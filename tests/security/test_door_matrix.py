@@ -17,13 +17,13 @@ import msgspec
 import pytest
 from starlette.routing import Route
 
-from connectors.runtime.callers import NOT_YOURS
-from connectors.runtime.connector import Connector
-from connectors.runtime.http import HttpAnswer, HttpClient, Unreachable
-from connectors.runtime.openapi import DOCUMENT, PAGE
-from connectors.runtime.process import _run
-from connectors.runtime.settings import Loaded, LogSettings
-from connectors.runtime.token import make_token, new_token
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.bus.process import _run
+from connectors.runtime.bus.settings import Loaded, LogSettings
+from connectors.runtime.door.callers import NOT_YOURS
+from connectors.runtime.door.openapi import DOCUMENT, PAGE
+from connectors.runtime.door.token import make_token, new_token
+from connectors.runtime.partner.http import HttpAnswer, HttpClient, Unreachable
 from proto.keys import KeyPair
 from proto.ops import ops_request
 from tests.fuzz import doors as good

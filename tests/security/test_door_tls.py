@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
 from authority import Authority, Pair
 
-from connectors.runtime.token import make_token
+from connectors.runtime.door.token import make_token
 from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.runtime.ingress import OPEN_BYTES_MAX, Ingress, NotAccepted
-from connectors.smp.contract import MADE_BYTES_MAX, SEVERAL_MAX
+from connectors.partners.smp.contract import MADE_BYTES_MAX, SEVERAL_MAX
+from connectors.runtime.bus.ingress import OPEN_BYTES_MAX, Ingress, NotAccepted
 from proto import catalogue
 from proto.client import BusClient
 from proto.message import Message

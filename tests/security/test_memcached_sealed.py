@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from pymemcache import Client
 
-from connectors.lookup import PATIENT
-from connectors.lookup.entry import new_entry, pack, seal, unseal
-from connectors.lookup.secret import NONCE_BYTES, Secret
+from connectors.services.lookup import PATIENT
+from connectors.services.lookup.entry import new_entry, pack, seal, unseal
+from connectors.services.lookup.secret import NONCE_BYTES, Secret
 from proto.schemas import Person
 from tests.integration.house import wait_for
 from tests.integration.memcache import Memcache

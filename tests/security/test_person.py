@@ -12,7 +12,7 @@ from zlib import crc32
 import pytest
 
 from connectors.runtime.persons import KEPT, Lines, Place, Table, erase, find
-from connectors.sys112.samples import day_of_cards
+from connectors.simulators.sys112.samples import day_of_cards
 from proto.message import Message, encode_message
 from proto.person import Search, by_enp, by_name, by_snils
 from router.core.delivery import State

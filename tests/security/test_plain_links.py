@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from connectors.ats.ami import Packet, Parser
-from connectors.ats.session import AmiSession, LoginRefused
-from connectors.runtime.settings import load
-from connectors.smpsql import SmpSqlConnector
+from connectors.partners.ats.ami import Packet, Parser
+from connectors.partners.ats.session import AmiSession, LoginRefused
+from connectors.partners.smpsql import SmpSqlConnector
+from connectors.runtime.bus.settings import load
 from proto.exits import StartError
 from proto.inclear import in_clear, is_here
 from tests.integration.bus import SMPBUS

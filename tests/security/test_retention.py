@@ -16,15 +16,15 @@ import apsw
 import msgspec
 import pytest
 
-from connectors.document.archive import Archive, Document, State
-from connectors.external.memory import Call, ref_of
-from connectors.external.memory import Memory as ExternalMemory
-from connectors.rmis.memory import Memory as HospitalMemory
-from connectors.runtime.settings import load
-from connectors.smp import SmpConnector
-from connectors.smpsql import SmpSqlConnector
-from connectors.sys112.memory import Memory as CardMemory
-from connectors.tfoms.billed import Billed, Entry
+from connectors.billing.billed import Billed, Entry
+from connectors.partners.external.memory import Call, ref_of
+from connectors.partners.external.memory import Memory as ExternalMemory
+from connectors.partners.rmis.memory import Memory as HospitalMemory
+from connectors.partners.smp import SmpConnector
+from connectors.partners.smpsql import SmpSqlConnector
+from connectors.partners.sys112.memory import Memory as CardMemory
+from connectors.runtime.bus.settings import load
+from connectors.services.document.archive import Archive, Document, State
 from proto.exits import StartError
 from proto.message import Message, Priority, encode_message
 from proto.retention import DAY_MS, DAY_S, Retention

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from connectors.runtime.owned import Owned
-from connectors.smp.contract import CommitRequest
-from connectors.smp.queue import Queue
+from connectors.partners.smp.contract import CommitRequest
+from connectors.partners.smp.queue import Queue
+from connectors.runtime.door.owned import Owned
 from proto import catalogue
 from proto.message import Message
 from tests.contract.stage import Bus, Scene

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from connectors.smpsql.database import Address, Database, DatabaseAway
-from connectors.smpsql.tables import SCHEMA, greet
+from connectors.partners.smpsql.database import Address, Database, DatabaseAway
+from connectors.partners.smpsql.tables import SCHEMA, greet
 from tests.integration.bus import SMPBUS
 from tests.integration.postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
 

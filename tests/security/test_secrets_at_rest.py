@@ -9,15 +9,15 @@ from typing import Any
 import apsw
 import pytest
 
-from connectors.external import ExternalConnector
-from connectors.replication import ReplicationConnector
-from connectors.runtime.partner import PartnerSettings, credentials
+from connectors.partners.external import ExternalConnector
+from connectors.partners.replication import ReplicationConnector
+from connectors.partners.smp import SmpConnector
+from connectors.partners.tfoms.token import FileToken
+from connectors.runtime.bus.settings import load
+from connectors.runtime.partner.partner import PartnerSettings, credentials
+from connectors.runtime.partner.tls import make_context
 from connectors.runtime.secretfile import read_secret_text
-from connectors.runtime.settings import load
 from connectors.runtime.statefile import Spared, StateFile
-from connectors.runtime.tls import make_context
-from connectors.smp import SmpConnector
-from connectors.tfoms.token import FileToken
 from proto.exits import StartError
 from tests.integration.bus import SMPBUS
 

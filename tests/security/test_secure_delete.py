@@ -8,7 +8,7 @@ import apsw
 import msgspec
 import pytest
 
-from connectors.external.memory import KEPT_S, Call, Memory, ref_of
+from connectors.partners.external.memory import KEPT_S, Call, Memory, ref_of
 from connectors.runtime.statefile import Spared, StateFile
 from proto.message import Message, encode_message
 from router.core.delivery import State

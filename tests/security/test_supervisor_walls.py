@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from connectors.runtime.quota import Quota
-from connectors.runtime.settings import load
-from connectors.sys112.connector import Sys112Connector
+from connectors.partners.sys112.connector import Sys112Connector
+from connectors.runtime.bus.settings import load
+from connectors.runtime.partner.quota import Quota
 from proto import KeyPair
 from tests.integration.bus import RouterProcess
 

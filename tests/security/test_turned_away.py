@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.runtime.callers import Callers, Guard
-from connectors.runtime.doorsettings import CallerSettings
-from connectors.runtime.gate import HttpSettings, membership
-from connectors.runtime.http import HttpAnswer, HttpClient
-from connectors.runtime.refusals import FREE, Refusals
-from connectors.runtime.serving import HttpServer, allow_only, bind
-from connectors.runtime.token import digest_of, new_token
+from connectors.runtime.door.callers import Callers, Guard
+from connectors.runtime.door.doorsettings import CallerSettings
+from connectors.runtime.door.gate import HttpSettings, membership
+from connectors.runtime.door.refusals import FREE, Refusals
+from connectors.runtime.door.serving import HttpServer, allow_only, bind
+from connectors.runtime.door.token import digest_of, new_token
+from connectors.runtime.partner.http import HttpAnswer, HttpClient
 from tests.ports import free_port
 
 FAR = {"x-forwarded-for": "10.9.9.9"}

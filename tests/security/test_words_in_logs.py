@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.runtime.body import BadInput
-from connectors.runtime.http import HttpAnswer
-from connectors.runtime.intake import Intake
+from connectors.partners.smp import SmpConnector
+from connectors.partners.smp.contract import CommitRequest
+from connectors.partners.sys112.connector import coded
+from connectors.runtime.bus.intake import Intake
+from connectors.runtime.door.body import BadInput
 from connectors.runtime.oddities import fit_path, oddities
+from connectors.runtime.partner.http import HttpAnswer
 from connectors.runtime.words import RejectInWords, code_of, id_of, reason_of
-from connectors.smp import SmpConnector
-from connectors.smp.contract import CommitRequest
-from connectors.sys112.connector import coded
 from proto import catalogue
 from proto.client import Reject
 from tests.contract.stage import Bus, Scene

@@ -10,11 +10,11 @@ from typing import Any
 import apsw
 import pytest
 
-from connectors.ats.memory import LiveCalls
-from connectors.rmr.progress import Progress
-from connectors.runtime.quota import Quota
+from connectors.billing.billed import Billed
+from connectors.partners.ats.memory import LiveCalls
+from connectors.partners.rmr.progress import Progress
+from connectors.runtime.partner.quota import Quota
 from connectors.runtime.statefile import Spared, StateFile
-from connectors.tfoms.billed import Billed
 from proto.exits import StartError
 from proto.keys import KeyPair, load_public
 from router.shell.ballast import FILE, Ballast

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from connectors.demo.callers import token_of
-from connectors.sys112.samples import day_of_cards
+from connectors.simulators.demo.callers import token_of
+from connectors.simulators.sys112.samples import day_of_cards
 from tests.chaos.ledger import Ledger
 
 EVERY_S: Final = 0.5

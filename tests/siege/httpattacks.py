@@ -8,7 +8,7 @@ from itertools import cycle
 from random import Random
 from typing import Final
 
-from connectors.demo.callers import token_of
+from connectors.simulators.demo.callers import token_of
 from tests.siege.battlefield import Field, attack, connect, is_over, send
 
 PATHS: Final = {

@@ -18,9 +18,9 @@ from typing import Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from connectors.demo.callers import make_callers, token_of
-from connectors.demo.signing import make_signer
-from connectors.runtime.token import digest_of, new_token
+from connectors.runtime.door.token import digest_of, new_token
+from connectors.simulators.demo.callers import make_callers, token_of
+from connectors.simulators.demo.signing import make_signer
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request
 from tests.integration.house import (

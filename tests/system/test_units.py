@@ -17,8 +17,8 @@ SETTINGS = Path(__file__).with_name("settings.sh")
 # The register of workers, as its simulator plays it, behind TLS.
 PARTNER = """
 import uvicorn
-from connectors.rmr.simulator import create_app
-from connectors.runtime.simulation import SimulatorSettings
+from connectors.simulators.rmr.simulator import create_app
+from connectors.simulators.kit.simulation import SimulatorSettings
 uvicorn.run(
     create_app(SimulatorSettings()),
     host="0.0.0.0",

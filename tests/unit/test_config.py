@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import wording
-from router.config import ConfigError, find_file, load, own_folder
+from proto.shipped import shipped_folder
+from router.config import ConfigError, find_file, load
 from router.settings import BusSettings, Destination, LogSettings, OpsSettings
 from router.settings import StoreSettings as Store
 from router.tomlfile import find_line
@@ -172,7 +173,7 @@ def test_search_order(tmp_path: Path):
     assert find_file(tmp_path / "x.toml", {"SMPBUS_CONFIG": "/y.toml"}) == tmp_path / "x.toml"
     assert find_file(None, {"SMPBUS_CONFIG": "/y.toml"}) == Path("/y.toml")
     assert find_file(tmp_path, {}) == tmp_path / "smpbus.toml"
-    assert own_folder() == OWN
+    assert shipped_folder() == OWN
 
 
 def test_digest_changes_with_any_setting(folder: Path):

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import wording
+from proto.shipped import shipped_folder
 from router.commands import main
-from router.config import own_folder
 from router.oldenvironment import FILE, import_environment, load_known
 
-KNOWN = load_known(own_folder() / FILE)
+KNOWN = load_known(shipped_folder() / FILE)
 GOOD = """
 # Система-112
 export SERVER_112_STATUS=true

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.ats.ami import PACKET_BYTES_MAX, Packet, Parser, encode
-from connectors.ats.calls import LOST_SIGHT, CallBook, CallEvent
-from connectors.ats.groups import GroupBook
-from connectors.ats.joining import KEPT_S, Joining
-from connectors.ats.memory import LiveCalls
+from connectors.partners.ats.ami import PACKET_BYTES_MAX, Packet, Parser, encode
+from connectors.partners.ats.calls import LOST_SIGHT, CallBook, CallEvent
+from connectors.partners.ats.groups import GroupBook
+from connectors.partners.ats.joining import KEPT_S, Joining
+from connectors.partners.ats.memory import LiveCalls
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 BANNER = b"Asterisk Call Manager/7.0.3\r\n"

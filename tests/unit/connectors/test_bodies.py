@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from connectors.runtime.body import BadInput, decode
-from connectors.runtime.partner import Answer, BadReply
-from connectors.runtime.reply import read_reply
+from connectors.runtime.door.body import BadInput, decode
+from connectors.runtime.partner.partner import Answer, BadReply
+from connectors.runtime.partner.reply import read_reply
 
 DEEP = b'{"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.runtime.breaker import Breaker, BreakerSettings
-from connectors.runtime.limiter import Limiter
+from connectors.runtime.partner.breaker import Breaker, BreakerSettings
+from connectors.runtime.partner.limiter import Limiter
 
 STEPS = st.lists(
     st.tuples(st.booleans(), st.floats(min_value=0, max_value=100)), min_size=1, max_size=60

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from connectors.runtime.settings import find_config, load
-from connectors.smp import SmpSettings
-from connectors.smpsql import SmpSqlSettings
-from connectors.sys112 import Sys112Settings
+from connectors.partners.smp import SmpSettings
+from connectors.partners.smpsql import SmpSqlSettings
+from connectors.partners.sys112 import Sys112Settings
+from connectors.runtime.bus.settings import find_config, load
 from proto.exits import StartError
 
 ROOT = Path(__file__).parents[3]
@@ -112,7 +112,7 @@ def test_the_example_tables_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_password_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    from connectors.runtime.partner import Partner, PartnerSettings
+    from connectors.runtime.partner.partner import Partner, PartnerSettings
 
     secret = tmp_path / "password"
     secret.write_text("user:word\n", encoding="utf-8")

@@ -10,11 +10,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 from lxml import etree
 
-from connectors.demo.signing import make_signer
-from connectors.document import Archive, Document, Organisation, SignerSettings, build, load_plan
-from connectors.document.card import day, moment, snils
-from connectors.document.signer import RsaSigner, load_signer
-from connectors.vocabulary import shipped
+from connectors.services.document import (
+    Archive,
+    Document,
+    Organisation,
+    SignerSettings,
+    build,
+    load_plan,
+)
+from connectors.services.document.card import day, moment, snils
+from connectors.services.document.signer import RsaSigner, load_signer
+from connectors.services.vocabulary import shipped
+from connectors.simulators.demo.signing import make_signer
 from proto import catalogue, clinical
 from proto.exits import StartError
 
@@ -93,7 +100,7 @@ def test_signers_that_cannot_work_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="не названы"):
         RsaSigner(SignerSettings())
     with pytest.raises(StartError, match="нет такого класса"):
-        load_signer(SignerSettings(use="connectors.document.signer:Nobody"))
+        load_signer(SignerSettings(use="connectors.services.document.signer:Nobody"))
     good["key_file"].chmod(0o644)
     with pytest.raises(StartError, match="chmod 600"):
         RsaSigner(SignerSettings(**good))
@@ -127,7 +134,7 @@ def test_files_of_documents_long_ended_go(tmp_path: Path, monkeypatch: pytest.Mo
     archive = Archive(tmp_path / "a.db")
     archive.keep(DOCUMENT)
     archive.move("u", "registered")
-    monkeypatch.setattr("connectors.document.archive.KEPT_S", -1.0)
+    monkeypatch.setattr("connectors.services.document.archive.KEPT_S", -1.0)
     archive.keep(replace(DOCUMENT, uid="w", card="kv-2"))
     ended, living = archive.of_uid("u"), archive.of_uid("w")
     assert ended is not None

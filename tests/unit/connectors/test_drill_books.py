@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.drill.books import Hop, hops, judge
-from connectors.drill.report import Course, Report
+from connectors.simulators.drill.books import Hop, hops, judge
+from connectors.simulators.drill.report import Course, Report
 from proto.wording import text
 
 BUS = "b1"

@@ -11,18 +11,18 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.external.checking import CLOCKS_DIFFER, check
-from connectors.external.command import external
-from connectors.external.connector import ExternalSettings
-from connectors.external.contract import Event
-from connectors.external.memory import DAY_S, KEPT_S, Call, Memory
-from connectors.runtime.body import BadInput
+from connectors.partners.external.checking import CLOCKS_DIFFER, check
+from connectors.partners.external.command import external
+from connectors.partners.external.connector import ExternalSettings
+from connectors.partners.external.contract import Event
+from connectors.partners.external.memory import DAY_S, KEPT_S, Call, Memory
+from connectors.runtime.bus.settings import load
 from connectors.runtime.checks import make_enp, snils_problem
-from connectors.runtime.docpage import page
-from connectors.runtime.limiter import Limiter
-from connectors.runtime.openapi import Api, Operation, Reply
-from connectors.runtime.settings import load
-from connectors.runtime.token import TokenFile, digest_of, new_token
+from connectors.runtime.door.body import BadInput
+from connectors.runtime.door.docpage import page
+from connectors.runtime.door.openapi import Api, Operation, Reply
+from connectors.runtime.door.token import TokenFile, digest_of, new_token
+from connectors.runtime.partner.limiter import Limiter
 from proto.exits import StartError
 from proto.external import HandIn
 from proto.external_types import HAND_IN

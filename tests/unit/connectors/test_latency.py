@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.runtime.latency import BOUNDS_MS, SLICE_S, SLICES, Latency, RecentLatency
+from connectors.runtime.partner.latency import BOUNDS_MS, SLICE_S, SLICES, Latency, RecentLatency
 
 MS = st.floats(min_value=0, max_value=BOUNDS_MS[-1])
 TIMES = st.lists(st.tuples(MS, st.floats(min_value=0, max_value=100)), min_size=1, max_size=60)

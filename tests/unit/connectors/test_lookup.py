@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.lookup import CODE_LIST, NUMBER, PATIENT, CodeList, Lookup, LookupSettings
-from connectors.lookup.entry import Entry, new_entry, pack, seal, unseal
-from connectors.lookup.figures import Figures
-from connectors.lookup.kind import KINDS, Kind
-from connectors.lookup.near import Near
-from connectors.lookup.secret import PREFIX, Secret
+from connectors.services.lookup import CODE_LIST, NUMBER, PATIENT, CodeList, Lookup, LookupSettings
+from connectors.services.lookup.entry import Entry, new_entry, pack, seal, unseal
+from connectors.services.lookup.figures import Figures
+from connectors.services.lookup.kind import KINDS, Kind
+from connectors.services.lookup.near import Near
+from connectors.services.lookup.secret import PREFIX, Secret
 from proto.exits import StartError
 from proto.schemas import Person
 

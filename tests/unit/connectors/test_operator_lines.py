@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from connectors.runtime.log import LOG
-from connectors.runtime.outage import Outage
+from connectors.runtime.partner.outage import Outage
 from proto.logs import LineFormatter
 from proto.notify import notify
 from proto.wording import set_language

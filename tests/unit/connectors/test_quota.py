@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.runtime.quota import STATE, Quota
+from connectors.runtime.partner.quota import STATE, Quota
 from proto.exits import StartError
 
 SEVERAL = """
 import sys
 from pathlib import Path
-from connectors.runtime.quota import Quota
+from connectors.runtime.partner.quota import Quota
 quota = Quota(50, file=Path(sys.argv[1]))
 print(*(quota.reserve(1000.0) for _ in range(25)))
 """

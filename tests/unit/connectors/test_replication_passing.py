@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.replication import ReplicationSettings
-from connectors.replication.passing import SessionEnded, passed_on, verdict
-from connectors.runtime.settings import load as load_connector
+from connectors.partners.replication import ReplicationSettings
+from connectors.partners.replication.passing import SessionEnded, passed_on, verdict
+from connectors.runtime.bus.settings import load as load_connector
 from proto.client import Reject, Retry
 from proto.errors import FATAL, Code, Refused
 from proto.exits import StartError
@@ -21,7 +21,7 @@ from router.core.routing import Routes
 from router.settings import Permission
 
 ROOT = Path(__file__).parents[3]
-README = ROOT / "connectors" / "replication" / "README.md"
+README = ROOT / "connectors" / "partners" / "replication" / "README.md"
 EVERY = Rights(Permission(relay=["*"]))
 MESSAGE = Message.new("call.status.v1", "smp", {"x": 1}, subject="call-1", correlation_id="c")
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.rmis.riams import card as cards
-from connectors.rmis.riams.contract import CARD
-from connectors.rmis.riams.tables import load_tables
-from connectors.vocabulary import shipped
+from connectors.partners.rmis.riams import card as cards
+from connectors.partners.rmis.riams.contract import CARD
+from connectors.partners.rmis.riams.tables import load_tables
+from connectors.services.vocabulary import shipped
 from proto import catalogue, clinical, schemas
 from proto.exits import StartError
 

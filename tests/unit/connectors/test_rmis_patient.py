@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from connectors.rmis.patient import patient_of
-from connectors.rmis.questions import Questions
-from connectors.rmis.search.client import people
-from connectors.rmis.search.contract import Document, Identifiers, Person
+from connectors.partners.rmis.patient import patient_of
+from connectors.partners.rmis.questions import Questions
+from connectors.partners.rmis.search.client import people
+from connectors.partners.rmis.search.contract import Document, Identifiers, Person
 from proto import clinical
 from proto.errors import Code, RequestFailed
 from proto.message import Message

@@ -10,13 +10,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from connectors.runtime.duration import seconds
-from connectors.runtime.faults import LISTENS_S, Faults, FaultyApp
-from connectors.runtime.http import HttpClient
-from connectors.runtime.ledger import Ledger
-from connectors.runtime.serving import HttpServer, bind
-from connectors.runtime.simulation import SimulatorSettings, spawn
-from connectors.smp.simulator import Ambulance
+from connectors.runtime.door.serving import HttpServer, bind
+from connectors.runtime.partner.http import HttpClient
+from connectors.simulators.kit.duration import seconds
+from connectors.simulators.kit.faults import LISTENS_S, Faults, FaultyApp
+from connectors.simulators.kit.ledger import Ledger
+from connectors.simulators.kit.simulation import SimulatorSettings, spawn
+from connectors.simulators.smp.simulator import Ambulance
 from proto import catalogue, schemas
 from tests.ports import free_port
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.smp.shelf import COMMITTED_KEPT, Shelf
+from connectors.partners.smp.shelf import COMMITTED_KEPT, Shelf
 
 STEP = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 3)),

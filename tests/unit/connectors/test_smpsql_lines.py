@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.smpsql import SmpSqlSettings
-from connectors.smpsql.lines import HELD_MAX, Held, waves
-from connectors.smpsql.tables import Row
+from connectors.partners.smpsql import SmpSqlSettings
+from connectors.partners.smpsql.lines import HELD_MAX, Held, waves
+from connectors.partners.smpsql.tables import Row
 
 SUBJECTS = st.sampled_from(["", "112-1", "112-2", "call-3"])
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.runtime.ingress import NotAccepted
-from connectors.runtime.window import Window
-from connectors.sys112.deadlines import GRACE_S, Deadlines
-from connectors.sys112.memory import Memory, at
-from connectors.sys112.words import Words
+from connectors.partners.sys112.deadlines import GRACE_S, Deadlines
+from connectors.partners.sys112.memory import Memory, at
+from connectors.partners.sys112.words import Words
+from connectors.runtime.bus.ingress import NotAccepted
+from connectors.runtime.partner.window import Window
 from proto import catalogue, schemas
 from proto.client import Reject, Retry
 from proto.message import Message

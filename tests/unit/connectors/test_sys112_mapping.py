@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.runtime.body import BadInput, convert, decode
-from connectors.sys112 import contract, mapping
-from connectors.sys112.samples import Sample, day_of_cards
-from connectors.sys112.words import FINISH, LAST, Words
-from connectors.vocabulary import load_codes, load_statuses
+from connectors.partners.sys112 import contract, mapping
+from connectors.partners.sys112.words import FINISH, LAST, Words
+from connectors.runtime.door.body import BadInput, convert, decode
+from connectors.services.vocabulary import load_codes, load_statuses
+from connectors.simulators.sys112.samples import Sample, day_of_cards
 from proto import catalogue, schemas
 from proto.exits import StartError
 

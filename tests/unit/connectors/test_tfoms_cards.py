@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.billing.case import Case, Problem, problems
+from connectors.billing.draft import Draft, case_of, draft_of, question_about
+from connectors.billing.profile import Tables, Tariff, load
+from connectors.billing.store import Checked, Store
 from connectors.runtime.checks import enp_owner, make_enp
-from connectors.tfoms.case import Case, Problem, problems
-from connectors.tfoms.draft import Draft, case_of, draft_of, question_about
-from connectors.tfoms.profile import Tables, Tariff, load
-from connectors.tfoms.store import Checked, Store
-from connectors.vocabulary import shipped
+from connectors.services.vocabulary import shipped
 from proto import catalogue, clinical, schemas
 from proto.exits import StartError
 

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from lxml import etree
 from tfoms_cases import cases, write_cases
 
-from connectors.tfoms.answer import BadAnswer, read_answer
-from connectors.tfoms.command import register
-from connectors.tfoms.profile import load
+from connectors.billing.answer import BadAnswer, read_answer
+from connectors.billing.command import register
+from connectors.billing.profile import load
 from proto.exits import StartError
 
 COUNT = 50

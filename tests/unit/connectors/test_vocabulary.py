@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.cssi112.contract import load_terms
-from connectors.document import load_plan
-from connectors.tfoms.profile import load as load_fund
-from connectors.vocabulary import NO_WORD, load_codes, load_statuses, shipped
-from connectors.vocabulary.table import MEANINGS
+from connectors.billing.profile import load as load_fund
+from connectors.partners.cssi112.contract import load_terms
+from connectors.services.document import load_plan
+from connectors.services.vocabulary import NO_WORD, load_codes, load_statuses, shipped
+from connectors.services.vocabulary.table import MEANINGS
 from proto import schemas
 from proto.exits import StartError
 

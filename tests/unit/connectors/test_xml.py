@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from connectors.runtime import xml
-from connectors.runtime.body import BadInput
+from connectors.runtime.door.body import BadInput
+from connectors.runtime.markup import xml
 
 NS = "urn:example:contract"
 # What XML 1.0 can hold; a carriage return is read as a line feed (XML 1.0, 2.11).

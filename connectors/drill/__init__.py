@@ -1,5 +1,0 @@
-"""`smpbus drill`: take a simulated partner away under load, and judge what the bus made of it."""
-
-from connectors.drill.command import drill
-
-__all__ = ["drill"]

@@ -1,5 +1,0 @@
-"""Outside services (card platforms): they hand in calls by HTTP and follow them."""
-
-from connectors.external.connector import ExternalConnector, ExternalSettings
-
-__all__ = ["ExternalConnector", "ExternalSettings"]

@@ -1,0 +1,1 @@
+"""The connectors: one folder for each partner system, with the same files in each."""

@@ -1,0 +1,166 @@
+"""Groups of operators: who is in which state, and the figures of each minute. Pure.
+
+The threshold of 20 seconds is the norm for answering an emergency call (Government decree 1931).
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import fmean
+from typing import Final, Literal, NamedTuple
+
+from connectors.partners.ats.ami import Packet
+
+State = Literal["offline", "free", "ringing", "talking", "paused", "unavailable"]
+# AST_DEVICE_* of Asterisk's devicestate.h
+STATES: Final[dict[str, State]] = {
+    "0": "offline", "1": "free", "2": "talking", "3": "talking", "4": "unavailable",
+    "5": "unavailable", "6": "ringing", "7": "talking", "8": "talking",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OperatorEvent:
+    """An operator came into another state."""
+
+    operator: str
+    groups: tuple[str, ...]
+    state: State
+    at: datetime
+
+
+@dataclass
+class Minute:
+    """What happened in one group since the last look; seconds."""
+
+    offered: int = 0
+    answered: int = 0
+    answered_in_time: int = 0
+    abandoned: int = 0
+    waits_s: list[float] = field(default_factory=list)
+    talks_s: list[float] = field(default_factory=list)
+
+    @property
+    def wait_mean_s(self) -> float:
+        """Return the mean wait of who was answered or gave up."""
+        return round(fmean(self.waits_s or [0.0]), 1)
+
+    @property
+    def wait_max_s(self) -> float:
+        """Return the longest of these waits."""
+        return max(self.waits_s, default=0.0)
+
+    @property
+    def talk_mean_s(self) -> float:
+        """Return the mean length of the talks that ended."""
+        return round(fmean(self.talks_s or [0.0]), 1)
+
+
+class Group(NamedTuple):
+    """A group at the end of a period."""
+
+    figures: Minute
+    logged_in: int
+    available: int
+    waiting: int
+
+
+class GroupBook:
+    """All groups and operators there are."""
+
+    def __init__(self, threshold_s: float) -> None:
+        self._threshold_s = threshold_s
+        self.minutes: dict[str, Minute] = {}
+        self._waiting: dict[str, set[str]] = {}  # group -> calls that wait
+        self._states: dict[str, dict[str, State]] = {}  # operator -> group -> state
+        self._told: dict[str, tuple[tuple[str, ...], State]] = {}
+
+    def apply(self, packet: Packet, at: datetime) -> list[OperatorEvent]:
+        """Count what an event says of its group; returns whose state changed."""
+        group = packet["Queue"]
+        if not group:
+            return []
+        minute = self.minutes.setdefault(group, Minute())
+        match packet.event:
+            case "QueueCallerJoin":
+                minute.offered += 1
+                self._waiting.setdefault(group, set()).add(packet["Linkedid"])
+            case "QueueCallerLeave" | "QueueEntryGone":
+                self._waiting.get(group, set()).discard(packet["Linkedid"])
+            case "AgentConnect":
+                wait_s = _seconds(packet["HoldTime"])
+                minute.answered += 1
+                minute.answered_in_time += wait_s <= self._threshold_s
+                minute.waits_s.append(wait_s)
+            case "QueueCallerAbandon":
+                minute.abandoned += 1
+                minute.waits_s.append(_seconds(packet["HoldTime"]))
+            case "AgentComplete":
+                minute.talks_s.append(_seconds(packet["TalkTime"]))
+            case "QueueMemberStatus" | "QueueMemberAdded" | "QueueMemberPause" | "QueueMember":
+                return self._member(packet, at)
+            case "QueueMemberRemoved":
+                return self._member_gone(packet, at)
+        return []
+
+    def resync(self, packets: list[Packet], at: datetime) -> list[OperatorEvent]:
+        """Take the answer to QueueStatus for what is true now."""
+        self._waiting = {}
+        members = {(one["Name"] or one["MemberName"], one["Queue"]) for one in packets
+                   if one.event == "QueueMember"}  # fmt: skip
+        events: list[OperatorEvent] = []
+        for operator, groups in list(self._states.items()):
+            for group in [group for group in groups if (operator, group) not in members]:
+                gone = Packet({"MemberName": operator, "Queue": group})
+                events += self._member_gone(gone, at)
+        for packet in packets:
+            if packet.event == "QueueEntry":
+                waiting = self._waiting.setdefault(packet["Queue"], set())
+                waiting.add(packet["Linkedid"] or packet["Uniqueid"])
+            events += self.apply(packet, at)
+        return events
+
+    def take(self) -> dict[str, Group]:
+        """Return what there is to tell of each group, and begin to count anew."""
+        minutes, self.minutes = self.minutes, {}
+        groups = {group for states in self._states.values() for group in states}
+        taken = {}
+        for group in sorted(groups | minutes.keys()):
+            states = [one[group] for one in self._states.values() if group in one]
+            logged_in = sum(state != "offline" for state in states)
+            waiting = len(self._waiting.get(group, ()))
+            figures = minutes.get(group, Minute())
+            taken[group] = Group(figures, logged_in, states.count("free"), waiting)
+        return taken
+
+    def _member(self, packet: Packet, at: datetime) -> list[OperatorEvent]:
+        operator = packet["MemberName"] or packet["Name"]
+        state: State = STATES.get(packet["Status"], "unavailable")
+        if packet["Paused"] == "1" and state == "free":
+            state = "paused"
+        self._states.setdefault(operator, {})[packet["Queue"]] = state
+        return self._tell(operator, at)
+
+    def _member_gone(self, packet: Packet, at: datetime) -> list[OperatorEvent]:
+        operator = packet["MemberName"]
+        groups = self._states.get(operator, {})
+        groups.pop(packet["Queue"], None)
+        if not groups:
+            self._states.pop(operator, None)
+        return self._tell(operator, at)
+
+    def _tell(self, operator: str, at: datetime) -> list[OperatorEvent]:
+        groups = self._states.get(operator, {})
+        busy = [state for state in groups.values() if state in ("talking", "ringing")]
+        state: State = next(iter([*busy, *groups.values(), "offline"]))
+        now = tuple(sorted(groups)), state
+        if self._told.get(operator) == now:
+            return []
+        self._told[operator] = now
+        return [OperatorEvent(operator, *now, at)]
+
+
+def _seconds(value: str) -> float:
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,162 @@
+"""Questions to the hospitals' system: who is it, what must the brigade know, where is a bed.
+
+They are answered at once or not at all: nothing of them is queued. Who somebody is, and the extract
+of the health record, are kept by the lookup layer; free beds never are.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from connectors.partners.rmis.dialect import Dialect, Identifier, Untold
+from connectors.runtime import checks
+from connectors.runtime.door.body import bad_input
+from connectors.services.lookup import PATIENTS, SUMMARY, Lookup
+from connectors.services.lookup.question import spelt
+from proto import clinical, schemas
+from proto.client import Reject, Retry
+from proto.errors import Code, RequestFailed
+from proto.message import UNREADABLE, Message
+from proto.nesting import decode_json
+from proto.wording import text
+
+# What a brigade can read on its way, and a message of the bus may carry.
+SHOWN_MAX: Final = 100
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """How a question is answered: what it is to be, and who knows."""
+
+    asked: type[schemas.Body]
+    find: Callable[[Any], Awaitable[schemas.Body]]
+
+
+class Questions:
+    """Answers by type; each within `timeout_s` (the brigade waits for it). `who`, if it is given,
+    says who somebody is, in the dialect's place."""
+
+    def __init__(
+        self, dialect: Dialect, lookup: Lookup, timeout_s: float, who: Identifier | None = None
+    ) -> None:
+        self._dialect = dialect
+        self._who: Identifier = who or dialect
+        self._lookup = lookup
+        self._timeout_s = timeout_s
+        self._answers: Final[dict[str, _Answer]] = {
+            "patient.lookup.v1": _Answer(clinical.PatientQuestion, self._identify),
+            "patient.summary.v1": _Answer(clinical.SummaryQuestion, self._summary),
+            "hospital.list.v1": _Answer(clinical.HospitalQuestion, self._hospitals),
+        }
+
+    async def answer(self, message: Message) -> dict[str, Any]:
+        """Return the answer's body. Raises RequestFailed."""
+        answer = self._answers.get(message.type)
+        if answer is None:
+            known = ", ".join(self._answers)
+            raise RequestFailed(Code.UNKNOWN_TYPE, f"answered are {known}")
+        try:
+            asked = decode_json(message.body, answer.asked)
+        except UNREADABLE:
+            sentence = f"the body is not one of {message.type}"
+            raise RequestFailed(Code.BAD_MESSAGE, sentence) from None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return _plain(await answer.find(asked))
+        except TimeoutError:
+            sentence = f"no answer in {self._timeout_s:g} s"
+            raise RequestFailed(Code.TIMEOUT, sentence) from None
+        except Untold:
+            sentence = "this hospitals' system answers no such question"
+            raise RequestFailed(Code.UNKNOWN_TYPE, sentence) from None
+        except (Retry, Reject) as error:
+            sentence = f"the hospitals' system does not answer: {error}"
+            raise RequestFailed(Code.FAILED, sentence) from None
+
+    async def _identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
+        if wrong := problem(asked):
+            raise RequestFailed(Code.BAD_MESSAGE, wrong)
+        load = partial(self._ask, asked)
+        found = await self._lookup.get(PATIENTS, question_of(asked), load)
+        return found or clinical.PatientAnswer(outcome="not_found")
+
+    async def _ask(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer | None:
+        answer = await self._who.identify(asked)
+        count = len(answer.patients)
+        fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
+        if not fits[answer.outcome]:
+            raise Retry("the answer contradicts itself")
+        return answer if answer.patients else None
+
+    async def _summary(self, asked: clinical.SummaryQuestion) -> clinical.PatientSummary:
+        load = partial(self._extract, asked.patient)
+        found = await self._lookup.get(SUMMARY, (asked.patient,), load)
+        return found or clinical.PatientSummary(patient=asked.patient, known=False)
+
+    async def _extract(self, patient: str) -> clinical.PatientSummary:
+        return bounded(await self._dialect.summary(patient))
+
+    async def _hospitals(self, asked: clinical.HospitalQuestion) -> clinical.HospitalAnswer:
+        return await self._dialect.hospitals(asked.profile)
+
+
+def _plain(answer: schemas.Body) -> dict[str, Any]:
+    """Return an answer as JSON has it. Raises RequestFailed for one that is none of its type: what
+    a hospitals' system tells may be longer than what a message of the bus may hold."""
+    plain: dict[str, Any] = msgspec.to_builtins(answer)
+    try:
+        msgspec.convert(plain, type(answer))
+    except msgspec.ValidationError as error:
+        place = bad_input(str(error))
+        sentence = f"the hospitals' system's answer does not fit: {place.path}: {place.rule}"
+        raise RequestFailed(Code.FAILED, sentence) from None
+    return plain
+
+
+def bounded(summary: clinical.PatientSummary) -> clinical.PatientSummary:
+    """Return the beginning of a long extract, with the latest stays in hospital; the last of the
+    warnings says that it is cut."""
+    stays = sorted(summary.discharges, key=lambda stay: stay.ends, reverse=True)
+    lists = (summary.allergies, summary.diagnoses, stays, summary.warnings)
+    if all(len(one) <= SHOWN_MAX for one in lists):
+        return summary
+    return msgspec.structs.replace(
+        summary,
+        allergies=summary.allergies[:SHOWN_MAX],
+        diagnoses=summary.diagnoses[:SHOWN_MAX],
+        discharges=stays[:SHOWN_MAX],
+        warnings=[*summary.warnings[: SHOWN_MAX - 1], text("rmis.extract_cut", count=SHOWN_MAX)],
+    )
+
+
+def problem(asked: clinical.PatientQuestion) -> str | None:
+    """Return what makes a question senseless: the field and the rule, never the value."""
+    if asked.enp and (rule := checks.enp_problem(asked.enp, asked.birth_date)):
+        return f"enp: {rule}"
+    if asked.snils and (rule := checks.snils_problem(asked.snils)):
+        return f"snils: {rule}"
+    by_number = asked.enp or asked.policy_number or asked.snils or asked.document
+    named = asked.family and asked.given
+    at_home = asked.age_years is not None and asked.street and asked.house
+    if not (by_number or (named and (asked.birth_date or at_home))):
+        return (
+            "name enp, policy_number, snils or document; or family, given and birth_date; or"
+            " family, given, age_years, street and house"
+        )
+    return None
+
+
+def question_of(asked: clinical.PatientQuestion) -> tuple[str, ...]:
+    """Return a question in the one spelling under which its answer is kept."""
+    document = asked.document
+    parts = (
+        asked.enp, asked.policy_series, asked.policy_number, asked.snils,
+        f"{document.type}/{document.series or ''}/{document.number}" if document else None,
+        asked.family, asked.given, asked.middle, asked.birth_date,
+        asked.age_years, asked.street, asked.house, asked.flat,
+    )  # fmt: skip
+    return tuple(spelt(part) for part in parts)

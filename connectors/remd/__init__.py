@@ -1,5 +1,0 @@
-"""The federal register of electronic medical documents (РЭМД)."""
-
-from connectors.remd.connector import RemdConnector, RemdSettings
-
-__all__ = ["RemdConnector", "RemdSettings"]

@@ -1,5 +1,0 @@
-"""The hospitals' and clinics' system of the region (РМИС)."""
-
-from connectors.rmis.connector import RmisConnector, RmisSettings
-
-__all__ = ["RmisConnector", "RmisSettings"]

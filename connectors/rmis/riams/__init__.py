@@ -1,5 +1,0 @@
-"""РИАМС «ПроМед», by its services for outside ambulance software: the second dialect."""
-
-from connectors.rmis.riams.dialect import Riams, RiamsSettings
-
-__all__ = ["Riams", "RiamsSettings"]

@@ -1,0 +1,104 @@
+"""`smpbus connector NAME --check`: would it work, before it is let loose."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from connectors.runtime.bus.connector import Connector
+from connectors.runtime.bus.settings import Loaded, find_config, load
+from connectors.runtime.door.callers import make_callers, told_open
+from connectors.runtime.door.doortls import door_context
+from connectors.runtime.outside import Outside
+from connectors.runtime.partner import tls
+from proto.client import BusClient, Retry
+from proto.errors import BusError
+from proto.exits import StartError
+from proto.keys import KeyFileError
+from proto.wording import text
+
+BUS_S: Final = 5.0
+PORTS: Final = {"http": 80, "https": 443, "tcp": 5038, "tls": 5039}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    good: bool
+    sentence: str
+    is_warning: bool = False  # it works, and somebody has to mean it
+
+
+def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
+    """Yield what is found: the settings, the bus, the partner. Raises StartError for settings that
+    cannot be read."""
+    loaded = load(name, shape.Settings, find_config(config))
+    yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
+    for sentence in loaded.in_clear:
+        yield Finding(True, sentence, is_warning=True)
+    yield from _door(name, shape, loaded)
+    yield asyncio.run(_bus(name, loaded))
+    found = asyncio.run(shape.probe(name, loaded))
+    if found is None:
+        yield asyncio.run(_partner(loaded))
+    else:
+        yield from (Finding(*one) for one in found)
+
+
+def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding]:
+    """Who may come in, if anybody can at all."""
+    settings = loaded.settings
+    if shape.app is Connector.app or shape.knows_callers:
+        return
+    try:
+        make_callers(shape, name, settings, loaded.file)
+        door_context(settings.tls, f"{loaded.file}, connectors.{name}.tls")
+    except StartError as error:
+        yield Finding(False, error.sentence)
+        return
+    if settings.open:
+        yield Finding(True, told_open(name, settings, shape.door_scopes), is_warning=True)
+
+
+async def _bus(name: str, loaded: Loaded) -> Finding:
+    try:
+        bus = BusClient(loaded.address, name=name, key=loaded.key, server_key=loaded.server_key)
+    except KeyFileError as error:
+        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=error))
+    await bus.start()
+    try:
+        async with asyncio.timeout(BUS_S):
+            await bus.wait_welcomed()
+    except TimeoutError:
+        reason = bus.trouble or text("connector.check_silent", seconds=f"{BUS_S:g}")
+        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=reason))
+    except BusError as error:
+        reason = error.sentence
+        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=reason))
+    finally:
+        await bus.close()
+    return Finding(True, text("connector.check_bus", address=loaded.address, name=name))
+
+
+async def _partner(loaded: Loaded) -> Finding:
+    partner = loaded.settings.partner
+    url = urlsplit(partner.url)
+    host, port = url.hostname or "", url.port or PORTS.get(url.scheme, 0)
+    place = f"{host}:{port}"
+    try:
+        context = tls.make_context(partner)
+        # Not by the loop: the end of the program would wait for a resolver that does not answer.
+        resolver = Outside("DNS", partner.connect_timeout_s)
+        await resolver.call(socket.getaddrinfo, host, port)
+        async with asyncio.timeout(partner.connect_timeout_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        writer.close()
+    except Retry as hung:
+        return Finding(False, text("connector.check_no_partner", place=place, reason=hung))
+    except (OSError, TimeoutError) as error:
+        told = tls.sentence_of(tls.kind_of(error) or "", tls.lack_of(error))
+        reason = told or getattr(error, "strerror", None) or type(error).__name__
+        return Finding(False, text("connector.check_no_partner", place=place, reason=reason))
+    return Finding(True, text("connector.check_partner", place=place))

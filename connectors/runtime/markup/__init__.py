@@ -1,0 +1,1 @@
+"""XML and SOAP, from outside and to outside, within limits."""

@@ -1,0 +1,1 @@
+"""What several connectors use: cached lookups, code lists, documents, vocabularies."""

@@ -1,0 +1,1 @@
+"""What every simulator stands on: faults on demand, a ledger, made-up people."""

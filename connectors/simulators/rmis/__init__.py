@@ -1,0 +1,1 @@
+"""The hospitals' and clinics' system (РМИС), played by a program in all its dialects."""

@@ -1,0 +1,1 @@
+"""The ambulance system (ИС СМП), played by a program."""

@@ -1,0 +1,1 @@
+"""System-112, played by a program."""

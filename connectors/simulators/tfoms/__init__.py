@@ -1,0 +1,1 @@
+"""The insurance fund (ЕИР ТФОМС), played by a program in all its dialects."""

@@ -1,5 +1,0 @@
-"""The ambulance system (ИС СМП): cards and cancellations go in, tickets and statuses come out."""
-
-from connectors.smp.connector import SmpConnector, SmpSettings
-
-__all__ = ["SmpConnector", "SmpSettings"]

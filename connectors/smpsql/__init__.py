@@ -1,6 +1,0 @@
-"""The ambulance system through tables of its own PostgreSQL: an outbox, an inbox, in its own
-transactions."""
-
-from connectors.smpsql.connector import SmpSqlConnector, SmpSqlSettings
-
-__all__ = ["SmpSqlConnector", "SmpSqlSettings"]

@@ -1,5 +1,0 @@
-"""The federal system for heart and vessel diseases (ВИМИС ССЗ)."""
-
-from connectors.vimis.connector import VimisConnector, VimisSettings
-
-__all__ = ["VimisConnector", "VimisSettings"]
