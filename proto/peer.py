@@ -19,6 +19,9 @@ from proto.errors import FATAL, BusError, Code, Refused, RequestFailed
 from proto.message import UNREADABLE, Message
 
 Frames = list[bytes]
+# What becomes of deliveries without anybody's doing: notes as proto/note.py has them.
+CLOSED_NOTE: Final = "client.closed"
+UNREADABLE_NOTE: Final = "client.unreadable"
 # What encoding a message may raise: text that is no text, a number without end, not of the shape.
 SETTLED_LAST_MAX: Final = 4096
 UNSPEAKABLE: Final = (ValueError, OverflowError, TypeError, RecursionError)
@@ -426,7 +429,7 @@ class Peer:
                 self.settle(
                     [
                         frames.Settlement(
-                            one.delivery, frames.RETRY, 0, "consumer closed", one.generation
+                            one.delivery, frames.RETRY, 0, CLOSED_NOTE, one.generation
                         )
                         for one in deliveries
                     ]
@@ -443,10 +446,11 @@ class Peer:
         except UNREADABLE:
             raise error from None
         if unreadable:
-            note = "the message cannot be read"
             self.settle(
                 [
-                    frames.settlement(one.delivery, frames.REJECT, note, generation=one.generation)
+                    frames.settlement(
+                        one.delivery, frames.REJECT, UNREADABLE_NOTE, generation=one.generation
+                    )
                     for one in unreadable
                 ]
             )

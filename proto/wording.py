@@ -6,9 +6,12 @@ table per part of smpbus. `text("cli.accepted", id="...")` fills the `{fields}` 
 
 import os
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+from proto.note import translated
 
 LANGUAGES: Final = ("ru", "en")
 FOLDER: Final = Path(__file__).parent / "texts"
@@ -38,6 +41,18 @@ def text(key: str, /, **fields: object) -> str:
     A field that the text does not name is ignored; one that it names must be given.
     """
     return texts(language())[key].format_map(fields)
+
+
+def in_words(note: str) -> str:
+    """Return a note in the reader's language: of what is no code of ours the text as it is."""
+    return translated(note, _words)
+
+
+def _words(code: str, fields: Mapping[str, str]) -> str | None:
+    try:
+        return text(f"note.{code}", **fields)
+    except KeyError:
+        return None
 
 
 @cache

@@ -13,7 +13,7 @@ from proto.message import UNREADABLE, now_ms
 from proto.nesting import decode_json
 from proto.ops import connectable
 from proto.visible import visible, visible_in, visible_json
-from proto.wording import text
+from proto.wording import in_words, text
 from router.commands.option import common, machine, reach
 from router.commands.table import local_time, styled
 from router.config import load
@@ -92,6 +92,9 @@ def _print_event(topic: str, event: dict[str, Any], as_json: bool) -> None:
         click.echo(visible_json(document))
         return
     topic, event = visible(topic), visible_in(event)
+    for field in ("note", "reason"):
+        if isinstance(said := event.get(field), str):
+            event[field] = in_words(said)
     first = ("subject", "destination", "source", "name", "type")
     words = [str(event[field]) for field in first if event.get(field)]
     rest = [f"{k}={v}" for k, v in event.items() if k not in first and v is not None]

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from proto.exits import EX_REFUSED
-from proto.wording import text
+from proto.wording import in_words, text
 from router.commands.group import CommandGroup
 from router.commands.option import ask, common, echo_json, machine
 from router.commands.table import local_time, print_table
@@ -136,6 +136,6 @@ def _print(found: dict[str, Any]) -> None:
         ]
         for letter in letters
     ]
-    why = [f"{letter['type']}: {letter['reason'] or '-'}" for letter in letters]
+    why = [f"{letter['type']}: {in_words(letter['reason'] or '-')}" for letter in letters]
     print_table([text(f"cli.dead_{column}") for column in columns], rows, why)
     return None

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from proto.exits import EX_REFUSED
-from proto.wording import text
+from proto.wording import in_words, text
 from router.commands.option import Failure, ask, common, echo_json, machine
 from router.commands.table import local_time, size, span, styled, width
 
@@ -99,7 +99,7 @@ def hops(message: dict[str, Any]) -> list[Hop]:
 
 
 def _with_note(what: str, note: str | None) -> str:
-    return f"{what}: {note}" if note else what
+    return f"{what}: {in_words(note)}" if note else what
 
 
 def _took(message: dict[str, Any], delivery: dict[str, Any]) -> str:

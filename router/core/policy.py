@@ -4,7 +4,7 @@ from random import Random
 from typing import Final
 
 from proto.frames import Settlement
-from proto.wording import text
+from proto.note import coded
 from router.settings import Backoff
 
 JITTER: Final = 0.2
@@ -55,9 +55,9 @@ def _pause(backoff: Backoff, attempts: int) -> float:
 
 
 def given_up(backoff: Backoff, attempts: int, age_ms: int) -> str | None:
-    """Return why no further attempt is made, or None when one is."""
+    """Return the note that says why no further attempt is made, None when one is."""
     if attempts >= backoff.attempts_max:
-        return text("router.dead_attempts", count=attempts)
+        return coded("bus.attempts_over", count=attempts)
     if age_ms >= backoff.age_max_ms:
-        return text("router.dead_age", seconds=age_ms // 1000)
+        return coded("bus.age_over", seconds=age_ms // 1000)
     return None

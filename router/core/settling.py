@@ -5,7 +5,7 @@ from typing import Final
 
 from proto import frames
 from proto.errors import Code
-from proto.wording import text
+from proto.note import coded
 from router.core import supply
 from router.core.clock import Now
 from router.core.delivering import Delivering
@@ -27,6 +27,8 @@ ACK: Final = frames.ACK
 RETURNED: Final = "returned"
 VANISHED: Final = "vanished"
 ALONE: Final = "vanished_alone"
+REJECTED: Final = coded("bus.rejected")
+VANISHED_EACH_TIME: Final = coded("bus.vanished")
 _WORDS: Final = {SETTLED: "settled", DEAD: "dead", EXPIRED: "expired"}
 
 
@@ -70,7 +72,7 @@ class Settling(Delivering):
             if settlement.outcome == frames.RETRY:
                 self._retry(delivery, settlement, now)
             else:
-                note = settlement.note or text("router.dead_rejected")
+                note = settlement.note or REJECTED
                 self._end(delivery, DEAD, note, now)
         for queue, acked in touched.items():
             queue.proofs += 1
@@ -186,7 +188,7 @@ class Settling(Delivering):
         if self._is_over(delivery, now):
             return self._end(delivery, EXPIRED, None, now)  # its timer has fired in vain
         if delivery.attempts >= backoff.attempts_max:
-            return self._end(delivery, DEAD, text("router.dead_vanished"), now)
+            return self._end(delivery, DEAD, VANISHED_EACH_TIME, now)
         if word == ALONE and queue.proofs == delivery.proof:
             word = VANISHED  # a consumer that dies at each start, whatever it gets, proves nothing
         after_ms = 0
@@ -196,7 +198,7 @@ class Settling(Delivering):
             if word == ALONE:
                 delivery.lonely, delivery.proof = delivery.lonely + 1, queue.proofs
             if delivery.lonely >= backoff.deaths_max:
-                note = text("router.dead_poison", count=delivery.lonely)
+                note = coded("bus.poison", count=delivery.lonely)
                 return self._end(delivery, DEAD, note, now)
             if delivery.vanished > VANISHED_QUICK_MAX:
                 tries = delivery.vanished - VANISHED_QUICK_MAX

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
+from proto.note import coded
 from proto.person import Search, Wanted
 from router.core.delivery import State
 from router.shell.ops import Command, OpsError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SEARCH_S: Final = 3.0  # for one request
 FOUND_MAX: Final = 200  # told in one answer
 SUBJECTS_MAX: Final = 10  # of one number
-NOTE: Final = "erased"
+NOTE: Final = coded("bus.erased")
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from proto.message import UNREADABLE, Priority
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.retention import DAY_MS, Retention
 from proto.wording import text
 from router.shell.pruning import PART, REST_S, REST_SHARE, STEADY_MS, Course
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOOK_MS: Final = 3_600_000
 DROPPED_AT_ONCE: Final = 200
 TOLD: Final = "dead_told"  # in the journal's own notes
+OVER: Final = coded("bus.retention_over")
 log = logging.getLogger("smpbus.router")
 
 
@@ -132,9 +134,7 @@ class Ending:
     async def _end(self, over: list[int]) -> None:
         ended = 0
         for start in range(0, len(over), DROPPED_AT_ONCE):
-            ended += await self._drop(
-                over[start : start + DROPPED_AT_ONCE], text("router.dead_over")
-            )
+            ended += await self._drop(over[start : start + DROPPED_AT_ONCE], OVER)
             await asyncio.sleep(REST_S)
         if ended:
             log.warning(text("router.dead_ended", count=ended))

@@ -7,7 +7,7 @@ import pytest
 
 from proto import frames
 from proto.message import Priority
-from proto.wording import text
+from proto.note import coded
 from router.core.delivery import State
 from router.core.queue import URGENT_SUSPECTS_MAX
 from router.settings import Backoff, Destination
@@ -68,7 +68,7 @@ def test_it_dies_in_the_end_with_its_reason_and_takes_no_other_along(lives: Live
     assert lives.store is not None
     (note,) = (row[0] for row in lives.store._rows("select note from outcome where state = ?",
                                                    (int(State.DEAD),)))  # fmt: skip
-    assert note == text("router.dead_poison", count=3)
+    assert note == coded("bus.poison", count=3)
 
 
 @pytest.mark.fault("A17")

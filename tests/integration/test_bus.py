@@ -149,7 +149,7 @@ def test_a_retry_waits_and_an_exhausted_one_becomes_a_dead_letter() -> None:
         assert (row["dead"], row["settled"]) == (1, 1)
         delivery = router.ask("trace", subject="bad")["messages"][0]["deliveries"][0]
         assert delivery["state"] == "dead"
-        assert delivery["note"] == "отказались после попыток: 3: HTTP 503"
+        assert delivery["note"] == "bus.attempts_over count=3: HTTP 503"
         assert [attempt["note"] for attempt in delivery["history"]] == ["HTTP 503"] * 2
 
 

@@ -40,14 +40,16 @@ async def publish(router: RouterProcess, *subjects: str) -> None:
             await bus.publish(bus.message("test.message.v1", {"n": number}, subject=subject))
 
 
-async def take(router: RouterProcess, count: int, reject: bool = False) -> list[Any]:
+async def take(
+    router: RouterProcess, count: int, reject: bool = False, reason: str = "HTTP 422"
+) -> list[Any]:
     """Take and settle; return (delivery, attempt, n) of each."""
     taken = []
     async with router.client("consumer") as bus:
         async for delivery in bus.consume("sink"):
             taken.append((delivery.id, delivery.attempt, delivery.message.json()["n"]))
             if reject:
-                delivery.reject("HTTP 422")
+                delivery.reject(reason)
             else:
                 delivery.ack("HTTP 200")
             if len(taken) == count:
@@ -194,3 +196,18 @@ def test_explain_says_what_publishing_would_do(router: RouterProcess, tmp_path: 
     ended = smpbus(router, "route", "explain", str(file), "--name", "producer")
     assert ended.returncode == 1
     assert "не вправе" in ended.stdout
+
+
+def test_a_reason_is_a_code_in_the_journal_and_words_for_each_reader(router: RouterProcess) -> None:
+    """It was a sentence in the language of the router, for whoever read it and whenever."""
+    asyncio.run(publish(router, "call-1"))
+    asyncio.run(take(router, 1, reject=True, reason=""))
+    (letter,) = told(router, "dead", "list")
+    assert letter["reason"] == "bus.rejected"
+    for lang, words in (
+        ("ru", "потребитель отказался принять"),
+        ("en", "rejected by its consumer"),
+    ):
+        for command in (("dead", "list"), ("trace", "call-1")):
+            shown = smpbus(router, *command, "--lang", lang).stdout
+            assert words in " ".join(shown.split())

@@ -379,13 +379,17 @@ def test_hops_are_in_order_of_time():
     delivery = {
         "destination": "smp", "state": "settled", "attempts": 2, "delivered_at": 140,
         "settled_at": 150, "due": None, "note": "HTTP 200",
-        "history": [{"at": 120, "outcome": "retry", "note": "HTTP 503"}],
+        "history": [
+            {"at": 120, "outcome": "retry", "note": "HTTP 503"},
+            {"at": 130, "outcome": "retry", "note": "client.stopped"},
+        ],
     }  # fmt: skip
     message = {"time": 100, "accepted_at": 105, "source": "sys112", "deliveries": [delivery]}
     assert hops(message) == [
         (100, "отправлено: sys112"),
         (105, "принято шиной, на диске"),
         (120, "→ smp: вернулось: HTTP 503"),
+        (130, "→ smp: вернулось: потребитель остановлен"),
         (140, "→ smp: выдано, попытка 2"),
         (150, "→ smp: доставлено: HTTP 200"),
     ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proto import frames
 from proto.message import Message, Priority
-from proto.wording import text
+from proto.note import coded
 from router.core.core import DELIVER_LENGTH_MAX, Core, Now
 from router.core.delivery import State
 from router.core.output import OpenDelivery
@@ -549,7 +549,7 @@ class TestSettling:
             bench.wait(1)
             assert len(bench.taken()) == 1
         bench.settle(delivery, frames.RETRY)
-        assert bench.fate(delivery) == f"dead: {text('router.dead_attempts', count=3)}: why"
+        assert bench.fate(delivery) == f"dead: {coded('bus.attempts_over', count=3)}: why"
         assert 80 <= pauses[0] <= 120
         assert 160 <= pauses[1] <= 240
 
@@ -576,7 +576,7 @@ class TestSettling:
         ((_, delivery, _),) = bench.taken()
         bench.wait(5_000)
         bench.settle(delivery, frames.RETRY)
-        assert bench.fate(delivery) == f"dead: {text('router.dead_age', seconds=5)}: why"
+        assert bench.fate(delivery) == f"dead: {coded('bus.age_over', seconds=5)}: why"
 
     def test_one_that_takes_its_consumer_along_each_time_is_dead(self, bench: Bench) -> None:
         bench.accept(message("a"), message("b"))
@@ -585,7 +585,7 @@ class TestSettling:
             ((id, delivery, number),) = bench.taken()
             assert (id, number) == ("a", attempt)
             bench.core.gone(b"c", bench.now, "crashed")
-        assert bench.fate(delivery) == f"dead: {text('router.dead_vanished')}"
+        assert bench.fate(delivery) == f"dead: {coded('bus.vanished')}"
         bench.consumer(1)
         assert bench.ids() == ["b"]
 
