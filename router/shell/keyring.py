@@ -35,6 +35,10 @@ class Keyring:
         """Called by the ZAP handler's thread for every CURVE handshake."""
         return domain == ZAP_DOMAIN and key in self.names
 
+    def rows(self) -> dict[str, Any]:
+        """Return whose keys are in force, and which files admit nobody and why."""
+        return {"admitted": sorted(self.names.values()), "refused": self.refused}
+
     def refresh(self, force: bool = False) -> bool:
         """Read the folder again if it changed; return whether the names did."""
         try:

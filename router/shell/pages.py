@@ -11,7 +11,7 @@ import contextlib
 import socket as posix
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import msgspec
 import uvicorn
@@ -24,11 +24,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from router.shell.pace import Pace
 from router.shell.partners import all_well
-from router.shell.report import metrics_page
+from router.shell.report import Report
 from router.shell.socket import bind_error
-
-if TYPE_CHECKING:
-    from router.shell.daemon import Daemon
 
 CONNECTIONS_MAX: Final = 64
 FRESH_S: Final = 0.25  # the page of metrics is made so often
@@ -37,7 +34,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the daemon has its own."""
+    """uvicorn without its signal handlers: the router has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,8 +65,9 @@ class _Impatient(H11Protocol):
 class Pages:
     """Serves the pages on a socket bound beforehand."""
 
-    def __init__(self, daemon: "Daemon", listener: posix.socket) -> None:
-        self._daemon = daemon
+    def __init__(self, report: Report, listener: posix.socket) -> None:
+        self._report = report
+        self._engine = report.engine
         self._page, self._made_at = b"", -FRESH_S
         self._listener = listener
         routes = [
@@ -107,19 +105,19 @@ class Pages:
     async def _metrics(self, _: Request) -> Response:
         now = time.monotonic()
         if now - self._made_at >= FRESH_S:
-            self._page, self._made_at = metrics_page(self._daemon), now
+            self._page, self._made_at = self._report.metrics_page(), now
         return Response(self._page, headers={"content-type": METRICS_TYPE})
 
     async def _partners(self, _: Request) -> Response:
-        partners = self._daemon.partners
+        partners = self._report.partners
         page = {"ok": all_well(partners.connectors()), "partners": partners.rows()}
         return Response(msgspec.json.encode(page), media_type="application/json")
 
     async def _live(self, _: Request) -> Response:
-        return _verdict(self._daemon.live())
+        return _verdict(self._engine.live())
 
     async def _ready(self, _: Request) -> Response:
-        return _verdict(self._daemon.live() | self._daemon.ready())
+        return _verdict(self._engine.live() | self._engine.ready())
 
 
 def _verdict(checks: dict[str, bool]) -> Response:

@@ -6,20 +6,18 @@ The words that name him stay in the request: no answer, log or event has them.
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from proto.note import coded
 from proto.person import Search, Wanted
 from router.core.delivery import State
+from router.shell.engine import Engine
+from router.shell.operator import Operator
 from router.shell.ops import Command, OpsError
 from router.store.contract import Store
 from router.store.head import head_of
-
-if TYPE_CHECKING:
-    from router.shell.daemon import Daemon
-    from router.shell.operator import Operator
 
 SEARCH_S: Final = 3.0  # for one request
 FOUND_MAX: Final = 200  # told in one answer
@@ -43,10 +41,12 @@ class Doomed(msgspec.Struct, frozen=True):
 
 
 class Persons:
-    """The commands, on one daemon."""
+    """The commands, on one engine."""
 
-    def __init__(self, daemon: "Daemon", operator: "Operator") -> None:
-        self._daemon = daemon
+    def __init__(self, engine: Engine, operator: Operator) -> None:
+        self._engine = engine
+        self._core = engine.core
+        self._writer = engine.writer
         self._operator = operator
 
     def commands(self) -> dict[str, Command]:
@@ -56,12 +56,12 @@ class Persons:
     async def _find(self, request: dict[str, Any]) -> dict[str, Any]:
         """Messages in which the words are, and `next` to ask from when not all were looked at."""
         asked = _read(request, Asked)
-        await self._daemon.commit()
+        await self._engine.commit()
         if asked.words is not None:
             numbers, following = await self._by_words(Search(asked.words), asked.after)
         else:
             numbers, following = await self._by_numbers(asked.numbers), None
-        rows = await self._daemon.writer.query(lambda store: store.told(numbers[:FOUND_MAX]))
+        rows = await self._writer.query(lambda store: store.told(numbers[:FOUND_MAX]))
         answer: dict[str, Any] = {"messages": [_row(row) for row in rows], "next": following}
         if len(numbers) > FOUND_MAX:
             answer["next"] = numbers[FOUND_MAX - 1] if asked.words is not None else None
@@ -70,7 +70,7 @@ class Persons:
 
     async def _by_words(self, search: Search, after: int) -> tuple[list[int], int | None]:
         until, numbers = time.monotonic() + SEARCH_S, list[int]()
-        steps = self._daemon.writer.search(lambda store: store.person_steps(search, after))
+        steps = self._writer.search(lambda store: store.person_steps(search, after))
         async for after, found in steps:
             numbers += found
             if len(numbers) > FOUND_MAX or time.monotonic() > until:
@@ -79,13 +79,12 @@ class Persons:
 
     async def _by_numbers(self, numbers: list[str]) -> list[int]:
         found: dict[int, None] = {}
-        writer = self._daemon.writer
         for number in numbers:
             subjects = [number]
-            async for step in writer.search(partial(_subjects, number=number)):
+            async for step in self._writer.search(partial(_subjects, number=number)):
                 subjects += step
             for subject in dict.fromkeys(subjects):
-                async for run in writer.search(partial(_messages, subject=subject)):
+                async for run in self._writer.search(partial(_messages, subject=subject)):
                     found.update(dict.fromkeys(run))
         return sorted(found)
 
@@ -93,23 +92,20 @@ class Persons:
         """What is dead is given up first: its books are balanced, and nobody can replay it. What is
         still on its way is left for later, and named."""
         doomed = _read(request, Doomed)
-        daemon = self._daemon
         async with self._operator.changing:
-            await daemon.commit()
-            rows = await daemon.writer.query(lambda store: store.told(doomed.messages))
-            ends = [
-                row for row in rows if all(one["state"] is not None for one in row["deliveries"])
-            ]
+            await self._engine.commit()
+            rows = await self._writer.query(lambda store: store.told(doomed.messages))
+            ends = [row for row in rows if _has_ended(row)]
             dead = [
                 (one["delivery"], one["destination"])
                 for row in ends
                 for one in row["deliveries"]
                 if one["state"] == State.DEAD
             ]
-            dropped = daemon.core.drop(dead, NOTE)
-            await daemon.commit()
+            dropped = self._core.drop(dead, NOTE)
+            await self._engine.commit()
             numbers = [row["n"] for row in ends]
-            erased = await daemon.writer.query(lambda store: store.erase(numbers, NOTE))
+            erased = await self._writer.query(lambda store: store.erase(numbers, NOTE))
         left = sorted({row["n"] for row in rows} - set(erased))
         return {"erased": erased, "in_work": left, "dropped": dropped}
 

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from proto.exits import EX_IOERR
@@ -28,9 +29,8 @@ log = logging.getLogger("smpbus.writer")
 class Writer:
     """Runs store work on its own thread; results come back on the loop's thread."""
 
-    def __init__(self, store: Store, on_written: OnWritten) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._on_written = on_written
         self._loop = asyncio.get_running_loop()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
@@ -42,7 +42,7 @@ class Writer:
         self.commit_s_total = 0.0
         self.began_at = 0.0
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch, on_written: OnWritten) -> None:
         """Make a batch durable and read what it asks for; `on_written` follows, in order. After
         `close` nothing is written any more, and nothing of it may leave the process."""
         if self._closing:
@@ -50,7 +50,7 @@ class Writer:
         if not self.depth:
             self.began_at = time.monotonic()
         self.depth += 1
-        self._work.put(lambda: self._write(batch))
+        self._work.put(lambda: self._write(batch, on_written))
 
     def query(self, work: Callable[[Store], Result]) -> "asyncio.Future[Result]":
         """Run `work(store)` between batches."""
@@ -105,7 +105,7 @@ class Writer:
         while (work := self._work.get()) is not None:
             work()
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, batch: Batch, on_written: OnWritten) -> None:
         began = time.perf_counter()
         try:
             duplicates = self._store.write(batch) if batch.writes else {}
@@ -117,14 +117,13 @@ class Writer:
         self.commit_s = time.perf_counter() - began
         self.commit_s_total += self.commit_s
         self.commits += 1
-        self._loop.call_soon_threadsafe(self._written, batch, duplicates, loaded)
+        written = partial(on_written, batch, duplicates, loaded)
+        self._loop.call_soon_threadsafe(self._came_back, written)
 
-    def _written(
-        self, batch: Batch, duplicates: dict[int, int], loaded: list[list[OpenDelivery]]
-    ) -> None:
+    def _came_back(self, written: Callable[[], None]) -> None:
         self.depth -= 1
         self.began_at = time.monotonic()
-        self._on_written(batch, duplicates, loaded)
+        written()
 
 
 def _answer(answer: "asyncio.Future[Result]", result: Result) -> None:

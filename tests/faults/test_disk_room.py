@@ -264,11 +264,11 @@ def test_what_comes_after_the_store_was_closed_does_not_spoil_the_exit_status(
 
     async def scene() -> None:
         written: list[Batch] = []
-        writer = Writer(SqliteStore(tmp_path), lambda batch, *_: written.append(batch))
+        writer = Writer(SqliteStore(tmp_path))
         await writer.query(lambda store: store.open())
         closing = asyncio.ensure_future(writer.close())
         await asyncio.sleep(0)
-        writer.write(Batch(holds={"sink": "late"}))
+        writer.write(Batch(holds={"sink": "late"}), lambda batch, *_: written.append(batch))
         with pytest.raises(asyncio.CancelledError):
             await writer.query(lambda store: store.size_bytes())
         await closing

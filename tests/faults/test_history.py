@@ -140,7 +140,7 @@ def test_a_clock_that_has_just_jumped_prunes_nothing(tmp_path: Path) -> None:
     known for as long as `dedup_hours` says, however short the history is."""
 
     async def scene() -> None:
-        writer = Writer(SqliteStore(tmp_path), lambda *_: None)
+        writer = Writer(SqliteStore(tmp_path))
         await writer.query(lambda s: s.open())
         await writer.query(lambda s: s.write(messages(1, 50, AT, ended=AT + 1)))
         pruning = Pruning(writer, lambda: StoreSettings(history_hours=1, dedup_hours=72))

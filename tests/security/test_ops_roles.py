@@ -19,7 +19,6 @@ from router.commands.option import failure_of
 from router.config import ConfigError, load
 from router.settings import OpsSettings
 from router.shell import operators
-from router.shell.daemon import Daemon
 from router.shell.operators import CHANGES, LOOKS, Operators, look_up
 from router.shell.ops import OpsError as Refused
 from tests.integration.bus import SMPBUS, RouterProcess
@@ -118,13 +117,13 @@ def test_the_command_line_says_no_permission() -> None:
 
 
 @pytest.mark.fault("S13")
-def test_every_command_has_its_role(tmp_path: Path) -> None:
+def test_every_command_has_its_role() -> None:
     """One table: what is forgotten there may only be asked by those who may change."""
-    for name in ("smpbus", "routes", "permissions"):
-        (tmp_path / f"{name}.toml").write_text("", encoding="utf-8")
-    daemon = Daemon(load(tmp_path, environ={}))
-    known = set(daemon._commands())
-    daemon._context.term()
+    with RouterProcess() as router:
+        with pytest.raises(OpsError) as refused:
+            router.ask("nothing")
+        assert refused.value.code == "unknown_command"
+        known = set(refused.value.sentence.rpartition(": ")[2].split(", "))
     assert known == LOOKS | CHANGES
     assert not LOOKS & CHANGES
 

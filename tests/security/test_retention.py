@@ -214,7 +214,7 @@ class Letters:
 
     def play(self, scene: Callable[[Ending], Awaitable[None]]) -> None:
         async def whole() -> None:
-            writer = Writer(self.store, lambda *_: None)
+            writer = Writer(self.store)
             await writer.query(lambda s: s.open())
             await writer.query(lambda s: s.write(self.batch))
             self.batch = Batch()
