@@ -22,10 +22,11 @@
 # make calls [CALLS=300]   calls through the whole bus while six partners have faults
 # make faults              every connector and every way its partner can fail, as a table
 # make test-roots [ARGS=trixie]   README's two commands in clean roots of Debian 12, 13, Ubuntu 24.04
-# make locks [ARGS=--upgrade]   the three lock files anew, by what pyproject.toml asks for
+# make locks [ARGS=--upgrade]   the four lock files anew, by what pyproject.toml asks for
 # make sbom                dist/smpbus.cdx.json: every component of a server, in CycloneDX
 # make audit               known vulnerabilities of every locked package, asked of the registry
 # make findings            what outside libraries do against expectation, shown without the product
+# make wheel               dist/: the wheel of the bus and that of its client library, the same bytes each time
 # make clean               remove what the others made
 #
 # Needs Debian or Ubuntu with make and python3 >= 3.11, or uv. Missing packages are installed when
@@ -35,7 +36,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots locks sbom audit findings clean packages
+.PHONY: help run drill test test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots locks sbom audit findings wheel clean packages
 
 # Hundreds of processes start here, each of some four hundred modules: their bytecode is kept, beside
 # them and out of the repository, whatever the environment says.
@@ -135,6 +136,7 @@ locks: $(AUDIT_STAMP)
 	@$(LOCK) $(ARGS) --extra build --extra dev -o requirements-dev.lock pyproject.toml
 	$(LOCK) --extra build -c requirements-dev.lock -o requirements.lock pyproject.toml
 	$(LOCK) $(ARGS) --group audit -o requirements-audit.lock
+	$(LOCK) $(ARGS) --group neighbour -o tests/integration/neighbour.lock
 	echo "make locks: OK"
 
 # Of an environment that holds what a server gets and nothing else, so that licences are told, too.
@@ -156,7 +158,7 @@ sbom: $(AUDIT_STAMP)
 # A package of which the registry tells nothing is a failure here: not looked at is not sound.
 audit: $(AUDIT_STAMP)
 	@failed=""
-	for lock in requirements.lock requirements-dev.lock requirements-audit.lock; do
+	for lock in requirements{,-dev,-audit}.lock tests/integration/neighbour.lock; do
 		echo "== $$lock"
 		$(AUDIT_BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 			-r $$lock || failed="$$failed $$lock"
@@ -167,6 +169,16 @@ audit: $(AUDIT_STAMP)
 		exit 1
 	fi
 	echo "make audit: OK"
+
+# The same bytes from the same commit, whenever and wherever: files are dated by it.
+DIST ?= dist
+wheel: $(STAMP)
+	@export SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}"
+	dist="$$(realpath -m $(DIST))"
+	python="$$(realpath -s $(BIN)/python)"
+	for project in . proto/clients/python; do
+		(cd "$$project" && "$$python" -m hatchling build -t wheel -d "$$dist")
+	done
 
 findings:
 	@want=""
@@ -278,7 +290,7 @@ define make_venv
 	fi
 endef
 
-$(STAMP): requirements-dev.lock pyproject.toml
+$(STAMP): requirements-dev.lock tests/integration/neighbour.lock pyproject.toml
 	@$(call make_venv,$(VENV))
 	echo "== packages of requirements-dev.lock"
 	$(BIN)/python $(PIP_INSTALL) -r requirements-dev.lock \
@@ -287,6 +299,9 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	echo "== smpbus itself"
 	$(BIN)/python -m pip --disable-pip-version-check --no-input install -q \
 		--no-deps --no-build-isolation -e .
+	# A package of the name of one of ours, for a test of those who have it: never in this environment.
+	$(BIN)/python $(PIP_INSTALL) -q --no-deps --upgrade --target $(VENV)/neighbour \
+		-r tests/integration/neighbour.lock
 	touch $@
 
 $(AUDIT_STAMP): requirements-audit.lock

@@ -1,15 +1,19 @@
-"""The wire and the words: what every peer of the bus shares, and the client library."""
+"""The wire and the words: what every peer of the bus shares, and the client library.
+
+The client library is shipped alone, too, as `smpbus_client` (clients/python). So the modules of
+this package import one another relatively: one source serves both names.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from proto.blocking import BlockingBusClient
-    from proto.client import BusClient, Consumer, Delivery, PublishStream
-    from proto.errors import BusError, Refused, RequestFailed
-    from proto.identifiers import new_id
-    from proto.keys import KeyPair
-    from proto.message import Message, Priority
+    from .blocking import BlockingBusClient
+    from .client import BusClient, Consumer, Delivery, PublishStream, Reject, Retry
+    from .errors import BusError, NotConnected, Refused, RequestFailed
+    from .identifiers import new_id
+    from .keys import KeyFileError, KeyPair
+    from .message import Message, Priority
 
 __all__ = [
     "BlockingBusClient",
@@ -17,12 +21,16 @@ __all__ = [
     "BusError",
     "Consumer",
     "Delivery",
+    "KeyFileError",
     "KeyPair",
     "Message",
+    "NotConnected",
     "Priority",
     "PublishStream",
     "Refused",
+    "Reject",
     "RequestFailed",
+    "Retry",
     "new_id",
 ]
 # Imported on first use: most commands need the words only, and no client.
@@ -32,19 +40,23 @@ _HOMES: Final = {
     "BusError": "errors",
     "Consumer": "client",
     "Delivery": "client",
+    "KeyFileError": "keys",
     "KeyPair": "keys",
     "Message": "message",
+    "NotConnected": "errors",
     "Priority": "message",
     "PublishStream": "client",
     "Refused": "errors",
+    "Reject": "client",
     "RequestFailed": "errors",
+    "Retry": "client",
     "new_id": "identifiers",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module 'proto' has no attribute {name!r}")
-    found = getattr(import_module(f"proto.{_HOMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = found
     return found

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from proto.message import UNREADABLE, now_ms
+from .message import UNREADABLE, now_ms
 
 BEGIN: Final = "0" * 64  # the seal before the first line
 _SEAL: Final = b',"seal":"'

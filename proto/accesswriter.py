@@ -12,8 +12,8 @@ import time
 from concurrent.futures import Future
 from typing import Final
 
-from proto.accesses import Access, AccessFiles, Head
-from proto.wording import text
+from .accesses import Access, AccessFiles, Head
+from .wording import text
 
 HELD_MAX: Final = 10_000  # lines, some megabytes
 GROUP: Final = 512

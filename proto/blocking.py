@@ -16,8 +16,8 @@ from typing import Self
 
 import zmq
 
-from proto import attempts, frames
-from proto.client import (
+from . import attempts, frames
+from .client import (
     BYE_MS,
     GRANT_AFTER_S,
     GRANT_LONGEST_S,
@@ -31,12 +31,12 @@ from proto.client import (
     tell_error,
     tell_granting,
 )
-from proto.drain import DONTWAIT
-from proto.errors import BusError, Code, NotConnected, Refused, RequestFailed
-from proto.keys import KeyFileError, KeyPair, load_public
-from proto.message import Message
-from proto.peer import Disconnected, Granting, Peer
-from proto.wording import text
+from .drain import DONTWAIT
+from .errors import BusError, Code, NotConnected, Refused, RequestFailed
+from .keys import KeyFileError, KeyPair, load_public
+from .message import Message
+from .peer import Disconnected, Granting, Peer
+from .wording import text
 
 
 class BlockingBusClient:
@@ -183,7 +183,7 @@ class BlockingBusClient:
         self._settle(delivery, frames.REJECT, reason)
 
     def report(self, report: object) -> None:
-        """Tell operators how this process is: a `proto.report.PeerReport`, or JSON of its shape as
+        """Tell operators how this process is: a `PeerReport` of `report`, or JSON of its shape as
         bytes. The newest replaces the one before. Raises ValueError when too long."""
         self._peer.report(report if isinstance(report, bytes) else encode_json(report))
         self._send_outbox()

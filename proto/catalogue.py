@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from proto import schemas
-from proto.clinical_types import ENTRIES as CLINICAL
-from proto.entry import Entry
-from proto.external_types import ENTRIES as EXTERNAL
+from . import schemas
+from .clinical_types import ENTRIES as CLINICAL
+from .entry import Entry
+from .external_types import ENTRIES as EXTERNAL
 
 __all__ = ["Entry", "entries", "entry", "json_schema"]
 

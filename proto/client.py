@@ -24,13 +24,13 @@ from typing import Final, Protocol, Self
 import msgspec
 import zmq
 
-from proto import attempts, frames
-from proto.drain import BURST_MAX, DrainedSocket, contents, receive_frames, send_parts
-from proto.errors import FATAL, BusError, Code, NotConnected, Refused, RequestFailed
-from proto.keys import KeyFileError, KeyPair, load_public
-from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, Message
-from proto.peer import Batch, Completed, Disconnected, Granting, Peer
-from proto.wording import text
+from . import attempts, frames
+from .drain import BURST_MAX, DrainedSocket, contents, receive_frames, send_parts
+from .errors import FATAL, BusError, Code, NotConnected, Refused, RequestFailed
+from .keys import KeyFileError, KeyPair, load_public
+from .message import NAME_GRAMMAR, NAME_LENGTH_MAX, Message
+from .peer import Batch, Completed, Disconnected, Granting, Peer
+from .wording import text
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -563,7 +563,7 @@ class BusClient:
         self._send_outbox()
 
     def report(self, report: object) -> None:
-        """Tell operators how this process is: a `proto.report.PeerReport`, or JSON of its shape as
+        """Tell operators how this process is: a `PeerReport` of `report`, or JSON of its shape as
         bytes. Never waits; the newest replaces the one before. Raises ValueError when too long."""
         self._peer.report(report if isinstance(report, bytes) else encode_json(report))
         self._send_outbox()

@@ -1,6 +1,6 @@
 """The bodies of messages about patients: call cards, identity, hospitals, visits, documents.
 
-Ground and words are those of `proto.schemas`. A coded value names the code list it is of: lists of
+Ground and words are those of `schemas`. A coded value names the code list it is of: lists of
 the ministry and of the insurance fund number the same things differently (form of care: 2 is an
 emergency in 1.2.643.5.1.13.13.11.1551 and urgent in V014), so a bare code means nothing.
 """
@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from proto.pattern import exactly
-from proto.schemas import (
+from .pattern import exactly
+from .schemas import (
     Address,
     Body,
     CallTicket,

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from proto import clinical
-from proto.entry import Entry
+from . import clinical
+from .entry import Entry
 
 CALL: Final = "2026-4711"
 _PERSON: Final = {

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from proto import schemas
-from proto.nesting import decode_json
+from . import schemas
+from .nesting import decode_json
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The bodies of messages about calls that outside services hand in: the card platforms of other
-services, medical evacuation, private ambulances. See `proto.schemas` for the rules of all bodies.
+services, medical evacuation, private ambulances. See `schemas` for the rules of all bodies.
 """
 
 from typing import Annotated, Any
 
 import msgspec
 
-from proto.schemas import (
+from .schemas import (
     Address,
     Body,
     Caller,

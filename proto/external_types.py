@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from proto import external
-from proto.entry import Entry
+from . import external
+from .entry import Entry
 
 REF: Final = "medevac-6f0c2f5f9c1e5b7b8a4f0d3c2b1a0099"
 HAND_IN: Final[dict[str, Any]] = {

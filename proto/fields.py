@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from proto import catalogue
+from . import catalogue
 
 
 def fields_of(type: str) -> frozenset[str] | None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from proto.errors import Code
-from proto.message import UNREADABLE, Message, Name
+from .errors import Code
+from .message import UNREADABLE, Message, Name
 
 PROTOCOL_VERSION: Final = 1
 BATCH_LENGTH_MAX: Final = 4096
@@ -231,7 +231,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How a peer is, for operators: JSON of the shape of `proto.report.PeerReport`, bytes to the
+    """How a peer is, for operators: JSON of the shape of `PeerReport` of `report`, bytes to the
     router. Transient; the newest one of a session replaces the one before."""
 
     body: Annotated[bytes, msgspec.Meta(max_length=REPORT_BYTES_MAX)]

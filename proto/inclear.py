@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from proto.wording import text
+from .wording import text
 
 PLAIN: Final = {"http": "https://", "tcp": "tls://"}
 # Beside an address of ZeroMQ: what is said there is encrypted (CURVE).

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import zmq
 
-from proto.ownership import is_open_to_others
-from proto.wording import text
+from .ownership import is_open_to_others
+from .wording import text
 
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 

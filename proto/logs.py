@@ -19,9 +19,9 @@ import threading
 import time
 from typing import Final
 
-from proto.strangers import close_to_strangers, kind_and_places
-from proto.visible import visible
-from proto.wording import text
+from .strangers import close_to_strangers, kind_and_places
+from .visible import visible
+from .wording import text
 
 # Libraries say per request what we say once per outage, and may quote what they were sent.
 QUIET: Final = ("httpx", "httpcore", "zmq", "uvicorn", "asyncio")

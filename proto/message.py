@@ -11,9 +11,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from proto.identifiers import new_id
-from proto.nesting import decode_json
-from proto.pattern import exactly
+from .identifiers import new_id
+from .nesting import decode_json
+from .pattern import exactly
 
 ID_LENGTH_MAX: Final = 128
 TYPE_LENGTH_MAX: Final = 128

@@ -48,6 +48,6 @@ def decode_json(data: bytes | str, type: type[Shape], *, strict: bool = True) ->
 
 def decode_json(data: bytes | str, type: Any = Any, *, strict: bool = True) -> Any:
     """Return JSON from outside as `type`. Raises TooDeep, msgspec.DecodeError (ValidationError when
-    it is of another shape) or UnicodeDecodeError: all of them are `proto.message.UNREADABLE`."""
+    it is of another shape) or UnicodeDecodeError: all of them are `UNREADABLE` of `message`."""
     check_depth(data)
     return msgspec.json.decode(data, type=type, strict=strict)

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from proto.visible import visible
+from .visible import visible
 
 VALUE_LENGTH_MAX: Final = 120  # characters: a note has to fit into a settlement whole
 _STRING: Final = r'"(?:[^"\\]|\\.)*"'

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import zmq
 
-from proto.nesting import decode_json
+from .nesting import decode_json
 
 UNREACHABLE: Final = "unreachable"
 NO_ANSWER: Final = "no_answer"

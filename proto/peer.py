@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from proto import frames
-from proto.errors import FATAL, BusError, Code, Refused, RequestFailed
-from proto.message import UNREADABLE, Message
+from . import frames
+from .errors import FATAL, BusError, Code, Refused, RequestFailed
+from .message import UNREADABLE, Message
 
 Frames = list[bytes]
 # What becomes of deliveries without anybody's doing: notes as proto/note.py has them.

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from proto.message import UNREADABLE
-from proto.nesting import check_depth
+from .message import UNREADABLE
+from .nesting import check_depth
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

@@ -12,7 +12,7 @@ import traceback
 from types import TracebackType
 from typing import Any, Final
 
-from proto.wording import text
+from .wording import text
 
 OURS: Final = "smpbus"
 PLACES_MAX: Final = 6

@@ -1,7 +1,8 @@
 """What the duty administrator reads: texts by key, in Russian (default) or English.
 
 The texts are `texts/ru.toml` and `texts/en.toml` beside this module: the same keys in both, one
-table per part of smpbus. `text("cli.accepted", id="...")` fills the `{fields}` of one text.
+table per part of smpbus; those of the client library lie in `texts/client/`, since it is shipped
+alone, too. `text("cli.accepted", id="...")` fills the `{fields}` of one text.
 """
 
 import os
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from proto.note import translated
+from .note import translated
 
 LANGUAGES: Final = ("ru", "en")
 FOLDER: Final = Path(__file__).parent / "texts"
@@ -58,10 +59,10 @@ def _words(code: str, fields: Mapping[str, str]) -> str | None:
 @cache
 def texts(language: str) -> dict[str, str]:
     """Return all texts of one language by "section.key"."""
-    sections = tomllib.loads((FOLDER / f"{language}.toml").read_text(encoding="utf-8"))
     found: dict[str, str] = {}
-    for section, entries in sections.items():
-        _collect(section, entries, found)
+    for file in FOLDER.glob(f"**/{language}.toml"):
+        for section, entries in tomllib.loads(file.read_text(encoding="utf-8")).items():
+            _collect(section, entries, found)
     return found
 
 

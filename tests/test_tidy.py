@@ -127,8 +127,13 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            found.add((node.module or "").partition(".")[0])
+            # proto is shipped under another name, too: there it may not name itself.
+            inside = path.parent == ROOT / "proto"
+            assert node.level == 0 or (node.level == 1 and inside), f"{path}: a relative import"
+            found.add("proto" if node.level else (node.module or "").partition(".")[0])
+            assert not inside or node.module is None or not re.match(r"proto\b", node.module), (
+                f"{path}: imports proto by its name, not relatively"
+            )
     return found
 
 
@@ -314,8 +319,12 @@ class TestTexts:
 
 def flat(language: str) -> dict[str, str]:
     """Return the texts of one language by dotted key."""
-    texts = tomllib.loads(read(ROOT / "proto" / "texts" / f"{language}.toml"))
-    return dict(_flat("", texts))
+    found: dict[str, str] = {}
+    for file in (ROOT / "proto" / "texts").glob(f"**/{language}.toml"):
+        texts = dict(_flat("", tomllib.loads(read(file))))
+        assert not texts.keys() & found.keys(), f"{file}: a text that another file has, too"
+        found |= texts
+    return found
 
 
 def _flat(prefix: str, table: dict[str, object]) -> Iterator[tuple[str, str]]:
