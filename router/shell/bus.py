@@ -21,6 +21,10 @@ CHOSEN_ID: Final = [
     frames.ERROR,
     frames.encode(frames.Error(Code.BAD_FRAME, "leave the routing id to libzmq")),
 ]
+CROWD: Final = [
+    frames.ERROR,
+    frames.encode(frames.Error(Code.TOO_MANY_SESSIONS, "no more connections of this key")),
+]
 BARRED: Final = {
     ERRORS: frames.Error(Code.TOO_MANY_ERRORS, "too many errors: come back later"),
     SHARE: frames.Error(Code.TOO_MUCH, "more than a share while others publish: come back later"),
@@ -106,6 +110,9 @@ class Bus:
                 self.bar(peer)
         elif peers.barred_s(peer):
             self.bar(peer)
+        elif peer.dismissed:
+            with contextlib.suppress(zmq.ZMQError):
+                send_parts(self.socket, (id, *CROWD))
         return peer
 
     def bar(self, peer: Peer) -> None:

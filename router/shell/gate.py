@@ -2,8 +2,9 @@
 
 libzmq accepts whoever comes, ends the process when an ipc socket finds no descriptor left, and has
 no call to end one connection. So a thread of our own listens to what its monitor tells, and shuts
-the descriptor of what is one too many: first of those that have not said a word, the oldest, since
-a peer with a key speaks within milliseconds. While the thread is behind, libzmq waits for it.
+the descriptor of what is one too many: first of those to whom nobody listens any more, then of
+those that have not said a word, since a peer with a key speaks within milliseconds. While the
+thread is behind, libzmq waits for it.
 """
 
 import logging
@@ -30,6 +31,10 @@ EVENTS: Final = (
 # How many events libzmq leaves unread before it waits: its own 1,000 and one of ours.
 EVENTS_UNREAD_MAX: Final = 1001
 STRANGERS_SHARE: Final = 4  # of all connections, those without a word may have a quarter
+GREET_S: Final = 0.5  # what a peer with a key needs at most, even on a busy machine
+# A greeting costs about 0.3 ms of libzmq's own thread, through which all that is said goes.
+EXCHANGES_S: Final = 200.0
+EXCHANGES_MAX: Final = 20.0
 LOOK_MS: Final = 500
 CLOSE_S: Final = 2.0
 HEARD_S: Final = 0.2  # how long a frame may wait for word of its connection
@@ -74,6 +79,9 @@ class Gate:
         self.broken = 0  # other handshakes that came to nothing
         self._open: dict[int, Connection] = {}
         self._strangers: dict[int, Connection] = {}  # by age
+        self._spare: dict[int, Connection] = {}  # nobody listens to them, by age
+        self._exchanges = EXCHANGES_MAX  # left
+        self._exchanged_at = time.monotonic()
         self._leaving: dict[int, int] = {}  # descriptors that are shut out -> inodes
         self._guard = threading.Lock()
         self._heard = threading.Condition(self._guard)  # of a connection
@@ -141,11 +149,13 @@ class Gate:
         with self._guard:
             self._shut(connection)
 
-    def turn_away(self, connection: Connection) -> None:
-        """End a connection that is one too many, and say so now and then."""
+    def spare(self, connection: Connection) -> None:
+        """Let a connection to which nobody listens go when its place is needed. Who is shut at once
+        comes back at once, and each greeting costs more than a place does."""
         with self._guard:
-            self._shut_out(connection)
-            self._tell_shut_out()
+            if self.is_open(connection):
+                self._spare[connection.fd] = connection
+                self._bound()
 
     def close(self) -> None:
         """Stop listening; a socket that is closed has said so by itself."""
@@ -179,6 +189,7 @@ class Gate:
             elif event == _DISCONNECTED:
                 self._open.pop(value, None)
                 self._strangers.pop(value, None)
+                self._spare.pop(value, None)
                 self._leaving.pop(value, None)
             elif event == _STOPPED:
                 return False
@@ -208,18 +219,34 @@ class Gate:
         before = self.shut_out
         share = STRANGERS_SHARE if self.patience_s else 1
         strangers_max = max(1, self.connections_max // share)
+        now = time.monotonic()
         while self._strangers and (
             len(self._open) > self.connections_max or len(self._strangers) > strangers_max
         ):
-            oldest = next(iter(self._strangers))
-            fd = oldest if self.patience_s else next(reversed(self._strangers))
-            self._shut_out(self._strangers[fd])
+            if self._spare and len(self._strangers) <= strangers_max and self._may_exchange(now):
+                self._shut_out(next(iter(self._spare.values())))
+                continue
+            # One that has had time to speak goes first, else the newest: a crowd that comes again
+            # and again would give nobody time enough to say who he is.
+            oldest = next(iter(self._strangers.values()))
+            has_had_time = self.patience_s and now - oldest.since >= GREET_S
+            self._shut_out(oldest if has_had_time else next(reversed(self._strangers.values())))
         if self.patience_s:
             late = time.monotonic() - self.patience_s
             while self._strangers and (first := next(iter(self._strangers.values()))).since < late:
                 self._shut_out(first)
         if self.shut_out > before:
             self._tell_shut_out()
+
+    def _may_exchange(self, now: float) -> bool:
+        """Whether one more may come in for one to whom nobody listens."""
+        refill = (now - self._exchanged_at) * EXCHANGES_S
+        self._exchanges = min(EXCHANGES_MAX, self._exchanges + refill)
+        self._exchanged_at = now
+        if self._exchanges < 1:
+            return False
+        self._exchanges -= 1
+        return True
 
     def _tell_shut_out(self) -> None:
         self._tell(
@@ -235,6 +262,7 @@ class Gate:
 
     def _shut(self, connection: Connection) -> None:
         self._strangers.pop(connection.fd, None)
+        self._spare.pop(connection.fd, None)
         if self._open.get(connection.fd) is not connection:
             return
         try:

@@ -126,7 +126,7 @@ class Peers:
         party.peers.add(peer)
         if connection is not None and self._is_crowd(party):
             peer.dismissed = True
-            self._gate.turn_away(connection)
+            self._gate.spare(connection)
         return peer
 
     def _is_crowd(self, party: Party) -> bool:
@@ -136,7 +136,7 @@ class Peers:
             return False
         for peer in [one for one in party.peers if one.dismissed and not self.is_there(one)]:
             self._forget(peer)
-        return sum(map(self.is_there, party.peers)) > most
+        return sum(1 for one in party.peers if not one.dismissed and self.is_there(one)) > most
 
     def is_chosen(self, id: bytes) -> bool:
         """Whether a routing id cannot be one of libzmq's own: whoever chose the same next would

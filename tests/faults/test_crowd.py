@@ -11,8 +11,8 @@ import zmq
 from proto import BlockingBusClient, KeyPair, frames
 from tests.integration.bus import RouterProcess
 
-ROOM = 24  # connections
-CROWD = 60
+ROOM = 64  # connections
+CROWD = 120
 EACH_S = 2.0  # generous; a pause of 0.2 s for each that came in vain made ten and more of it
 PERMISSIONS = (
     '[peers.producer]\npublish = ["test.*"]\n[peers.crowd]\npublish = ["test.*"]\n'
@@ -51,7 +51,7 @@ class Crowd:
     def _connect(self, context: "zmq.Context[zmq.Socket[bytes]]") -> "zmq.Socket[bytes]":
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.SNDHWM, 2)
-        socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.curve_publickey, socket.curve_secretkey = self._key.public, self._key.secret
         socket.curve_serverkey = self._server
         socket.connect(self._address)
