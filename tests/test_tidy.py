@@ -316,6 +316,39 @@ class TestTexts:
         assert len(named_in_code) > 50
         assert named_in_code - known == set()
 
+    def test_every_note_has_a_text_with_its_fields(self) -> None:
+        texts = flat("en")
+        made = {
+            (node.args[0].value, frozenset(str(one.arg) for one in node.keywords))
+            for path in modules()
+            if "proto.note" in modules_named_by(path)
+            for node in calls_of(path, "coded")
+            if isinstance(node.args[0], ast.Constant)
+        }
+        assert len(made) > 50
+        wrong = {code for code, fields in made if fields_of(texts[f"note.{code}"]) != fields}
+        assert wrong == set()
+
+    @pytest.mark.parametrize("path", named(modules()))
+    def test_nothing_is_settled_with_words_of_one_language(self, path: Path) -> None:
+        for kind in ("Retry", "Reject", "Untouched", "BadReply", "ack", "retry", "reject"):
+            for node in calls_of(path, kind):
+                for part in ast.walk(node):
+                    called = part.func if isinstance(part, ast.Call) else None
+                    is_text = isinstance(called, ast.Name) and called.id == "text"
+                    assert not is_text, f"line {node.lineno}: a note is made by coded()"
+
+
+def calls_of(path: Path, name: str) -> Iterator[ast.Call]:
+    """Yield what calls a function or method of this name in a module."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            called = node.func
+            if name == (called.attr if isinstance(called, ast.Attribute) else "") or (
+                isinstance(called, ast.Name) and called.id == name
+            ):
+                yield node
+
 
 def flat(language: str) -> dict[str, str]:
     """Return the texts of one language by dotted key."""

@@ -114,7 +114,7 @@ def _source(
     try:
         with store.snapshot():
             for why, count in store.unpaid(*month).items():
-                line = text("tfoms.unpaid", count=count, why=text(f"tfoms.why_{why}"))
+                line = text("tfoms.unpaid", count=count, why=text(f"note.tfoms.why_{why}"))
                 click.echo(text("log.warning", sentence=line), err=True)
             yield lambda: read_store(store, tables, month, order.payer, to_fund=order.to_fund)
     finally:

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from connectors.runtime.log import LOG
 from proto.client import Retry
+from proto.note import coded
 from proto.wording import text
 
 AT_ONCE: Final = 4
@@ -98,7 +99,7 @@ class Outside:
         if not self._told:
             self._told = True
             LOG.error(text("connector.hangs", what=self.what, seconds=seconds))
-        return Hung(text("connector.note_hangs", what=self.what, seconds=seconds))
+        return Hung(coded("connector.hangs", what=self.what, seconds=seconds))
 
 
 def hanging() -> dict[str, int]:

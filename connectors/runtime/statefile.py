@@ -20,6 +20,7 @@ import apsw
 from connectors.runtime.log import LOG
 from connectors.runtime.ownfile import refuse_link
 from proto.client import Retry
+from proto.note import coded
 from proto.wording import text
 
 AGAIN_S: Final = 1.0  # between two attempts at a file that cannot be written
@@ -42,7 +43,7 @@ class StateAway(Retry):
     """The connector's own file cannot be used now; a later attempt may find it well."""
 
     def __init__(self) -> None:
-        super().__init__(text("state.note_away"), AFTER_S)
+        super().__init__(coded("connector.state_away"), AFTER_S)
         self.wait_s = AFTER_S
 
 

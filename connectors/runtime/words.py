@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from proto.client import Reject
-from proto.wording import text
+from proto.wording import in_words, text
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.:/@+=-]{1,128}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
@@ -26,8 +26,8 @@ def id_of(said: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why something was refused, without a partner's own sentence."""
-    return text("connector.in_words") if isinstance(error, RejectInWords) else str(error)
+    """Return in words why something was refused, without a partner's own sentence."""
+    return text("connector.in_words") if isinstance(error, RejectInWords) else in_words(str(error))
 
 
 class RejectInWords(Reject):

@@ -6,8 +6,8 @@ from proto import frames
 from proto.errors import Code
 from proto.message import UNREADABLE, decode_message, fault_of, overlong
 from router.core.clock import Now
+from router.core.delivery import Holding
 from router.core.questions import Question
-from router.core.queue import Holding
 from router.core.session import Session
 from router.core.state import CoreState
 
@@ -44,22 +44,20 @@ class Asking(CoreState):
         if (asking := self._questions.asked_by(session.peer)) >= QUESTIONS_MAX:
             return self._answer(question, Code.QUEUE_FULL, f"{asking} questions are open")
         number = self._questions.open(question)
-        server = servers[number % len(servers)].session
-        question.server = server.peer
+        server = question.server = servers[number % len(servers)].peer
         self._set_timer(request.timeout_ms, "answer", number, now)
         forwarded = frames.RequestRaw(
             number, request.destination, request.timeout_ms, request.message
         )
-        return self._send(server.peer, frames.REQUEST, forwarded)
+        return self._send(server, frames.REQUEST, forwarded)
 
-    @staticmethod
-    def _servers(destination: str, holdings: list[Holding]) -> list[Holding]:
+    def _servers(self, destination: str, holdings: list[Holding]) -> list[Holding]:
         """Return who may be asked: whoever has the right and says that it serves.
 
         Where nobody says so, those who do not know of that word: before there was one, credit alone
         said it. Their right still tells them from those who only read the queue.
         """
-        may = [one for one in holdings if one.session.rights.serve.match(destination)]
+        may = [one for one in holdings if self.sessions[one.peer].rights.serve.match(destination)]
         return [one for one in may if one.serves] or [one for one in may if one.serves is None]
 
     def _reply(self, session: Session, reply: frames.Reply) -> None:

@@ -8,8 +8,8 @@ from proto import frames
 from proto.errors import Code
 from router.core import supply
 from router.core.clock import Now
-from router.core.delivery import Delivery
-from router.core.queue import Holding, Queue
+from router.core.delivery import Delivery, Holding
+from router.core.queue import Queue
 from router.core.session import Session
 from router.core.state import CoreState
 
@@ -36,7 +36,8 @@ class Delivering(CoreState):
         session.wanted.pop(destination, None)
         holding = session.holdings.get(destination)
         if holding is None:
-            holding = session.holdings[destination] = Holding(session, queue)
+            holding = Holding(session.peer, destination, session.allowance)
+            session.holdings[destination] = holding
             queue.holdings.append(holding)
         holding.window, holding.serves = credit.window, credit.serves
         self._dispatch(queue, now)
@@ -59,7 +60,7 @@ class Delivering(CoreState):
         size = 0
         newest_first, newest = self.generations.newest_first, self.generations.newest
         observed = self.observed
-        projections = self._projections.get(holding.queue.name)
+        projections = self._projections.get(holding.destination)
         for delivery in deliveries:
             id, raw = delivery.id, delivery.raw
             if projections is not None:
@@ -77,5 +78,5 @@ class Delivering(CoreState):
             self._send_group(holding, group)
 
     def _send_group(self, holding: Holding, group: list[frames.DeliveredRaw]) -> None:
-        payload = frames.DeliverRaw(holding.queue.name, group)
-        self._send(holding.session.peer, frames.DELIVER, payload)
+        payload = frames.DeliverRaw(holding.destination, group)
+        self._send(holding.peer, frames.DELIVER, payload)

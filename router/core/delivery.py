@@ -1,10 +1,11 @@
-"""One message at one destination, as the core holds it while it is open."""
+"""One message at one destination, as the core holds it while it is open, and whose hands it is in.
+
+Names go down, objects go up: a delivery knows its queue by name, hands know their session by the
+routing id, and both leave what those are to the modules above.
+"""
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from router.core.queue import Holding, Queue
+from typing import Final
 
 
 class State(IntEnum):
@@ -28,7 +29,17 @@ class State(IntEnum):
 DELAYED, WAITING, READY, IN_FLIGHT, RETRYING, SETTLED, DEAD, EXPIRED, DROPPED = State
 
 
+URGENT_SHARE: Final = 8
 OVERHEAD_BYTES: Final = 700  # measured: the object, its subject, its places in lists and dicts
+
+
+class Allowance:
+    """How many bytes of deliveries a session may be sent before it has read some."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self, bytes: int) -> None:
+        self.bytes = bytes
 
 
 class Delivery:
@@ -39,6 +50,7 @@ class Delivery:
         "attempts",
         "born_ms",
         "delivered_at",
+        "destination",
         "due",
         "expires",
         "filed",
@@ -50,7 +62,6 @@ class Delivery:
         "place",
         "priority",
         "proof",
-        "queue",
         "raw",
         "sender",
         "state",
@@ -65,7 +76,7 @@ class Delivery:
         self,
         id: int,
         n: int,
-        queue: "Queue",
+        destination: str,
         subject: str,
         priority: int,
         raw: bytes,
@@ -78,7 +89,7 @@ class Delivery:
     ) -> None:
         self.id = id
         self.n = n
-        self.queue = queue
+        self.destination = destination
         self.subject = subject
         self.priority = priority  # its own, or that of what waits behind it
         self.lane = priority  # its own
@@ -110,3 +121,35 @@ class Delivery:
     def size(self) -> int:
         """Return about how many bytes of memory it takes."""
         return len(self.raw) + OVERHEAD_BYTES
+
+
+class Holding:
+    """What one session holds of one queue, and how much it is ready to hold."""
+
+    __slots__ = ("allowance", "destination", "held", "peer", "serves", "suspect", "window")
+
+    def __init__(self, peer: bytes, destination: str, allowance: "Allowance") -> None:
+        """`allowance` is that of the session, which has it in common."""
+        self.peer = peer
+        self.destination = destination
+        self.allowance = allowance
+        self.window = 0
+        self.serves: bool | None = None  # questions; None: it does not know of that word
+        self.held: dict[int, Delivery] = {}
+        self.suspect: Delivery | None = None  # one of them, on trial
+
+    def room(self, priority: int) -> int:
+        """Return how many more deliveries of this priority fit into the credit; none, if what it
+        was sent is unread."""
+        if self.allowance.bytes <= 0 or (self.suspect is not None and priority):
+            return 0
+        window = self.window
+        if priority >= 2 and window >= URGENT_SHARE // 2:
+            window -= max(1, window // URGENT_SHARE)
+        return window - len(self.held)
+
+    def is_quiet(self, since_ms: int) -> bool:
+        """Whether it has room, and has got nothing since a monotonic time."""
+        if self.room(0) <= 0 or self.suspect is not None:
+            return False
+        return not self.held or next(reversed(self.held.values())).wake_ms <= since_ms

@@ -64,7 +64,7 @@ class Operating(Settling):
         waiting = [
             delivery
             for delivery in (*self.open.values(), *self.backlog.values())
-            if delivery.queue is queue
+            if delivery.destination == destination
             and delivery.state is RETRYING
             and (subject is None or delivery.subject == subject)
         ]

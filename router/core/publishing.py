@@ -123,7 +123,7 @@ class Publishing(CoreState):
                 if not (is_tight and self._put_out(message, queue, id, n, batch, now)):
                     queue.resident_bytes[priority] += size + OVERHEAD_BYTES
                     batch.fresh.append(Delivery(
-                        id, n, queue, subject, priority, data, now.wall_ms, now.mono_ms, due,
+                        id, n, queue.name, subject, priority, data, now.wall_ms, now.mono_ms, due,
                         message.expires, 0, sender,
                     ))  # fmt: skip
                 id += 1

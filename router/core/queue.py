@@ -19,53 +19,19 @@ on the disk only, because they found no room (`spill`) or are not due (`sleepers
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from router.core.delivery import IN_FLIGHT, OVERHEAD_BYTES, READY, WAITING, Delivery
+from router.core.delivery import IN_FLIGHT, OVERHEAD_BYTES, READY, WAITING, Delivery, Holding
 from router.core.sleepers import Sleepers
 from router.core.spill import Spill
 from router.settings import Destination
-
-if TYPE_CHECKING:
-    from router.core.session import Session
 
 PRIORITIES: Final = 4
 MIB: Final = 1024 * 1024
 PASSED_OVER_MAX: Final = 64
 EMERGENCIES_MAX: Final = 1024
 URGENT_SUSPECTS_MAX: Final = 16
-URGENT_SHARE: Final = 8
 EMERGENCIES: Final = ", emergencies"  # of a sender; no name has such an end
-
-
-class Holding:
-    """What one session holds of one queue, and how much it is ready to hold."""
-
-    __slots__ = ("held", "queue", "serves", "session", "suspect", "window")
-
-    def __init__(self, session: "Session", queue: "Queue") -> None:
-        self.session = session
-        self.queue = queue
-        self.window = 0
-        self.serves: bool | None = None  # questions; None: it does not know of that word
-        self.held: dict[int, Delivery] = {}
-        self.suspect: Delivery | None = None  # one of them, on trial
-
-    def room(self, priority: int) -> int:
-        """Return how many more deliveries of this priority fit into the credit; none, if what it
-        was sent is unread."""
-        if self.session.supply_bytes <= 0 or (self.suspect is not None and priority):
-            return 0
-        window = self.window
-        if priority >= 2 and window >= URGENT_SHARE // 2:
-            window -= max(1, window // URGENT_SHARE)
-        return window - len(self.held)
-
-    def is_quiet(self, since_ms: int) -> bool:
-        """Whether it has room, and has got nothing since a monotonic time."""
-        if self.room(0) <= 0 or self.suspect is not None:
-            return False
-        return not self.held or next(reversed(self.held.values())).wake_ms <= since_ms
 
 
 class Queue:
@@ -268,7 +234,7 @@ class Queue:
         self._suspects_passed = 0
         delivery = line.popleft()
         holding.suspect = delivery
-        holding.session.supply_bytes -= len(delivery.raw)
+        holding.allowance.bytes -= len(delivery.raw)
         self._give(delivery, holding, mono_ms)
         return delivery
 
@@ -307,7 +273,8 @@ class Queue:
     def _pick(self, number: int, holding: Holding, count: int, mono_ms: int) -> list[Delivery]:
         picked: list[Delivery] = []
         lane, held, followers = self._lanes[number], holding.held, self._followers[number]
-        supply_bytes = holding.session.supply_bytes
+        allowance = holding.allowance
+        supply_bytes = allowance.bytes
         while count and supply_bytes > 0:
             if followers:
                 self._trim(number)
@@ -325,7 +292,7 @@ class Queue:
             held[delivery.id] = delivery
             supply_bytes -= len(delivery.raw)
             picked.append(delivery)
-        holding.session.supply_bytes = supply_bytes
+        allowance.bytes = supply_bytes
         self.in_flight += len(picked)
         if followers:
             self._trim(number)

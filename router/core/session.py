@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 
 from proto import frames
+from router.core.delivery import Allowance, Holding
 from router.core.permission import Rights
-from router.core.queue import Holding, Queue
+from router.core.queue import Queue
 
 WANTED_MAX: Final = 64  # queues whose credit is remembered: a peer may name any
 Refusal = tuple[str, str]  # code and sentence
@@ -58,7 +59,7 @@ class Session:
         self.rights = rights
         self.since = wall_ms
         self.heard_ms = 0  # monotonic
-        self.supply_bytes = 2**62  # of deliveries, before it has read some
+        self.allowance = Allowance(2**62)
         self.holdings: dict[str, Holding] = {}
         # credit that it may not have, until a reload gives the right or makes the queue known
         self.wanted: dict[str, frames.Credit] = {}

@@ -17,10 +17,11 @@ from router.core.delivery import (
     RETRYING,
     SETTLED,
     Delivery,
+    Holding,
     State,
 )
 from router.core.policy import SUSPECT_MIN, VANISHED_QUICK_MAX, given_up, next_delay_ms, pauses_ms
-from router.core.queue import Holding, Queue
+from router.core.queue import Queue
 from router.core.session import Session
 
 ACK: Final = frames.ACK
@@ -37,8 +38,8 @@ class Settling(Delivering):
 
     def _settle(self, session: Session, settlements: list[frames.Settlement], now: Now) -> None:
         touched: dict[Queue, int] = {}  # and how many it acknowledges
-        foreign = 0
-        open, backlog, generations = self.open, self.backlog, self.generations
+        foreign, peer = 0, session.peer
+        open, backlog, queues, generations = self.open, self.backlog, self.queues, self.generations
         newest_first, newest = generations.newest_first, generations.newest
         for settlement in settlements:
             id, word = settlement.delivery, settlement.generation
@@ -47,9 +48,9 @@ class Settling(Delivering):
                 continue  # settled before: a repeat does no harm
             if not (word == newest and id >= newest_first) and not generations.gave(id, word):
                 continue
-            queue = delivery.queue
+            queue = queues[delivery.destination]
             holder = delivery.holder
-            if holder is not None and holder.session is not session:
+            if holder is not None and holder.peer != peer:
                 foreign += 1
                 continue
             if holder is None and not self._may_settle_late(session, delivery, settlement):
@@ -64,7 +65,7 @@ class Settling(Delivering):
                     delivery.holder = None
                     queue.in_flight -= 1
                     delivery.state = SETTLED
-                self._finish(delivery, SETTLED, settlement.note, now)
+                self._finish(delivery, queue, SETTLED, settlement.note, now)
                 if queue.asked:
                     self._hasten(queue, now)
                 continue
@@ -93,12 +94,13 @@ class Settling(Delivering):
             and delivery.state in (READY, RETRYING)
             # What nobody was given since it came cannot have had its effect.
             and (delivery.attempts > 0 or delivery.id < self.generations.newest_first)
-            and session.rights.consume.match(delivery.queue.name)
+            and session.rights.consume.match(delivery.destination)
         )
 
     def _end(self, delivery: Delivery, state: State, note: str | None, now: Now) -> None:
-        self._count(delivery.queue, state, 1)
-        self._finish(delivery, state, note, now)
+        queue = self.queues[delivery.destination]
+        self._count(queue, state, 1)
+        self._finish(delivery, queue, state, note, now)
 
     def _count(self, queue: Queue, state: State, count: int) -> None:
         word = _WORDS[state]
@@ -106,9 +108,10 @@ class Settling(Delivering):
         queue.ended[word] += count
         self.counters[word] += count
 
-    def _finish(self, delivery: Delivery, state: State, note: str | None, now: Now) -> None:
+    def _finish(
+        self, delivery: Delivery, queue: Queue, state: State, note: str | None, now: Now
+    ) -> None:
         """Make a delivery final; whoever calls counts it."""
-        queue = delivery.queue
         if delivery.state is IN_FLIGHT:
             queue.release(delivery)
         elif delivery.state is RETRYING:
@@ -128,7 +131,7 @@ class Settling(Delivering):
         queue.finish(delivery)
 
     def _retry(self, delivery: Delivery, told: frames.Settlement, now: Now) -> None:
-        queue, note = delivery.queue, told.note
+        queue, note = self.queues[delivery.destination], told.note
         backoff = queue.settings.backoff
         # By the clock that does not step: no wrong date makes anything old.
         reason = given_up(backoff, delivery.attempts, now.mono_ms - delivery.born_ms)
@@ -162,11 +165,12 @@ class Settling(Delivering):
             self._retry_at(delivery, after_ms, now)
 
     def _retry_at(self, delivery: Delivery, after_ms: int, now: Now) -> None:
+        queue = self.queues[delivery.destination]
         if after_ms <= 0:
-            delivery.queue.again(delivery)
+            queue.again(delivery)
             return
         delivery.state = RETRYING
-        delivery.queue.retrying += 1
+        queue.retrying += 1
         delivery.wake_ms = now.mono_ms + after_ms
         self._set_timer(after_ms, "due", delivery.id, now)
 
@@ -182,7 +186,7 @@ class Settling(Delivering):
     def _returned(self, delivery: Delivery, word: str, now: Now) -> None:
         """Its consumer is gone: it may or may not have reached the partner, so it goes again.
         `word` says how: `returned` (on purpose, or after long), `vanished` or `vanished_alone`."""
-        queue = delivery.queue
+        queue = self.queues[delivery.destination]
         queue.release(delivery)
         backoff = queue.settings.backoff
         if self._is_over(delivery, now):
@@ -220,7 +224,7 @@ class Settling(Delivering):
 
     def _let_go(self, holding: Holding, now: Now, accused: Collection[int] = ()) -> None:
         """Take back what a session holds of a queue; of the `accused` it may have died."""
-        holding.queue.holdings.remove(holding)
+        self.queues[holding.destination].holdings.remove(holding)
         word = ALONE if len(accused) == 1 else VANISHED
         for delivery in reversed(list(holding.held.values())):
             self._returned(delivery, word if delivery.id in accused else RETURNED, now)

@@ -87,6 +87,19 @@ class CoreState:
         """Return an open delivery that is in memory."""
         return self.open.get(id) or self.backlog.get(id)
 
+    def allow_unread(self, supply_bytes: int) -> None:
+        """Bound what a session is sent of deliveries before it has read some; of new ones."""
+        self.supply_bytes = supply_bytes
+
+    def allow_room(self, room_bytes: int, urgent_bytes: int, *, is_full: bool) -> None:
+        """Say how many bytes may be accepted until this is said again, how many besides by
+        emergencies alone, and whether the disk has no room for anything else."""
+        self.room_bytes, self.urgent_bytes, self.store_full = room_bytes, urgent_bytes, is_full
+
+    def watch(self, watched: bool) -> None:
+        """Make events, or make none: whether anybody is there to see them."""
+        self.observed = watched
+
     # -- timers -----------------------------------------------------------------------------------
 
     def _set_expiry(self, delivery: Delivery, now: Now) -> None:
@@ -139,7 +152,7 @@ class CoreState:
 
     def _observe_delivery(self, topic: str, delivery: Delivery, note: str | None) -> None:
         event: dict[str, object] = {
-            "delivery": delivery.id, "destination": delivery.queue.name,
+            "delivery": delivery.id, "destination": delivery.destination,
             "subject": delivery.subject, "attempt": delivery.attempts, "note": note,
         }  # fmt: skip
         self._observe(topic, event)

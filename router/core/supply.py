@@ -27,8 +27,8 @@ def hash_of(subject: str) -> int:
 
 def backlog_row(delivery: Delivery) -> BacklogRow:
     """Return the row under which the store's backlog has a delivery."""
-    name, subject_hash = delivery.queue.name, hash_of(delivery.subject)
-    return name, delivery.place, delivery.id, delivery.n, subject_hash
+    subject_hash = hash_of(delivery.subject)
+    return delivery.destination, delivery.place, delivery.id, delivery.n, subject_hash
 
 
 def delivery_of(row: OpenDelivery, queue: Queue, mono_ms: int) -> Delivery:
@@ -36,7 +36,7 @@ def delivery_of(row: OpenDelivery, queue: Queue, mono_ms: int) -> Delivery:
     message = decode_message(row.raw)
     due = row.due if row.attempts else message.not_before
     delivery = Delivery(
-        row.delivery, row.n, queue, message.subject, message.priority, row.raw,
+        row.delivery, row.n, queue.name, message.subject, message.priority, row.raw,
         row.accepted_at, mono_ms - row.age, due, message.expires, row.attempts,
     )  # fmt: skip
     if row.filed is not None:
@@ -68,9 +68,8 @@ def wakes_at(due: int | None, expires: int | None, sure_ms: int) -> int | None:
     return due if expires is None else min(due, expires)
 
 
-def put_to_sleep(delivery: Delivery, until: int, batch: Batch) -> None:
+def put_to_sleep(queue: Queue, delivery: Delivery, until: int, batch: Batch) -> None:
     """Leave to the disk what came into memory before its time."""
-    queue = delivery.queue
     if delivery.place < ASLEEP:  # else it has its row there: the clock went back while it woke
         if delivery.filed:
             batch.unfiled.append(backlog_row(delivery))
@@ -95,16 +94,16 @@ def spill(queue: Queue, subject: str, row: BacklogRow) -> bool:
     return bool(behind)
 
 
-def is_behind(delivery: Delivery) -> bool:
+def is_behind(queue: Queue, delivery: Delivery) -> bool:
     """Whether something of its subject is on the disk only."""
-    there = delivery.queue.spill
+    there = queue.spill
     return bool(delivery.subject and there.total and there.find(hash_of(delivery.subject)))
 
 
-def put_out(delivery: Delivery) -> BacklogRow:
+def put_out(queue: Queue, delivery: Delivery) -> BacklogRow:
     """Leave a delivery to the disk whose message is there already, and return its row."""
     row = backlog_row(delivery)
-    there = delivery.queue.spill
+    there = queue.spill
     there.add(delivery.lane, delivery.id, row[4])
     there.synced[delivery.lane] = max(there.synced[delivery.lane], delivery.id)
     return row
@@ -177,7 +176,7 @@ def take_up(
     for delivery in sorted(came, key=lambda delivery: delivery.id):
         if delivery.subject in queue.aside:
             queue.aside[delivery.subject].append(delivery)
-        elif places := _earlier(delivery):
+        elif places := _earlier(queue, delivery):
             queue.aside[delivery.subject] = [delivery]
             loads.append(Load(queue.name, places=places, subject=delivery.subject))
         else:
@@ -199,9 +198,9 @@ def _unread(queue: Queue, load: Load, rows: list[OpenDelivery]) -> list[OpenDeli
     return rows
 
 
-def _earlier(delivery: Delivery) -> tuple[tuple[int, int], ...]:
+def _earlier(queue: Queue, delivery: Delivery) -> tuple[tuple[int, int], ...]:
     """Return (delivery, lane) of what comes before one in its subject and is on the disk."""
-    there = delivery.queue.spill
+    there = queue.spill
     if not delivery.subject or there.total == there.unread[delivery.lane]:
         return ()  # the rest of its own lane comes after it
     places = there.find(hash_of(delivery.subject))

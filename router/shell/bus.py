@@ -9,6 +9,7 @@ from proto import frames
 from proto.drain import send_parts
 from proto.errors import Code
 from proto.keys import KeyPair
+from router.core.admitting import UNREACHABLE
 from router.core.clock import Now
 from router.core.core import Core
 from router.settings import BusSettings
@@ -53,7 +54,7 @@ class Bus:
         self.gate = Gate(self.socket, "bus", connections_max, patience_s)
         self.peers = Peers(settings, self.gate, first_id)
         self._core = core
-        core.supply_bytes = self.peers.supply_bytes
+        core.allow_unread(self.peers.supply_bytes)
 
     def configure(self, settings: BusSettings) -> None:
         """Put other bounds in force."""
@@ -87,7 +88,7 @@ class Bus:
             send_parts(self.socket, (peer.id, *self.peers.mark(peer)))
         if slowest := self.peers.slowest():
             self.peers.dismiss(slowest, UNREAD, self._name_of(slowest))
-            self._core.gone(slowest.id, now(), "unreachable")
+            self._core.gone(slowest.id, now(), UNREACHABLE)
 
     def take_pong(self, peer: Peer, parts: list[bytes], at: Now) -> None:
         """A peer with marks said PONG: if it answers one, the peer may be sent more."""

@@ -28,7 +28,6 @@ from proto.wording import set_language, text
 from router.config import LoadedSettings
 from router.core.clock import Now
 from router.core.core import Core
-from router.core.generations import Generations
 from router.shell import commands
 from router.shell.accesses import OperatorAccesses
 from router.shell.bus import Bus
@@ -124,7 +123,7 @@ class Daemon:
         if self._keyring is not None:
             authenticator = start_authenticator(self._context, self._keyring)
             self._cleanup.callback(authenticator.stop)
-            core.names = self._keyring.names
+            core.know(self._keyring.names, now())
         self._bind_bus(key)
         self._disk.judge()
         return reload
@@ -153,11 +152,7 @@ class Daemon:
 
     def _make_core(self, opened: Opened) -> Core:
         core = Core(self._loaded.settings, opened.bus, opened.epoch, random.Random())
-        core.generations = Generations(opened.generations)
-        for destination, totals in opened.totals.items():
-            core.queue_of(destination).totals.update(totals)
-        for destination, reason in opened.holds.items():
-            core.queue_of(destination).hold = reason
+        core.inherit(opened.generations, opened.totals, opened.holds)
         return core
 
     async def _restore(self, opened: Opened) -> None:
@@ -255,7 +250,7 @@ class Daemon:
         engine, at = self._engine, now()
         engine.core.beat(at)
         self._tell_clock(at)
-        engine.core.observed = len(self._events_gate) > 0
+        engine.core.watch(len(self._events_gate) > 0)
         engine.publish_events("partner", self._partners.watch())
         if self._reload is not None:
             self._reload.keys()
@@ -294,7 +289,7 @@ class Daemon:
 
 def _observe(core: Core) -> None:
     """Make events from a word on the socket for them on, while anybody is connected to it."""
-    core.observed = True
+    core.watch(True)
 
 
 def _untrusted(error: StoreError) -> StartError:

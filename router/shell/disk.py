@@ -56,9 +56,8 @@ class Disk:
     def judge(self) -> None:
         """Refuse new messages while there is little room, emergencies last."""
         core, room = self._core, self.room
-        core.room_bytes = room.judge(core.unsynced_bytes())
-        core.urgent_bytes = room.urgent_bytes
-        core.store_full = room.is_full
+        room_bytes = room.judge(core.unsynced_bytes())
+        core.allow_room(room_bytes, room.urgent_bytes, is_full=room.is_full)
 
     def _look(self) -> None:
         if self._looking is None or self._looking.done():

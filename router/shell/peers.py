@@ -19,7 +19,7 @@ import zmq
 
 from proto import frames
 from proto.wording import text
-from router.core.core import NAME_SHARE
+from router.core.admitting import NAME_SHARE
 from router.settings import BusSettings
 from router.shell.gate import EVENTS_UNREAD_MAX, Connection, Gate, socket_id
 

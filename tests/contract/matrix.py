@@ -21,7 +21,7 @@ from connectors.partners.sys112 import soapdoor
 from connectors.runtime.markup import soap, xml
 from connectors.simulators.sys112.samples import day_of_cards
 from proto.logs import QUIET
-from proto.wording import text
+from proto.note import coded
 
 IN_ALL = "in all"
 ANOTHER = 500  # added to the number of a cell's own thing
@@ -207,7 +207,7 @@ class Cell:
         await until(lambda: attempt.end, "for its end")
         await self._mend()
         # A machine with much to do may let the answer be late, whatever it was.
-        late = text("connector.note_no_answer", why="timeout")
+        late = coded("connector.no_answer", why="timeout")
         others = set(attempt.failures) - {late}
         self._must(wanted != "at once" or not others, f"failed: {others}")
         self._must((attempt.end == "dead") == (wanted == "dead"), f"ended {attempt.end}")

@@ -220,7 +220,7 @@ def test_a_body_that_is_none_is_refused_and_not_quoted(bus: Bus, tmp_path: Path,
             message = Message.new("incident.card.v1", "sys112", given, subject="112-x")
             with pytest.raises(Reject) as refused:
                 await handle(scene, message)
-            assert str(refused.value) == "тело не подходит под схему"
+            assert str(refused.value) == "connector.bad_body"
 
     asyncio.run(work())
 

@@ -21,7 +21,7 @@ CARD = catalogue.entry("incident.card.v1").example
 STATUS = catalogue.entry("call.status.v1").example
 ENDED = catalogue.entry("incident.cancelled.v1").example
 QUICK = {"timeout_s": 0.5, "connect_timeout_s": 0.2, "breaker": {"failures_max": 99}}
-OK = "квитанция «OK», код 0"
+OK = "cssi112.receipt status=OK code=0"
 
 
 def play(bus: Bus, act: Callable[[Scene], Awaitable[None]], **settings: Any) -> None:
@@ -105,7 +105,7 @@ def test_what_waits_goes_together_and_only_the_bad_card_is_refused(bus: Bus) -> 
             *(stage.handle(card(number)) for number in range(1, 21)), return_exceptions=True
         )
         refused = [answer for answer in told if isinstance(answer, Reject)]
-        assert [str(one) for one in refused] == ["квитанция «ERROR», код 102"]
+        assert [str(one) for one in refused] == ["cssi112.receipt status=ERROR code=102"]
         assert isinstance(told[4], Reject)
         assert len([answer for answer in told if answer == OK]) == 19
         ledger = await stage.ledger()

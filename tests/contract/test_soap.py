@@ -22,6 +22,7 @@ from connectors.runtime.partner.breaker import BreakerSettings
 from connectors.runtime.partner.http import HttpClient
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Reject, Retry
+from proto.note import code_of
 from tests.ports import free_port
 
 NS = "urn:smpbus:test"
@@ -193,8 +194,8 @@ def test_nonsense_in_a_row_is_a_partner_that_does_not_answer(tmp_path: Path, bod
             return told
 
     *read, at_last = asyncio.run(run())
-    assert set(read) == {"HTTP 200, но ответ не по договору"}
-    assert "следующая проба" in at_last
+    assert set(read) == {"connector.bad_reply status=200"}
+    assert code_of(at_last) == "connector.resting"
 
 
 def test_a_request_without_what_the_wsdl_requires_is_rejected(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message
-from proto.wording import text
+from proto.note import coded
 
 CARD = next(one for one in day_of_cards(11, 5) if one.kind == "new")
 REST_S = 0.05
@@ -149,7 +149,7 @@ def test_statuses_become_reactions_once_each_and_the_note_says_so(bus: Bus) -> N
                 note = await stage.handle(status(code), number, attempt)
                 assert note == "HTTP 200, Code 200"
         note = await stage.handle(status("returned"), 9)
-        assert note == text("connector.note_untold", system="112")
+        assert note == coded("connector.untold", system="112")
         ledger = await stage.ledger()
         assert [(entry["operation"], entry.get("action")) for entry in ledger["entries"]] == [
             ("AddReaction", "Notification"),
@@ -235,13 +235,13 @@ def test_a_partner_too_slow_or_not_there_means_retry(bus: Bus) -> None:
     async def act(stage: Scene) -> None:
         await push(stage, [CARD])
         await stage.faults(delay_s=5)
-        with pytest.raises(Retry, match="нет ответа: timeout"):
+        with pytest.raises(Retry, match=r"connector\.no_answer why=timeout"):
             await stage.handle(status("departed"))
 
     play(bus, act, partner={"timeout_s": 0.2})
 
     async def absent(stage: Scene) -> None:
-        with pytest.raises(Retry, match="нет ответа: connect"):
+        with pytest.raises(Retry, match=r"connector\.no_answer why=connect"):
             await stage.handle(status("departed"))
 
     play(bus, absent, partner={"url": "http://127.0.0.1:9"})
@@ -414,7 +414,7 @@ def test_a_card_of_a_double_hears_the_last_reaction_of_the_call(bus: Bus, tmp_pa
         assert (await told(stage, [later]))[-1][:2] == ("112-S", None)
         unknown = fact(11, "duplicate", 50, id112="112-T", duplicate_of="2026-1")
         note = await stage.handle(unknown, 77)
-        assert note == text("connector.note_untold", system="112")
+        assert note == coded("connector.untold", system="112")
 
     play(bus, before, strict=False, state_file=file)
     play(bus, after, strict=False, state_file=file)  # a restart later

@@ -260,12 +260,12 @@ def kept(stage: Scene) -> Any:
 
 def test_a_card_is_kept_with_its_policy_and_the_newest_version_holds(bus: Bus) -> None:
     async def act(stage: Scene) -> None:
-        assert await stage.handle(card()) == "учтено для реестра: полис найден"
-        assert await stage.handle(card()) == "уже учтено"
+        assert await stage.handle(card()) == "tfoms.kept"
+        assert await stage.handle(card()) == "tfoms.same"
         assert await stage.handle(card(version=3, patients=[])) == (
-            "учтено для реестра, плательщика пока нет: пациент не опознан, спросить не о ком"
+            "tfoms.unpaid why=tfoms.why_nobody"
         )
-        assert await stage.handle(card(version=2)) == "есть версия новее"
+        assert await stage.handle(card(version=2)) == "tfoms.older"
         assert kept(stage) == {"nobody": 1}
         assert (await stage.ledger())["asked"] == 1
         with pytest.raises(Reject):
@@ -284,7 +284,7 @@ def test_a_card_does_not_wait_for_a_fund_that_is_away_and_is_asked_about_later(
         await ask(stage, enp=KNOWN[30]["enp"])
         await stage.faults(down=True)
         for number in range(12):
-            assert "фонд ещё не ответил" in str(await stage.handle(card(number)))
+            assert "tfoms.why_silent" in str(await stage.handle(card(number)))
         assert not stage.connector.partner.breaker.closed
         asked = stage.connector.partner.breaker.failures
         assert asked < 12  # the rest was kept without waiting

@@ -88,7 +88,9 @@ def test_who_it_does_not_vouch_for_is_refused_and_told_once(
 
     async def act() -> None:
         async with partner_behind(pair, **settings) as partner:
-            assert [await asked(partner) for _ in range(3)] == ["нет ответа: certificate"] * 3
+            assert [await asked(partner) for _ in range(3)] == [
+                "connector.no_answer why=certificate"
+            ] * 3
 
     asyncio.run(act())
     told = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
@@ -103,7 +105,7 @@ def test_a_caller_without_the_certificate_that_is_asked_for_is_told_so(
     async def act() -> None:
         pair = region.issue("server")
         async with partner_behind(pair, region, ca_file=region.ca_file) as partner:
-            assert await asked(partner) == "нет ответа: tls"
+            assert await asked(partner) == "connector.no_answer why=tls"
 
     asyncio.run(act())
     assert "Сервер не согласился на TLS" in caplog.text
@@ -112,7 +114,7 @@ def test_a_caller_without_the_certificate_that_is_asked_for_is_told_so(
 def test_a_server_without_tls_is_not_spoken_to_in_the_clear(region: Authority) -> None:
     async def act() -> None:
         async with partner_behind(None, ca_file=region.ca_file) as partner:
-            assert await asked(partner) == "нет ответа: tls"
+            assert await asked(partner) == "connector.no_answer why=tls"
 
     asyncio.run(act())
 

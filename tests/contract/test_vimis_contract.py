@@ -84,7 +84,7 @@ def test_a_heart_attack_is_sent_once_and_taken(bus: Bus, tmp_path: Path) -> None
 def test_what_is_no_matter_of_the_heart_goes_nowhere(bus: Bus, tmp_path: Path) -> None:
     async def act(stage: Scene) -> None:
         note = await stage.handle(card(diagnoses=[{"code": "J06.9"}]))
-        assert note == "этот документ регистру не нужен"
+        assert note == "document.not_wanted"
         assert (await stage.ledger())["entries"] == []
 
     play(bus, tmp_path, act)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.partners.sys112.connector import coded
+from connectors.partners.sys112.connector import coded_reply
 from connectors.runtime.door.gate import HttpSettings, plain_address
 from connectors.runtime.door.serving import HttpServer, allow_only, bind, membership
 from connectors.runtime.partner.http import HttpAnswer, HttpClient
@@ -103,7 +103,7 @@ def test_a_mark_before_json_is_no_mistake() -> None:
     (message,) = play("smp", smp, clinical=True).accepted
     assert not message.body.startswith(BOM)  # whoever reads it next may mind
     answer = HttpAnswer(200, {"content-type": "application/json"}, BOM + b'{"Code":"200"}')
-    assert coded(answer) == (200, "200")
+    assert coded_reply(answer) == (200, "200")
     assert read_reply(answer, dict[str, str]) == {"Code": "200"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from partnerhouse import Asked, Side, house, page, taken, until
 from starlette.responses import Response
 
-from connectors.partners.sys112.connector import coded
+from connectors.partners.sys112.connector import coded_reply
 from connectors.runtime.markup import soap, xml
 from connectors.runtime.partner.partner import Answer, Partner, PartnerSettings
 from proto.client import Retry
@@ -38,7 +38,7 @@ async def _post(partner: Partner, key: str) -> Answer:
 
 
 async def _code(partner: Partner, key: str) -> object:
-    return await partner.ask("POST", "/", b"{}", key, coded)
+    return await partner.ask("POST", "/", b"{}", key, coded_reply)
 
 
 async def _soap(partner: Partner, key: str) -> object:

@@ -12,6 +12,7 @@ from postgres import BUS, PASSWORD, Postgres
 
 from connectors.partners.smpsql.connector import PostgresSettings, _address
 from connectors.partners.smpsql.database import Address, Database, DatabaseAway
+from proto.note import coded
 from proto.wording import text
 from tests.contract.authority import Authority
 from tests.ports import free_port
@@ -85,7 +86,7 @@ def test_another_authority_does_not_vouch_for_it(
     for ca_file in (other.ca_file, None):  # None: those that this machine trusts
         with pytest.raises(DatabaseAway) as away:
             asked(Address(url(server.port), login, connect_s=5, ca_file=ca_file))
-        assert away.value.answer == text("smpsql.untrusted")
+        assert away.value.answer == coded("smpsql.untrusted")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_one_that_speaks_no_tls_hears_nothing(
             asked(Address(url(port), login, connect_s=5))
         thread.join(10)
     assert [len(one) for one in heard] == [SSL_REQUEST_BYTES]
-    assert away.value.answer == text("smpsql.untrusted")
+    assert away.value.answer == coded("smpsql.untrusted")
 
 
 def test_what_the_url_asks_for_counts_and_is_warned_of(

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.partners.smp import SmpConnector
 from connectors.partners.smp.contract import CommitRequest
-from connectors.partners.sys112.connector import coded
+from connectors.partners.sys112.connector import coded_reply
 from connectors.runtime.bus.intake import Intake
 from connectors.runtime.door.body import BadInput
 from connectors.runtime.oddities import fit_path, oddities
@@ -106,7 +106,7 @@ def test_a_code_is_a_word_of_its_grammar(caplog: pytest.LogCaptureFixture) -> No
         assert code_of(said) == "?"
     body = msgspec.json.encode({"Code": f"422 нет карточки: {NAME}"})
     answer = HttpAnswer(200, {"content-type": "application/json"}, body)
-    assert coded(answer)[1].startswith("422 ")  # what it is compared with is what was said
+    assert coded_reply(answer)[1].startswith("422 ")  # what it is compared with is what was said
 
     async def act(stage: Scene, _: Bus) -> None:
         with pytest.raises(Reject) as caught:
@@ -118,7 +118,7 @@ def test_a_code_is_a_word_of_its_grammar(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def said_by_112(answer: HttpAnswer) -> tuple[int, str]:
-    return coded(answer)
+    return coded_reply(answer)
 
 
 @pytest.mark.fault("S15")

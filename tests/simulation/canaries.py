@@ -14,19 +14,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from router.core import core as heart
-from router.core import policy, settling, supply
+from router.core import persisting, policy, settling, supply
+from router.core.admitting import Admitting
 from router.core.asking import Asking
 from router.core.clock import Clock
 from router.core.core import Core
-from router.core.delivery import IN_FLIGHT, READY, SETTLED
+from router.core.delivery import IN_FLIGHT, READY, SETTLED, Holding
 from router.core.operating import Operating
+from router.core.persisting import Persisting
 from router.core.publishing import Publishing
-from router.core.queue import PRIORITIES, Holding, Queue
+from router.core.queue import PRIORITIES, Queue
 from router.core.settling import Settling
 from router.core.sleepers import Sleepers
 from router.core.spill import Spill
 from router.core.state import CoreState
+from router.core.timing import Timing
 from tests.simulation.life import End, live
 from tests.simulation.plan import draw
 
@@ -79,7 +81,7 @@ def planted(canary: Canary) -> Iterator[None]:
 # -- what is accepted -----------------------------------------------------------------------------
 
 
-@plant(Core, "take_batch")
+@plant(Persisting, "take_batch")
 def ack_before_sync(real: Broken, core: Core) -> Any:
     """ACCEPTED leaves when the batch goes to the disk, not when it is there."""
     batch = real(core)
@@ -88,7 +90,7 @@ def ack_before_sync(real: Broken, core: Core) -> Any:
     return batch
 
 
-@plant(Core, "persisted")
+@plant(Persisting, "persisted")
 def dedup_lost(real: Broken, core: Core, batch: Any, duplicates: Any, *rest: Any) -> None:
     """A repeated message is delivered like a new one."""
     real(core, batch, {}, *rest)
@@ -117,7 +119,7 @@ def shares_forgotten(real: Broken, queue: Queue, priority: int, sender: str) -> 
 
 
 @plant(supply, "sender_of")
-def senders_mixed_up(real: Broken, source: str) -> str:
+def senders_mixed_up(real: Broken, source: str, priority: int) -> str:
     """What one sender has open is counted for all."""
     return "all"
 
@@ -149,7 +151,7 @@ def accepted_with_its_first_slice(real: Broken, core: Core, peer: bytes, *rest: 
     return more
 
 
-@plant(Core, "_frontier")
+@plant(Persisting, "_frontier")
 def frontier_too_far(real: Broken, core: Core) -> int:
     """The frontier passes what is still open: a start does not find it."""
     return core._next_n
@@ -161,7 +163,8 @@ def frontier_too_far(real: Broken, core: Core) -> int:
 @plant(Settling, "_retry_at")
 def order_broken_on_retry(real: Broken, core: Core, delivery: Any, after_ms: int, now: Any) -> None:
     """While a delivery waits for its next attempt, its followers go."""
-    queue, waiting = delivery.queue, delivery.queue._waiting.get(delivery.subject)
+    queue = core.queues[delivery.destination]
+    waiting = queue._waiting.get(delivery.subject)
     if waiting:
         follower = waiting.popleft()
         if not waiting:
@@ -252,14 +255,14 @@ def hold_ignored(real: Broken, queue: Queue, *times: int) -> Iterator[Any]:
 # -- time -----------------------------------------------------------------------------------------
 
 
-@plant(Core, "_enqueue")
+@plant(Persisting, "_enqueue")
 def expired_delivered(real: Broken, core: Core, delivery: Any, now: Any) -> None:
     """What has an end to its time is delivered after it."""
     delivery.expires = None
     real(core, delivery, now)
 
 
-@plant(Core, "_enqueue")
+@plant(Persisting, "_enqueue")
 def delay_ignored(real: Broken, core: Core, delivery: Any, now: Any) -> None:
     """What is to wait for its time goes at once."""
     if not delivery.attempts:
@@ -299,12 +302,12 @@ def clock_never_believed_again(real: Broken, clock: Clock, now: Any) -> bool:
     return believed
 
 
-@plant(Core, "_set_anew")
+@plant(Timing, "_set_anew")
 def timers_keep_the_old_clock(real: Broken, core: Core, now: Any) -> None:
     """Timers that stand for a time of the day are not set anew when the clock steps."""
 
 
-@plant(heart, "longest_pause_ms")
+@plant(persisting, "longest_pause_ms")
 def restart_waits_for_the_old_clock(real: Broken, backoff: Any) -> int:
     """A retry put off while the clock was days ahead waits for days after a restart."""
     return 10**12
@@ -420,13 +423,13 @@ def strangers_settle(
     return delivery.state is not IN_FLIGHT
 
 
-@plant(Core, "know")
+@plant(Admitting, "know")
 def revoked_key_stays(real: Broken, core: Core, names: dict[bytes, str], now: Any) -> None:
     """A session goes on after its key was revoked."""
     core.names = names
 
 
-@plant(Core, "_close")
+@plant(Admitting, "_close")
 def withdrawn_one_by_one(real: Broken, session: Any) -> None:
     """What one session gives back goes to the next that loses its right in the same moment."""
 
@@ -440,18 +443,22 @@ def replayed_twice(real: Broken, core: Core, dead: Any, reason: str, now: Any) -
 
 
 @plant(Asking, "_servers")
-def questions_to_all_who_read(real: Broken, destination: str, holdings: list[Any]) -> list[Any]:
+def questions_to_all_who_read(
+    real: Broken, core: Core, destination: str, holdings: list[Any]
+) -> list[Any]:
     """Whoever has credit hears the questions, without the right to answer them."""
     return holdings
 
 
 @plant(Asking, "_servers")
-def questions_to_the_unwilling(real: Broken, destination: str, holdings: list[Any]) -> list[Any]:
+def questions_to_the_unwilling(
+    real: Broken, core: Core, destination: str, holdings: list[Any]
+) -> list[Any]:
     """Whoever has the right is asked, also a session that said that it does not serve."""
-    return [one for one in holdings if one.session.rights.serve.match(destination)]
+    return [one for one in holdings if core.sessions[one.peer].rights.serve.match(destination)]
 
 
-@plant(Core, "_grant_again")
+@plant(Admitting, "_grant_again")
 def refused_credit_forgotten(real: Broken, core: Core, session: Any, now: Any) -> None:
     """Credit that was asked for before the right was there is not given when it is."""
 
@@ -465,7 +472,7 @@ def impatience_ignored(
     return count
 
 
-@plant(Core, "_withdraw")
+@plant(Admitting, "_withdraw")
 def rights_kept_until_goodbye(real: Broken, core: Core, session: Any, now: Any) -> None:
     """A reload takes away a right, and the session goes on using it."""
 
@@ -480,7 +487,7 @@ def memory_unbounded(real: Broken, queue: Queue, subject: str, row: Any) -> bool
 
 
 @plant(supply, "_earlier")
-def read_out_of_order(real: Broken, delivery: Any) -> tuple[Any, ...]:
+def read_out_of_order(real: Broken, queue: Queue, delivery: Any) -> tuple[Any, ...]:
     """What is read goes before something of its subject that is still on the disk."""
     return ()
 
@@ -499,7 +506,7 @@ def row_skipped(real: Broken, queue: Queue, load: Any, rows: list[Any]) -> list[
 
 
 @plant(supply, "is_behind")
-def restart_overtakes(real: Broken, delivery: Any) -> bool:
+def restart_overtakes(real: Broken, queue: Queue, delivery: Any) -> bool:
     """A start queues what came last before what was put out to the disk of its subject."""
     return False
 

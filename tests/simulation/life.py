@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from router.core import clock, delivering, sleepers, spill, state, supply
-from router.core import core as heart
+from router.core import clock, delivering, persisting, sleepers, spill, state, supply
 from router.core import queue as lanes
 from tests.simulation import belief, lines, scene
 from tests.simulation.plan import Plan
@@ -34,7 +33,7 @@ def small_world() -> Iterator[None]:
         (lanes, "EMERGENCIES_MAX", lines.EMERGENCIES_MAX),
         (delivering, "DELIVER_LENGTH_MAX", 3),
         (delivering, "TRIAL_FACTOR", 1),
-        (heart, "FILE_STEP", 5),
+        (persisting, "FILE_STEP", 5),
         (state, "STALE_TIMERS_MIN", 8),
         (lanes, "MIB", scene.MIB),
         (supply, "SUPPLY_MIN", 3),

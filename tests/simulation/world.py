@@ -82,7 +82,7 @@ class World:
         self.lost: list[tuple[bytes, str]] = []  # who just lost the right to which destination
         self.questions = Questions()
         self.core = core = Core(settings, "bus", disk.epoch, Random(disk.epoch))
-        core.names = dict(self.names)
+        core.know(dict(self.names), self.now)
         core.store_full = self.full
         core.frontier_lag_max = scene.LAGS[self.setup.lag]
         core.slice_length = scene.SLICES[disk.epoch % len(scene.SLICES)]

@@ -15,6 +15,7 @@ from proto.wording import in_words
 @pytest.fixture(autouse=True)
 def _english(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wording, "_chosen", "en")
+    wording.texts("en")  # the first use reads a file: longer than one example may take
 
 
 def test_a_note_is_a_code_with_fields_and_is_read_in_the_language_of_whoever_reads(

@@ -30,6 +30,7 @@ from proto.exits import StartError
 from proto.inclear import is_here
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.pattern import exactly
 from proto.wording import text
 
@@ -288,8 +289,8 @@ class AtsConnector(Connector):
                 card = decode_json(message.body, _Card)
                 return await self._join_card(card)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
-        raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.bad_body")) from None
+        raise Reject(coded("connector.no_type", type=message.type))
 
     async def _join_card(self, card: _Card) -> str | None:
         caller = card.contact.caller if card.contact else None
@@ -308,7 +309,7 @@ class AtsConnector(Connector):
         if delivery.attempt == 1 or delivery.key in self._put_off:
             if self._session is None:
                 self._put_off.add(delivery.key)
-                raise Retry(text("connector.ats_away"))
+                raise Retry(coded("ats.away"))
             self._put_off.discard(delivery.key)
             result, reason = await self._originate(self._session, delivery.key, request)
         body = {

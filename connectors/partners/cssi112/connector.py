@@ -16,7 +16,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
 
 PREFIX: Final = "112-"
 
@@ -59,9 +59,9 @@ class CssiConnector(Connector):
         try:
             ukio = self._ukio(delivery.message)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         if ukio is None:
-            return text("connector.note_untold", system="ЦССИ-112")
+            return coded("connector.untold", system="ЦССИ-112")
         try:
             return await self._batch.bring(ukio)
         except Retry as retry:
@@ -83,13 +83,13 @@ class CssiConnector(Connector):
             return mapping.of_status(
                 status, status.id112, self._terms, self.settings.dispatch_service
             )
-        raise Reject(text("connector.note_no_type", type=message.type))
+        raise Reject(coded("connector.no_type", type=message.type))
 
     async def _send(self, cards: list[contract.Ukio]) -> str:
         request = msgspec.to_builtins(contract.Ukios(cards))
         key = hashlib.sha256(msgspec.json.encode(request)).hexdigest()[:32]
         reply = await self._client.call("send_ukio", contract.Reply, key, request)
-        note = text("cssi112.note", status=code_of(reply.status), code=reply.errorCode or 0)
+        note = coded("cssi112.receipt", status=code_of(reply.status), code=reply.errorCode or 0)
         if reply.errorCode is not None and reply.errorCode not in self._terms.success:
             raise Reject(note)
         return note

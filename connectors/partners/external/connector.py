@@ -22,6 +22,7 @@ from proto.client import BusClient, Delivery, Reject, Retry
 from proto.external import ExternalNotice, ExternalStatus
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.retention import DAY_S
 from proto.wording import text
 
@@ -95,8 +96,8 @@ class ExternalConnector(Connector):
                 notice = decode_json(message.body, ExternalNotice)
                 return await self._tell(notice, delivery.key)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
-        raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.bad_body")) from None
+        raise Reject(coded("connector.no_type", type=message.type))
 
     async def _keep(self, status: ExternalStatus) -> str:
         """Keep an event on the disk. The webhook's turn is a message of its own: while it is away
@@ -111,7 +112,7 @@ class ExternalConnector(Connector):
                 await self.ingress.publish([self._notice(call, event)])
             except NotAccepted as error:
                 raise Retry(error.code, float(error.retry_after_s)) from None
-        return text("external.note_kept", number=event.number)
+        return coded("external.kept", number=event.number)
 
     def _notice(self, call: Call, event: contract.Event) -> Message:
         notice = ExternalNotice(
@@ -134,7 +135,7 @@ class ExternalConnector(Connector):
     async def _tell(self, notice: ExternalNotice, key: str) -> str:
         client = self._clients.named(notice.client)
         if client is None or client.webhook is None:
-            return text("external.note_no_webhook")
+            return coded("external.no_webhook")
         event = msgspec.convert(notice.event, contract.Event)
         id = notice.external.rpartition("-")[2]
         told = contract.Told(id=id, number=notice.number, event=event)
@@ -147,7 +148,7 @@ class ExternalConnector(Connector):
             return call
         parts = parts_of(ref)
         if parts is None or self._clients.named(parts[0]) is None:
-            raise Reject(text("external.note_unknown"))
+            raise Reject(coded("external.unknown"))
         call = Call(ref, *parts, b"", None, now_s(), True, None)
         self._memory.begin(call)
         return call

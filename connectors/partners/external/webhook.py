@@ -11,6 +11,7 @@ from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.secretfile import read_secret
 from proto.client import Retry
 from proto.exits import StartError
+from proto.note import coded
 from proto.wording import text
 
 SECRET_BYTES_MIN: Final = 32
@@ -53,7 +54,7 @@ class Webhook:
         if wait_s or self._open >= (self._share if breaker.closed else 1):
             # Not all at once: what waits comes back over some time.
             after_s = max(wait_s, BUSY_S) * random.uniform(1.0, 2.0)
-            raise Retry(text("external.note_webhook_waits"), after_s)
+            raise Retry(coded("external.webhook_waits"), after_s)
         self._open += 1
         try:
             signed = {"signature": sign(self._secret, body, int(time.time()))}

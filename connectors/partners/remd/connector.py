@@ -31,7 +31,7 @@ from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
 
 STORED_YEARS: Final = 25
 FILE_BYTES_MAX: Final = 1024 * 1024  # of a request: an answer of ours may be longer
@@ -101,29 +101,29 @@ class RemdConnector(Connector):
                 timer = decode_json(message.body, clinical.DocumentTimer)
                 return await self._timer(timer)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         except NotAccepted as error:
             raise Retry(error.code, float(error.retry_after_s)) from None
         except BadInput as bad:  # what no document and no request can hold
             raise Reject(bad.sentence) from None
-        raise Reject(text("connector.note_no_type", type=message.type))
+        raise Reject(coded("connector.no_type", type=message.type))
 
     async def _card(self, card: clinical.CallCard, source: Message) -> str:
         document = await self.life.make(card, source)
         if document is None:
-            return text("document.older")
+            return coded("document.older")
         if document.state == "registered":
-            return text("document.note_state", state=document.state)
+            return coded("document.state", state=document.state)
         return await self._register(document)
 
     async def _timer(self, timer: clinical.DocumentTimer) -> str:
         document = self.life.archive.of_uid(timer.document_id)
         if document is None:
-            return text("document.not_wanted")
+            return coded("document.not_wanted")
         if timer.purpose == "deadline":
             return await self.life.give_up(document)
         if document.state in ("registered", "gave_up"):
-            return text("document.note_state", state=document.state)
+            return coded("document.state", state=document.state)
         return await self._register(document)
 
     async def _register(self, document: Document) -> str:
@@ -153,7 +153,7 @@ class RemdConnector(Connector):
         await self.life.tell(document, "accepted")
         if before.state == "sent":
             await self._apply_early(before, message)
-        return text("document.note_accepted")
+        return coded("document.accepted")
 
     async def _apply_early(self, document: Document, message: str) -> None:
         """Act on what was said before the document was accepted; a refusal counts only for the
@@ -193,13 +193,13 @@ class RemdConnector(Connector):
             if at_once:
                 raise Retry(code, after_s)
             await self.life.wake(self._now(document), "again", after_s)
-            return text("document.code_again", code=code)
+            return coded("document.code_again", code=code)
         if verdict == "done":
-            return text("document.note_accepted")
+            return coded("document.accepted")
         await self.life.tell(document, "rejected", code=", ".join(codes)[:200] or "?")
         if at_once and verdict == "stop":
             raise Reject(code)
-        return text("document.note_state", state=f"rejected, {code}")
+        return coded("document.state", state=f"rejected, {code}")
 
     # -- from the register ----------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from connectors.runtime.log import LOG
 from proto.client import BusClient, Delivery, Retry, tell_granting
 from proto.exits import StartError
 from proto.keys import KeyFileError
+from proto.note import coded
 from proto.peer import Granting
 from proto.wording import text
 
@@ -60,7 +61,7 @@ class ReplicationConnector(Connector):
         while True:
             other = await self._link.bus()
             if other.bus == self.bus.bus:
-                raise Retry(text("replication.same_bus", bus=other.bus))
+                raise Retry(coded("replication.same_bus", bus=other.bus))
             try:
                 return self._note("out", other, await pass_on(delivery.message, self.bus, other))
             except SessionEnded:  # the next one takes it: not an attempt of this delivery
@@ -72,11 +73,11 @@ class ReplicationConnector(Connector):
         try:
             return self._note("home", self.bus, await pass_on(delivery.message, other, self.bus))
         except SessionEnded:
-            raise Retry(text("replication.note_ended")) from None
+            raise Retry(coded("replication.ended")) from None
 
     def _note(self, way: str, there: BusClient, passed: bool) -> str:
         (self._passed if passed else self._turned_back)[way] += 1
-        return text("replication.note_passed" if passed else "replication.note_home", bus=there.bus)
+        return coded("replication.passed" if passed else "replication.home", bus=there.bus)
 
     # -- the session at the other bus -----------------------------------------------------------
 
@@ -89,7 +90,7 @@ class ReplicationConnector(Connector):
 
     def _greeted(self, other: BusClient) -> None:
         if other.bus == self.bus.bus:
-            raise StartError(text("replication.same_bus", bus=other.bus))
+            raise StartError(text("note.replication.same_bus", bus=other.bus))
 
     def _tell_granting(self, bus: BusClient, where: str, granting: Granting) -> None:
         """A router does not give us a queue, or gives it again: say so once. The client asks again

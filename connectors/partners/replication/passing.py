@@ -10,7 +10,7 @@ import msgspec
 from proto.client import BusClient, Reject, Retry
 from proto.errors import FATAL, TEMPORARY, BusError, Code, Refused
 from proto.message import Message
-from proto.wording import text
+from proto.note import coded
 
 
 class SessionEnded(Exception):
@@ -51,7 +51,7 @@ def verdict(refused: Refused) -> Exception:
     """
     if refused.code in FATAL:
         return SessionEnded()
-    note = text("replication.note_refused", code=refused.code)
+    note = coded("replication.refused", code=refused.code)
     if refused.code in TEMPORARY or refused.code == Code.EXPIRED:
         return Retry(note)
     return Reject(note)

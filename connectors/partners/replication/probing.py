@@ -19,7 +19,7 @@ async def probe(near: BusClient, queue: str, far: BusClient, far_queue: str) -> 
     """Return what is found at both buses, each good or not, with a sentence."""
     found = [*await _one(near, queue), *await _one(far, far_queue)]
     if near.bus and near.bus == far.bus:
-        found.append((False, text("replication.same_bus", bus=near.bus)))
+        found.append((False, text("note.replication.same_bus", bus=near.bus)))
     return found
 
 

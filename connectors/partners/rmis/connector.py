@@ -37,6 +37,7 @@ from connectors.services.lookup import Lookup, LookupSettings
 from proto import catalogue, clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
+from proto.note import coded
 from proto.retention import DAY_S
 from proto.wording import text
 
@@ -144,15 +145,15 @@ class RmisConnector(Connector):
         message = delivery.message
         tell = self._tells.get(message.type)
         if tell is None:
-            raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.no_type", type=message.type))
         try:
             typed: Any = catalogue.entry(message.type).read(message.body)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         try:
             note, events = await tell(delivery, typed)
         except Untold:
-            return text("rmis.note_untold", system=self.settings.partner.system or self.name)
+            return coded("rmis.untold", system=self.settings.partner.system or self.name)
         if events:
             try:
                 await self.ingress.publish(events)
@@ -317,4 +318,4 @@ class RmisConnector(Connector):
 
 
 def _note(number: str | None) -> str:
-    return text("rmis.note_taken", number=number or "-")
+    return coded("rmis.taken", number=number or "-")

@@ -22,7 +22,7 @@ from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.wording import in_words, text
 
 # What a brigade can read on its way, and a message of the bus may carry.
 SHOWN_MAX: Final = 100
@@ -74,7 +74,7 @@ class Questions:
             sentence = "this hospitals' system answers no such question"
             raise RequestFailed(Code.UNKNOWN_TYPE, sentence) from None
         except (Retry, Reject) as error:
-            sentence = f"the hospitals' system does not answer: {error}"
+            sentence = f"the hospitals' system does not answer: {in_words(str(error))}"
             raise RequestFailed(Code.FAILED, sentence) from None
 
     async def _identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:

@@ -31,7 +31,8 @@ from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
+from proto.wording import in_words, text
 
 LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
 
@@ -101,7 +102,7 @@ class RmrConnector(Connector):
         except NotAccepted as stop:
             self._tell(stop.code)
         except sqlite3.Error:
-            self._tell(text("state.note_away"))
+            self._tell(text("note.connector.state_away"))
         else:
             self._told = ""
 
@@ -139,17 +140,17 @@ class RmrConnector(Connector):
         """Take the administrator's wish for a load. Raises Retry or Reject."""
         message = delivery.message
         if message.type != "worker.load.v1":
-            raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.no_type", type=message.type))
         try:
             wish = decode_json(message.body, schemas.WorkerLoad)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         if wish.full:
             try:
                 await self.load.want_full()
             except sqlite3.Error:
                 raise StateAway from None
-        return text("rmr.note_wanted", seconds=f"{self.settings.poll_s:g}")
+        return coded("rmr.wanted", seconds=f"{self.settings.poll_s:g}")
 
     async def answer(self, message: Message) -> dict[str, Any]:
         """Answer `worker.lookup.v1`: {"worker": the worker, or null}. Raises RequestFailed."""
@@ -165,7 +166,8 @@ class RmrConnector(Connector):
         try:
             worker = await self.lookup.get(WORKER, question, partial(self._find, asked))
         except (Retry, Reject) as error:
-            raise RequestFailed(Code.FAILED, f"the register does not answer: {error}") from None
+            sentence = f"the register does not answer: {in_words(str(error))}"
+            raise RequestFailed(Code.FAILED, sentence) from None
         return {"worker": worker}
 
     async def _find(self, asked: schemas.WorkerQuestion) -> schemas.Worker | None:
@@ -178,7 +180,7 @@ class RmrConnector(Connector):
         except BadInput as bad:
             raise Reject(f"{bad.path}: {bad.rule}") from None
         if worker.id != asked.id and worker.snils != asked.snils:
-            raise Retry(text("rmr.note_another"))
+            raise Retry(coded("rmr.another"))
         return worker
 
     # -- figures --------------------------------------------------------------------------------

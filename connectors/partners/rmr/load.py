@@ -26,6 +26,7 @@ from connectors.services.lookup import WORKER, Lookup
 from proto import schemas
 from proto.client import Retry
 from proto.message import Message, Priority, now_ms
+from proto.note import coded
 from proto.wording import text
 
 # A register that has suddenly lost more than this share of its people has rather lost its mind.
@@ -84,7 +85,7 @@ class Load:
                 page = await self._register.page(position.after)
             except CursorLost:
                 await self._move(replace(position, loading=False))
-                raise Retry(text("rmr.note_cursor")) from None
+                raise Retry(coded("rmr.cursor")) from None
             position = replace(
                 position,
                 after=page.next,
@@ -117,7 +118,7 @@ class Load:
         # Those who came or went meanwhile are in the changes; more than a few are a broken load.
         if position.total - position.loaded > max(FEW, position.total * SHORT_SHARE_MAX):
             await self._move(replace(position, loading=False))
-            raise Retry(text("rmr.note_short", loaded=position.loaded, total=position.total))
+            raise Retry(coded("rmr.short", loaded=position.loaded, total=position.total))
         known, unseen = await self._disk.call(self._progress.counts)
         if unseen > max(FEW, known * GONE_SHARE_MAX):
             LOG.warning(text("rmr.too_many_gone", gone=unseen, known=known))

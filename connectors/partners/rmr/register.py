@@ -12,7 +12,7 @@ from connectors.runtime.partner.partner import Answer, Partner
 from connectors.runtime.partner.reply import read_reply
 from proto.client import Reject, Retry
 from proto.identifiers import new_id
-from proto.wording import text
+from proto.note import coded
 
 ATTEMPTS_MAX: Final = 3
 PAUSE_MAX_S: Final = 30.0
@@ -35,14 +35,14 @@ class Register:
         """Return the workers after a cursor, the first ones for None. Raises also CursorLost."""
         page = await self._get("/workers", {"after": after}, contract.WorkerPage)
         if page.next is not None and (page.next == after or not page.workers):
-            raise Retry(text("rmr.note_stands"))
+            raise Retry(coded("rmr.stands"))
         return page
 
     async def changes(self, since: str) -> contract.ChangePage:
         """Return what changed after a cursor. Raises also CursorLost."""
         page = await self._get("/workers/changes", {"since": since}, contract.ChangePage)
         if page.more and page.next == since:
-            raise Retry(text("rmr.note_stands"))
+            raise Retry(coded("rmr.stands"))
         return page
 
     async def find(self, question: contract.Question) -> dict[str, Any] | None:

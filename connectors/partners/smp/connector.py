@@ -27,6 +27,7 @@ from connectors.runtime.partner.window import Window
 from proto.client import BusClient, Delivery, Reject
 from proto.message import UNREADABLE, Message, now_ms
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.wording import text
 
 encode: Final = msgspec.json.Encoder().encode
@@ -107,7 +108,7 @@ class SmpConnector(Connector):
         message = delivery.message
         path = contract.PATHS.get(message.type)
         if path is None:
-            raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.no_type", type=message.type))
         return await self.partner.ask("POST", path, message.body, delivery.key, noted)
 
     async def stay(self) -> None:
@@ -148,5 +149,5 @@ def noted(answer: Answer) -> str:
     try:
         reply = decode_json(without_mark(answer.body), contract.CallReply)
     except UNREADABLE:
-        raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
+        raise BadReply(coded("connector.bad_reply", status=answer.status)) from None
     return f"HTTP {answer.status}, {reply.outcome} {reply.call_id}".strip()

@@ -21,6 +21,7 @@ from connectors.runtime.words import RejectInWords
 from proto.client import Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, now_ms
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.wording import text
 
 LOOK_S: Final = 0.25
@@ -64,7 +65,7 @@ class Queue:
         try:
             decode_json(delivery.message.body)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         held = _Open(delivery)
         if not self._shelf.waiting:
             self._waits_since = time.monotonic()
@@ -84,7 +85,7 @@ class Queue:
         for ref, held in self._shelf.take(most, due, owner):
             expires = held.delivery.message.expires
             if expires is not None and expires <= now_ms():
-                held.end(error=Retry(text("smp.note_too_late"), 0))  # the router ends it
+                held.end(error=Retry(coded("smp.too_late"), 0))  # the router ends it
             else:
                 given.append(_received(ref, held.delivery, commit_by))
         return given
@@ -107,13 +108,13 @@ class Queue:
         if held is None:
             return request.outcome != "retry" and self._shelf.was_committed(ref, owner)
         if request.outcome == "retry":
-            held.end(error=Retry(request.reason or text("smp.note_retry"), request.after_s))
+            held.end(error=Retry(request.reason or coded("smp.retry"), request.after_s))
             return True
         self._shelf.note_committed(ref, owner)
         if request.outcome == "reject":
             held.end(error=RejectInWords(request.reason))
         else:
-            held.end(request.note or text("smp.note_committed"))
+            held.end(request.note or coded("smp.committed"))
         return True
 
     async def run(self) -> None:
@@ -124,7 +125,7 @@ class Queue:
                 now = time.monotonic()
                 for held in self._shelf.overdue(now):
                     seconds = f"{self._visibility_s:g}"
-                    held.end(error=Retry(text("smp.note_not_committed", seconds=seconds), 0))
+                    held.end(error=Retry(coded("smp.not_committed", seconds=seconds), 0))
                 self._watch(now)
         finally:
             self._waiting.end()

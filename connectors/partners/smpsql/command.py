@@ -16,7 +16,8 @@ from connectors.partners.smpsql.database import (
 )
 from connectors.partners.smpsql.tables import SCHEMA
 from proto.exits import EX_UNAVAILABLE, EX_USAGE, StartError
-from proto.wording import text
+from proto.note import coded
+from proto.wording import in_words, text
 
 FILE: Final = click.Path(path_type=Path)
 TIMEOUT_S: Final = 60.0
@@ -78,7 +79,7 @@ async def _install(
         for role in bus:
             await database.fetch("SELECT smpbus.allow_bus(%s)", (role,))
     except (DatabaseAway, BadData) as error:
-        reason = str(error) or text("smpsql.silent")
+        reason = in_words(str(error) or coded("smpsql.silent"))
         sentence = text("smpsql.not_installed", place=place(url), reason=reason)
         raise StartError(sentence, EX_UNAVAILABLE) from None
     finally:

@@ -30,8 +30,9 @@ from connectors.runtime.log import LOG
 from connectors.runtime.partner.partner import PartnerSettings
 from connectors.runtime.words import id_of
 from proto.client import BusClient, Delivery, Reject, Retry
+from proto.note import coded
 from proto.pattern import exactly
-from proto.wording import text
+from proto.wording import in_words, text
 
 PRUNE_ROWS: Final = 1000
 KEEP_HOURS_MIN: Final = 72
@@ -111,14 +112,14 @@ class SmpSqlConnector(Connector):
         try:
             await self._deliverer.put(delivery)
         except DatabaseAway as away:
-            why = away.answer or text("smpsql.silent")
-            raise Retry(text("connector.note_no_answer", why=why)) from None
+            why = away.answer or coded("smpsql.silent")
+            raise Retry(coded("connector.no_answer", why=why)) from None
         except NotTaken as refused:  # the vendor may mend his rule meanwhile: tried as often as any
             LOG.error(text("smpsql.not_taken", id=id_of(delivery.message.id), state=refused))
             raise Retry(f"SQLSTATE {refused}") from None
         except BadData:
-            raise Reject(text("smpsql.note_bad_body")) from None
-        return text("smpsql.note_stored")
+            raise Reject(coded("smpsql.bad_body")) from None
+        return coded("smpsql.stored")
 
     async def stay(self) -> None:
         """Publish the outbox, listen, prune; as long as the connector runs."""
@@ -188,9 +189,8 @@ class SmpSqlConnector(Connector):
         self._failing.add(way)
         outage = self.partner.outage
         if outage.count and answer not in self._answers:  # it is back, and wrong in another way
-            LOG.error(
-                text("connector.unready", host=outage.host, system=outage.system, answer=answer)
-            )
+            told = {"host": outage.host, "system": outage.system, "answer": in_words(answer)}
+            LOG.error(text("connector.unready", **told))
         self._answers.add(answer)
         self.partner.failed(answer)
         return self.partner.breaker.wait_s(time.monotonic())

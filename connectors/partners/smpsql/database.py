@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from connectors.runtime.partner.partner import credentials
 from proto.exits import StartError
 from proto.inclear import is_here
+from proto.note import coded
 from proto.wording import text
 
 ALIVE_S: Final = 15.0
@@ -55,7 +56,8 @@ Greet = Callable[["Connection"], Awaitable[None]]
 
 
 class DatabaseAway(Exception):
-    """The database cannot be used now; `answer` says why, "" when it does not answer at all."""
+    """The database cannot be used now; `answer` is a note that says why, "" when it does not answer
+    at all."""
 
     def __init__(self, answer: str = "") -> None:
         super().__init__(answer)
@@ -149,10 +151,10 @@ class Connection:
             # No SQLSTATE comes of a connection that failed; whether it came to a password does.
             asked = error.pgconn is not None and error.pgconn.used_password
             if asked:
-                raise DatabaseAway(text("smpsql.no_login")) from None
+                raise DatabaseAway(coded("smpsql.no_login")) from None
             # Nor is there a code for this: libpq says it in English words only.
             untrusted = "SSL" in str(error) or "certificate" in str(error)
-            raise DatabaseAway(text("smpsql.untrusted") if untrusted else "") from None
+            raise DatabaseAway(coded("smpsql.untrusted") if untrusted else "") from None
 
     @property
     def closed(self) -> bool:
@@ -281,4 +283,4 @@ def _classified() -> Iterator[None]:
             raise NotTaken(code) from None
         told = EXPLAINED.get(code)
         answer = f"SQLSTATE {code}" if code else ""
-        raise DatabaseAway(f"{text(told)} ({answer})" if told else answer) from None
+        raise DatabaseAway(f"{coded(told)}: {answer}" if told else answer) from None

@@ -6,7 +6,8 @@ from typing import Final
 
 from connectors.partners.smpsql.database import BadData, Database, DatabaseAway, place
 from connectors.partners.smpsql.tables import VERSION
-from proto.wording import text
+from proto.note import coded
+from proto.wording import in_words, text
 
 HEARD_S: Final = 2.0
 
@@ -22,7 +23,7 @@ async def probe(database: Database, url: str, ear: Database | None, ear_url: str
         if ear is not None:
             found.append(await _hearing(database, ear, place(ear_url)))
     except (DatabaseAway, BadData) as error:
-        reason = str(error) or text("smpsql.silent")
+        reason = in_words(str(error) or coded("smpsql.silent"))
         found = [(False, text("smpsql.check_no_schema", place=where, reason=reason))]
     finally:
         await database.close()

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from connectors.partners.smpsql.database import BadData, Connection, Database, DatabaseAway
 from proto.client import Delivery
-from proto.wording import text
+from proto.note import coded
 
 VERSION: Final = 1
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
@@ -54,13 +54,13 @@ async def greet(connection: Connection) -> None:
     database nor a superuser, who may do so anyway."""
     version, missing, read_only, stranger = (await connection.fetch(_GREETING))[0]
     if version != VERSION:
-        raise DatabaseAway(text("smpsql.wrong_version", found=version or 0, wanted=VERSION))
+        raise DatabaseAway(coded("smpsql.wrong_version", found=version or 0, wanted=VERSION))
     if stranger:
-        raise DatabaseAway(text("smpsql.planted", owner=stranger))
+        raise DatabaseAway(coded("smpsql.planted", owner=stranger))
     if missing:
-        raise DatabaseAway(text("smpsql.no_rights"))
+        raise DatabaseAway(coded("smpsql.no_rights"))
     if read_only == "on":
-        raise DatabaseAway(text("smpsql.read_only"))
+        raise DatabaseAway(coded("smpsql.read_only"))
 
 
 class Outbox:

@@ -29,8 +29,8 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, Priority
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.retention import DAY_S
-from proto.wording import text
 
 PREFIX: Final = "112-"
 WORDS_MAX: Final = 400  # of what System-112 says beyond a code
@@ -122,11 +122,11 @@ class Sys112Connector(Connector):
                 finish = isinstance(request, contract.FinishReaction)
                 step, method = "/finish" if finish else "/reactions", "POST"
             else:
-                raise Reject(text("connector.note_no_type", type=message.type))
+                raise Reject(coded("connector.no_type", type=message.type))
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         if request is None:
-            return text("connector.note_untold", system="112")
+            return coded("connector.untold", system="112")
         if self.settings.protocol == "soap":
             return await self._send(partial(self._ask_soap, request, delivery.key), delivery)
         path = f"/112/cards/{path_part(id112)}{step}"
@@ -134,7 +134,7 @@ class Sys112Connector(Connector):
         return await self._send(asked, delivery)
 
     async def _ask_json(self, method: str, path: str, body: bytes, key: str) -> tuple[int, str]:
-        return await self.partner.ask(method, path, body, key, coded)
+        return await self.partner.ask(method, path, body, key, coded_reply)
 
     async def _ask_soap(self, request: contract.Part | dict[str, Any], key: str) -> tuple[int, str]:
         name = "UpdateCard" if isinstance(request, dict) else type(request).__name__
@@ -286,7 +286,7 @@ class Sys112Connector(Connector):
         )
 
 
-def coded(answer: Answer) -> tuple[int, str]:
+def coded_reply(answer: Answer) -> tuple[int, str]:
     """Return the status and the Code of a reply. Raises BadReply when it has none, and Retry when
     it says that System-112 cannot take anything now."""
     try:

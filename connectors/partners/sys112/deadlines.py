@@ -23,6 +23,7 @@ from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry, tell_granting
 from proto.message import UNREADABLE, Message, Priority, now_ms
 from proto.nesting import decode_json
+from proto.note import coded
 from proto.peer import Granting
 from proto.wording import text
 
@@ -92,7 +93,7 @@ class Deadlines:
         except NotAccepted as error:
             delivery.retry(error.code, float(error.retry_after_s))
         except asyncio.CancelledError:
-            delivery.retry("connector stopped", 0)
+            delivery.retry(coded("connector.stopped"), 0)
             raise
         except Exception as error:
             kind = type(error).__name__
@@ -109,28 +110,28 @@ class Deadlines:
                 case "incident.cancelled.v1":
                     ended = decode_json(message.body, schemas.IncidentCancelled)
                     self._memory.excuse(ended.id112)
-                    return text("sys112.note_not_needed")
+                    return coded("sys112.not_needed")
                 case "call.status.v1":
                     return self._status(decode_json(message.body, schemas.StatusEvent))
                 case "deadline.timer.v1":
                     timer = decode_json(message.body, schemas.DeadlineTimer)
                     return await self._judge(timer)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
-        raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.bad_body")) from None
+        raise Reject(coded("connector.no_type", type=message.type))
 
     async def _card(self, card: _Watched, message: Message) -> str:
         if not self._within_s:
-            return text("sys112.note_unwatched")
+            return coded("sys112.unwatched")
         if self._words.is_over(card.state):
             self._memory.excuse(card.id112)
-            return text("sys112.note_not_needed")
+            return coded("sys112.not_needed")
         if not self._memory.watches(card.id112):
             # The timer first: killed in between, the card comes again, and it is the same timer.
             await self._publish([self._timer(card.id112, message.time / 1000)])
             self._counts["watched"] += 1
         self._memory.watch(card.id112, card.repeat_of)
-        return text("sys112.note_watched", within=f"{self._within_s:g}")
+        return coded("sys112.watched", within=f"{self._within_s:g}")
 
     def _timer(self, id112: str, taken_s: float) -> Message:
         timer = schemas.DeadlineTimer(id112=id112, taken_at=at(taken_s), within_s=self._within_s)
@@ -150,32 +151,32 @@ class Deadlines:
         if self._words.is_told(status):
             self._memory.note_told(status)
         if status.id112 is None or status.code in self._ignored:
-            return text("sys112.note_no_confirmation")
+            return coded("sys112.no_confirmation")
         # Whose clock is ahead has still confirmed by now.
         self._memory.confirm(status.id112, min(status.occurred_at.timestamp(), self._clock()))
-        return text("sys112.note_confirmation")
+        return coded("sys112.confirmation")
 
     async def _judge(self, timer: schemas.DeadlineTimer) -> str:
         now = self._clock()
         awake_s = now - self._began
         if 0 <= awake_s < GRACE_S:  # below 0 the clock was set back, and we are awake for long
-            raise Retry(text("sys112.note_waking"), GRACE_S - awake_s)
+            raise Retry(coded("sys112.waking"), GRACE_S - awake_s)
         taken_s, due_s = timer.taken_at.timestamp(), timer.taken_at.timestamp() + timer.within_s
         # What was heard before is forgotten: say nothing. A file of the future tells no time.
         if taken_s < self._memory.made_s <= now:
-            return text("sys112.note_forgotten")
+            return coded("sys112.forgotten")
         standing = self._memory.watched(timer.id112)
         if standing.confirmed is not None:
             self._times.add(max(0.0, standing.confirmed - taken_s))
             if standing.confirmed <= due_s:
                 self._counts["confirmed"] += 1
-                return text("sys112.note_confirmed")
+                return coded("sys112.confirmed")
         if standing.excused:
             self._counts["not_needed"] += 1
-            return text("sys112.note_not_needed")
+            return coded("sys112.not_needed")
         await self._alarm(timer, due_s)
         self._counts["missed" if standing.confirmed is None else "late"] += 1
-        return text("sys112.note_missed")
+        return coded("sys112.missed")
 
     async def _alarm(self, timer: schemas.DeadlineTimer, due_s: float) -> None:
         missed = schemas.DeadlineMissed(

@@ -37,7 +37,8 @@ from proto.errors import Code, RequestFailed
 from proto.exits import StartError
 from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
+from proto.wording import in_words, text
 
 NAME: Final = "tfoms"
 TYPE: Final = "insurance.lookup.v1"
@@ -105,22 +106,22 @@ class TfomsConnector(Connector):
         """Keep a call card for its register. Raises Reject."""
         message = delivery.message
         if message.type != "call.card.v1":
-            raise Reject(text("connector.note_no_type", type=message.type))
+            raise Reject(coded("connector.no_type", type=message.type))
         try:
             card = decode_json(message.body, clinical.CallCard)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         draft = draft_of(card)
         came = self.store.came(draft)
         self._came[came] += 1
         if came != "kept":
-            return text(f"tfoms.note_{came}")
+            return coded(f"tfoms.{came}")
         checked = await self._check(draft, asked=0)
         self.store.keep(draft, message.subject, checked)
         self.forget()
         if checked.why:
-            return text("tfoms.note_unpaid", why=text(f"tfoms.why_{checked.why}"))
-        return text("tfoms.note_kept")
+            return coded("tfoms.unpaid", why=coded(f"tfoms.why_{checked.why}"))
+        return coded("tfoms.kept")
 
     async def poll(self) -> None:
         """Ask again about cards whose policy is not known, while the fund answers."""
@@ -170,7 +171,8 @@ class TfomsConnector(Connector):
         try:
             answer = await self._insured(asked)
         except (Retry, Reject) as error:
-            raise RequestFailed(Code.FAILED, f"the fund does not answer: {error}") from None
+            sentence = f"the fund does not answer: {in_words(str(error))}"
+            raise RequestFailed(Code.FAILED, sentence) from None
         plain: dict[str, Any] = msgspec.to_builtins(answer)
         return {"persons": [], **plain}
 

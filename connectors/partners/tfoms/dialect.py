@@ -5,7 +5,7 @@ from typing import Final, Literal, Protocol
 from connectors.runtime import checks
 from connectors.runtime.partner.partner import BadReply
 from proto import schemas
-from proto.wording import text
+from proto.note import coded
 
 # A policy's kind as a register tells it (F008: 1 old, 2 temporary, 3 with an ЕНП) by the letter or
 # number that the registers of the insured have; what is unknown here has an ЕНП.
@@ -34,7 +34,7 @@ def sound(answer: schemas.InsuranceAnswer, status: int = 200) -> schemas.Insuran
     fits = {"found": count == 1, "ambiguous": count > 1, "not_found": count == 0}
     known = all(checks.enp_problem(one.enp) is None for one in answer.persons)
     if not fits[answer.outcome] or not known:
-        raise BadReply(text("connector.note_bad_reply", status=status))
+        raise BadReply(coded("connector.bad_reply", status=status))
     return answer
 
 

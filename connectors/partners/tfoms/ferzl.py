@@ -23,6 +23,7 @@ from proto import schemas
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
+from proto.note import coded
 from proto.pattern import exactly
 from proto.wording import text
 
@@ -169,7 +170,7 @@ class Ferzl:
                 schemas.InsuredPerson,
             )
         except msgspec.ValidationError:
-            raise Retry(text("connector.note_bad_reply", status=200)) from None
+            raise Retry(coded("connector.bad_reply", status=200)) from None
 
     async def _ask(self, request: xml.Element, shape: type[Shape]) -> Shape:
         """Return what is answered. Raises Retry or Reject."""
@@ -192,7 +193,7 @@ class Ferzl:
             answer = xml.read(call.body, shape)
             for error in answer.errors.errorItem:
                 code = _NOT_A_CODE.sub("", error.code)[:40]
-                note = text("tfoms.note_dialect", code=code)
+                note = coded("tfoms.dialect", code=code)
                 raise Retry(note) if code in PASSING else Reject(note)
             return answer
 
@@ -261,7 +262,7 @@ def _put(parent: xml.Element, name: str, value: object) -> None:
     try:
         etree.SubElement(parent, name).text = str(value)
     except ValueError:  # a character that XML cannot hold is in nobody's name
-        raise Reject(text("connector.note_bad_body")) from None
+        raise Reject(coded("connector.bad_body")) from None
 
 
 def _token(name: str, settings: FerzlSettings) -> Token:

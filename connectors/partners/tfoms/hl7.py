@@ -18,7 +18,7 @@ from connectors.runtime.partner.partner import Answer, BadReply, Partner
 from proto import schemas
 from proto.client import Reject, Retry
 from proto.identifiers import new_id
-from proto.wording import text
+from proto.note import coded
 
 NAMESPACE: Final = "urn:hl7-org:v2xml"
 ENCODING: Final = "windows-1251"
@@ -63,7 +63,7 @@ class Hl7:
             try:
                 return sound(self._read(reply.body, number, asked.on_date), reply.status)
             except (BadInput, ValueError):  # their texts may quote the body
-                raise BadReply(text("connector.note_bad_reply", status=reply.status)) from None
+                raise BadReply(coded("connector.bad_reply", status=reply.status)) from None
 
         return await self._partner.ask("POST", "", body, number, read, sent)
 
@@ -114,7 +114,7 @@ def _refused(answer: xml.Element) -> schemas.InsuranceAnswer:
     if code == NOBODY:
         return answer_of([])
     shown = code if code.isascii() and code.isdigit() and len(code) < 5 else ""
-    note = text("tfoms.note_dialect", code=shown)
+    note = coded("tfoms.dialect", code=shown)
     raise Retry(note) if code in PASSING else Reject(note)
 
 
@@ -145,7 +145,7 @@ def question(asked: schemas.InsuranceQuestion, number: str, settings: Hl7Setting
     try:
         _query(_add(message, "QPD"), asked)
     except ValueError:  # a character that XML cannot hold is in nobody's name
-        raise Reject(text("connector.note_bad_body")) from None
+        raise Reject(coded("connector.bad_body")) from None
     _add(_add(batch, "BTS"), "BTS.1", "1")
     return etree.tostring(batch, xml_declaration=True, encoding=ENCODING)
 
@@ -215,5 +215,5 @@ def _add(parent: xml.Element, name: str, value: str | None = None) -> xml.Elemen
     try:
         child.text = value
     except ValueError:  # a character that XML cannot hold is in nobody's name
-        raise Reject(text("connector.note_bad_body")) from None
+        raise Reject(coded("connector.bad_body")) from None
     return child

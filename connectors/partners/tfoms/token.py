@@ -16,6 +16,7 @@ from connectors.runtime.partner.reply import read_reply
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
+from proto.note import coded
 from proto.ownership import is_open_to_others
 from proto.wording import text
 
@@ -61,9 +62,9 @@ class FileToken:
         try:
             return self._read()
         except OSError as error:
-            raise Retry(text("tfoms.note_no_token", why=error.strerror)) from None
+            raise Retry(coded("tfoms.no_token", why=error.strerror)) from None
         except UnicodeDecodeError:
-            raise Retry(text("tfoms.note_no_token", why="UTF-8")) from None
+            raise Retry(coded("tfoms.no_token", why="UTF-8")) from None
 
     def drop(self, token: str) -> None:
         """Whoever renews the file does so in its own time."""
@@ -95,12 +96,12 @@ class AskedToken:
 
     async def _renew(self) -> None:
         if self._partner.breaker.wait_s(time.monotonic()):
-            raise Retry(text("tfoms.note_no_token", why="breaker"))
+            raise Retry(coded("tfoms.no_token", why="breaker"))
         body = b"grant_type=client_credentials"
         try:
             given = await self._partner.ask("POST", "", body, new_id(), _read, FORM)
         except Reject as refused:  # our settings, not the question that has to wait
-            raise Retry(text("tfoms.note_no_token", why=refused)) from None
+            raise Retry(coded("tfoms.no_token", why=refused)) from None
         self._token = given.access_token
         self._good_until = time.monotonic() + max(given.expires_in - EARLY_S, 1.0)
 

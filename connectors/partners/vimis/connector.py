@@ -24,7 +24,7 @@ from proto import clinical
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
 
 REQUEST_BYTES_MAX: Final = 256 * 1024
 
@@ -84,19 +84,19 @@ class VimisConnector(Connector):
                 timer = decode_json(message.body, clinical.DocumentTimer)
                 return await self._timer(timer)
         except UNREADABLE:
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
         except NotAccepted as error:
             raise Retry(error.code, float(error.retry_after_s)) from None
         except BadInput as bad:  # what no document and no request can hold
             raise Reject(bad.sentence) from None
-        raise Reject(text("connector.note_no_type", type=message.type))
+        raise Reject(coded("connector.no_type", type=message.type))
 
     async def _card(self, card: clinical.CallCard, source: Message) -> str:
         if not self._terms.wants(card):
-            return text("document.not_wanted")
+            return coded("document.not_wanted")
         document = await self.life.make(card, source)
         if document is None:
-            return text("document.older")
+            return coded("document.older")
         # Sent already, and this is a repeat whose settlement was lost: the number is known.
         if document.message is None:
             await self._send(document)
@@ -104,7 +104,7 @@ class VimisConnector(Connector):
         await self.life.wait_for_answer(sent)
         await self.life.wake(sent, "check", self.settings.check_after_s)
         await self.life.tell(sent, "accepted")
-        return text("document.note_accepted")
+        return coded("document.accepted")
 
     async def _send(self, document: Document) -> None:
         terms = self._terms
@@ -123,15 +123,15 @@ class VimisConnector(Connector):
     async def _timer(self, timer: clinical.DocumentTimer) -> str:
         document = self.life.archive.of_uid(timer.document_id)
         if document is None or document.message is None:
-            return text("document.not_wanted")
+            return coded("document.not_wanted")
         if timer.purpose == "deadline":
             return await self.life.give_up(document)
         if document.state == "accepted":
             status = await self._ask_after(document)
             await self._judge(document, status)
             if status in self._terms.working:
-                raise Retry(text("document.note_accepted"), self.settings.check_after_s)
-        return text("document.note_state", state=document.state)
+                raise Retry(coded("document.accepted"), self.settings.check_after_s)
+        return coded("document.state", state=document.state)
 
     async def _ask_after(self, document: Document) -> int:
         """Return the status that ВИМИС itself tells. Raises Retry or Reject."""

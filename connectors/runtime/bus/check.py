@@ -17,7 +17,7 @@ from proto.client import BusClient, Retry
 from proto.errors import BusError
 from proto.exits import StartError
 from proto.keys import KeyFileError
-from proto.wording import text
+from proto.wording import in_words, text
 
 BUS_S: Final = 5.0
 PORTS: Final = {"http": 80, "https": 443, "tcp": 5038, "tls": 5039}
@@ -96,7 +96,8 @@ async def _partner(loaded: Loaded) -> Finding:
             _, writer = await asyncio.open_connection(host, port, ssl=context)
         writer.close()
     except Retry as hung:
-        return Finding(False, text("connector.check_no_partner", place=place, reason=hung))
+        reason = in_words(str(hung))
+        return Finding(False, text("connector.check_no_partner", place=place, reason=reason))
     except (OSError, TimeoutError) as error:
         told = tls.sentence_of(tls.kind_of(error) or "", tls.lack_of(error))
         reason = told or getattr(error, "strerror", None) or type(error).__name__

@@ -18,6 +18,7 @@ from connectors.runtime.partner.breaker import Breaker, BreakerSettings
 from connectors.runtime.partner.turns import RANK
 from connectors.runtime.words import id_of, reason_of
 from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
+from proto.note import coded
 from proto.wording import text
 
 LOOK_S: Final = 0.25  # how long another delivery is waited for
@@ -77,7 +78,7 @@ class Intake:
             for delivery in passed_by:
                 # Long enough for others to come to their turn; the first success wakes them.
                 after_s = 0.0 if self._stopping else self._breaker.settings.open_max_s
-                delivery.retry(text("connector.note_passed_by"), after_s, wish=bool(after_s))
+                delivery.retry(coded("connector.passed_by"), after_s, wish=bool(after_s))
 
     async def _probe_of(self, consumer: Consumer, passed_by: list[Delivery]) -> Delivery | None:
         """Return a delivery that has not failed before; one that has when no other comes; None
@@ -134,7 +135,7 @@ class Intake:
             settle_as(delivery, await self._handle(delivery))
         except asyncio.CancelledError:
             if not delivery.settled:
-                delivery.retry("connector stopped", 0)
+                delivery.retry(coded("connector.stopped"), 0)
             raise
         except BaseException as error:
             # Also what is no Exception, of a library in another language or a plug-in's exit(): it

@@ -26,6 +26,7 @@ from connectors.runtime.partner.partner import EXPLAINED, Answer, BadReply, Part
 from connectors.runtime.statefile import StateAway
 from connectors.runtime.words import code_of
 from proto.client import Reject, Retry
+from proto.note import coded
 from proto.wording import text
 
 SOAP11: Final = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -160,7 +161,7 @@ async def send(
                 raise BadInput("", "is no answer")
             return read(call)
         except BadInput:
-            raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
+            raise BadReply(coded("connector.bad_reply", status=answer.status)) from None
 
     return await partner.ask("POST", path, raw, key, told, headers, EXPLAINED | {500})
 
@@ -168,7 +169,7 @@ async def send(
 def _refused(call: Call) -> Retry | Reject:
     code = call.body.findtext("faultcode") or call.body.findtext("{*}Code/{*}Value") or ""
     code = code.rpartition(":")[2]
-    note = text("connector.note_fault", code=code_of(code))
+    note = coded("connector.fault", code=code_of(code))
     return Reject(note) if code.partition(".")[0] in SENDERS else Retry(note)
 
 

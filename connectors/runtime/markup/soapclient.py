@@ -22,6 +22,7 @@ from connectors.runtime.markup import soap, xml
 from connectors.runtime.oddities import fit_path
 from connectors.runtime.partner.partner import Partner
 from proto.client import Reject
+from proto.note import coded
 from proto.wording import text
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
@@ -91,7 +92,7 @@ class SoapClient:
         except self._unsendable:
             # What the WSDL requires is missing from what we were given, or XML cannot hold it:
             # repeating cannot help.
-            raise Reject(text("connector.note_bad_body")) from None
+            raise Reject(coded("connector.bad_body")) from None
 
     def _note_strange(self, operation: str, answer: xml.Element, kind: Any) -> None:
         """Tell once of each element that the WSDL does not know."""

@@ -30,7 +30,8 @@ from connectors.runtime.partner.tally import Tally
 from connectors.runtime.partner.turns import Turns
 from connectors.runtime.secretfile import read_secret_text
 from proto.client import Reject, Retry
-from proto.wording import text
+from proto.note import coded
+from proto.wording import in_words, text
 
 __all__ = [
     "Answer",
@@ -212,7 +213,7 @@ class Partner:
 
     def _raise_if_resting(self, rest_s: float) -> None:
         if rest_s:
-            note = text("connector.note_resting", seconds=math.ceil(rest_s))
+            note = coded("connector.resting", seconds=math.ceil(rest_s))
             raise Untouched(note, rest_s, wish=True)
 
     async def _request(
@@ -241,32 +242,32 @@ class Partner:
         gone = why in ("connect", tls.CERTIFICATE, tls.TLS)
         self.failed(told, why.replace(" ", "_"), began, "" if gone else key)
         kind = Untouched if why in ("connect", tls.CERTIFICATE) else Retry
-        raise kind(text("connector.note_no_answer", why=why))
+        raise kind(coded("connector.no_answer", why=why))
 
     def failed(
         self, answer: str = "", kind: str = "", asked_at: float | None = None, key: str = ""
     ) -> None:
         """Note that the partner did not answer the request of `key`, or that it cannot serve us now
-        and says so (`answer`, a sentence for the administrator); `kind` is the word under which it
-        is counted, `asked_at` the monotonic time of the request."""
+        and says so (`answer`, a note or a sentence for the administrator); `kind` is the word under
+        which it is counted, `asked_at` the monotonic time of the request."""
         self.tally.failures[kind or ("unready" if answer else "connect")] += 1
         now = time.monotonic()
         if self.breaker.failed(now, key) or not self.breaker.closed:
-            self.outage.failed(now, answer, asked_at)
+            self.outage.failed(now, in_words(answer), asked_at)
         if not self.breaker.closed:
             self.on_change()
 
     def doubt(self, answer: str, key: str, asked_at: float, kind: str = "") -> None:
-        """Note that the request of `key` got an answer that is of no use, and why. One alone may be
-        the request's own fault: the administrator is told when several in a row got such, and none
-        another."""
+        """Note that the request of `key` got an answer that is of no use (`answer` is a note that
+        says why). One alone may be the request's own fault: the administrator is told when several
+        in a row got such, and none another."""
         self.tally.failures[kind or "unready"] += 1
         if asked_at <= self._succeeded_at:
             return  # others were served meanwhile
         now = time.monotonic()
         self.breaker.failed(now, key, answered=True)
         if not self.breaker.closed:
-            self.outage.failed(now, answer, asked_at)
+            self.outage.failed(now, in_words(answer), asked_at)
             self.on_change()
 
     def succeeded(self, key: str = "") -> None:
@@ -288,7 +289,7 @@ def classify(answer: Answer, explained: Collection[int] = EXPLAINED) -> None:
     status = answer.status
     if status in ELSEWHERE and _PAGE.match(answer.body):
         # Some gateway's: it speaks of an address, and nobody of the contract has seen the message.
-        raise BadReply(text("connector.note_bad_reply", status=status))
+        raise BadReply(coded("connector.bad_reply", status=status))
     if 200 <= status < 300 or status in explained:
         return
     if status == 401:
@@ -302,7 +303,7 @@ def path_part(value: str) -> str:
     """Return `value` as one part of a path, whatever is in it. Raises Reject for what no part can
     be: nothing, one or two dots (another path), a control character."""
     if value in ("", ".", "..") or not value.isprintable():
-        raise Reject(text("connector.note_bad_part"))
+        raise Reject(coded("connector.bad_part"))
     return quote(value, safe="")
 
 

@@ -7,7 +7,7 @@ from connectors.runtime.door.body import without_mark
 from connectors.runtime.partner.partner import Answer, BadReply
 from proto.message import UNREADABLE
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
 
 Shape = TypeVar("Shape")
 
@@ -21,4 +21,4 @@ def read_reply(answer: Answer, shape: type[Shape]) -> Shape:
             return decode_json(without_mark(answer.body), shape)
     except UNREADABLE:
         pass  # its text may quote the body
-    raise BadReply(text("connector.note_bad_reply", status=answer.status))
+    raise BadReply(coded("connector.bad_reply", status=answer.status))

@@ -27,6 +27,7 @@ from connectors.services.document.signer import SignerSettings, load_signer
 from proto import clinical, schemas
 from proto.client import Reject
 from proto.message import Message, now_ms
+from proto.note import coded
 from proto.retention import Retention
 from proto.wording import text
 
@@ -231,7 +232,7 @@ class Lifecycle:
                 text("document.gave_up", register=self.register, days=days, document=document.uid)
             )
             await self.tell(document, "gave_up")
-        return text("document.note_state", state=document.state)
+        return coded("document.state", state=document.state)
 
     @staticmethod
     def again_s(document: Document) -> float:

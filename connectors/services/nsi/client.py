@@ -20,7 +20,7 @@ from connectors.services.lookup import CODE_LIST, CodeList, Lookup
 from connectors.services.nsi import contract
 from proto.client import Reject, Retry
 from proto.identifiers import new_id
-from proto.wording import text
+from proto.note import coded
 
 Shape = TypeVar("Shape")
 
@@ -78,7 +78,7 @@ class NsiClient:
             page = await self._ask("/data", contract.Page, **asked)
             came += len(page.rows)
             if page.total > ROWS_MAX or came > page.total or (not page.rows and came < page.total):
-                raise Retry(text("nsi.note_rows", oid=oid, came=came, total=page.total))
+                raise Retry(coded("nsi.rows", oid=oid, came=came, total=page.total))
             yield page
             if came == page.total:
                 return
@@ -90,12 +90,12 @@ class NsiClient:
         async for page in self.pages(oid, passport.version):
             rows += page.rows
         if passport.oid != oid or len(rows) != passport.rows_count:
-            note = text("nsi.note_rows", oid=oid, came=len(rows), total=passport.rows_count)
+            note = coded("nsi.rows", oid=oid, came=len(rows), total=passport.rows_count)
             raise Retry(note)
         try:
             return await self._reading.call(contract.code_list, passport, rows)
         except contract.Broken as error:
-            raise Reject(text("nsi.note_broken", oid=oid, why=error)) from None
+            raise Reject(coded("nsi.broken", oid=oid, why=error)) from None
 
     async def _ask(self, path: str, shape: type[Shape], **asked: str) -> Shape:
         """Ask until it is answered, at most ATTEMPTS_MAX times: a list of many pages is not begun
@@ -134,7 +134,7 @@ class CodeLists:
             CODE_LIST, (oid, version), lambda: self._client.code_list(oid, version)
         )
         if found is None:
-            raise Retry(text("nsi.note_rows", oid=oid, came=0, total=0))
+            raise Retry(coded("nsi.rows", oid=oid, came=0, total=0))
         return found
 
     async def name_of(self, oid: str, code: str) -> str | None:
@@ -149,4 +149,4 @@ def _read(answer: Answer, shape: type[Shape]) -> Shape:
     if outcome.result == contract.OK and answer.status == 200:
         return read_reply(answer, shape)
     code = code_of(outcome.result_code or "-")
-    raise Reject(text("nsi.note_refused", status=answer.status, code=code))
+    raise Reject(coded("nsi.refused", status=answer.status, code=code))

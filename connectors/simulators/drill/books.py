@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from proto.frames import key_of
-from proto.wording import LANGUAGES, texts
+from proto.note import code_of
 
 TIMER: Final = ".timer."  # a connector's alarm clock: days may pass before it rings
 UNRECORDED: Final = "telephony."  # told to the partner, which keeps no account of it
 OPEN: Final = frozenset({"pending", "in_flight", "retrying"})
 # A delivery that the connector settled without a word to the partner is not in any ledger.
-_UNTOLD: Final = [
-    re.compile(re.escape(texts(one)["connector.note_untold"]).replace(r"\{system\}", ".*"))
-    for one in LANGUAGES
-]
+UNTOLD: Final = frozenset({"connector.untold", "rmis.untold"})
+_KEY: Final = re.compile(r"[0-9a-z]+-(?:[0-9a-z]+-)?[0-9]+")  # as key_of makes them
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Hop:
     @property
     def told(self) -> bool:
         """Whether the partner must have it in its ledger."""
-        untold = any(pattern.fullmatch(self.note) for pattern in _UNTOLD)
+        untold = code_of(self.note) in UNTOLD
         return self.state == "settled" and not untold and not self.type.startswith(UNRECORDED)
 
 
@@ -73,6 +71,12 @@ class Judgement:
     disordered: int | None = None
     given_up: int = 0
     open: int = 0
+
+
+def keys_of_bus(keys: list[str]) -> list[str] | None:
+    """Return the keys of a ledger, None when all it has are the partner's own numbers: a contract
+    without idempotency keys says nothing of single deliveries."""
+    return keys if not keys or any(map(_KEY.fullmatch, keys)) else None
 
 
 def judge(bus: str, taken: Sequence[Hop], keys: Sequence[str] | None) -> Judgement:

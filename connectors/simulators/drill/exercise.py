@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.runtime.partner.http import Unreachable
-from connectors.simulators.drill.books import OPEN, Hop, hops
+from connectors.simulators.drill.books import OPEN, Hop, hops, keys_of_bus
 from connectors.simulators.drill.report import Course
 from connectors.simulators.drill.standin import WELL, StandIn
 from connectors.simulators.kit.faults import Faults
@@ -84,7 +84,7 @@ class Exercise:
             await self._end()
             if begun is not None:
                 ended = await self._away.keys(begun[0])
-                course.keys = None if ended is None else ended[1]
+                course.keys = None if ended is None else keys_of_bus(ended[1])
         except Unreachable:
             raise StartError(text("drill.simulator_gone"), EX_UNAVAILABLE) from None
         except OpsError as error:

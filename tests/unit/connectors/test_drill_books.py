@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.simulators.drill.books import Hop, hops, judge
+from connectors.simulators.drill.books import Hop, hops, judge, keys_of_bus
 from connectors.simulators.drill.report import Course, Report
-from proto.wording import text
+from proto import wording
+from proto.frames import key_of
+from proto.note import coded
+from proto.wording import LANGUAGES
 
 BUS = "b1"
 
@@ -66,10 +70,31 @@ def test_an_order_is_good_only_as_it_was_accepted(order: list[int]) -> None:
 
 
 def test_what_the_partner_need_not_know_is_not_lost() -> None:
-    untold = text("connector.note_untold", system="112")
+    untold = coded("connector.untold", system="112")
     quiet = [hop(1, note=untold), hop(2, type="telephony.call.v1"), hop(3, state="pending")]
     assert judge(BUS, quiet, []).lost == 0
     assert judge(BUS, [hop(4)], []).lost == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_hospital_that_was_not_told_lost_nothing_in_any_language(
+    monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    """What connector rmis settled without a word was called lost: only the sentence of the
+    connector of System-112 was known."""
+    monkeypatch.setattr(wording, "_chosen", language)
+    untold = coded("rmis.untold", system="Р МИС")
+    assert judge(BUS, [hop(1, note=untold)], []).lost == 0
+    assert judge(BUS, [hop(1, note=coded("rmis.taken", number="17"))], []).lost == 1
+
+
+def test_a_ledger_of_the_partners_own_numbers_says_nothing_of_deliveries() -> None:
+    """РИАМС knows no idempotency key: all that was delivered to it was called lost."""
+    assert keys_of_bus(["4711/2026/1/12", "4712/2026/1/12"]) is None
+    assert keys_of_bus([]) == []
+    mixed = [key_of(BUS, 1, "g1"), "4711/2026/1/12"]
+    assert keys_of_bus(mixed) == mixed
+    assert keys_of_bus([key_of(BUS, 1, "")]) == [key_of(BUS, 1, "")]
 
 
 def test_without_keys_only_the_books_are_judged() -> None:

@@ -29,6 +29,7 @@ from proto import clinical, schemas
 from proto.client import Reject, Retry
 from proto.exits import StartError
 from proto.identifiers import new_id
+from proto.note import coded
 from proto.wording import text
 
 # After these nothing more is told.
@@ -87,7 +88,7 @@ class Riams:
             raise Untold
         known = self._numbers.key(status.call_id)
         if known is None or not self._numbers.is_told(status.call_id):
-            raise Reject(text("rmis.note_no_ticket"))
+            raise Reject(coded("rmis.no_ticket"))
         number = await self._save(status.call_id, known, form)
         return Taken(number=number or None)
 
@@ -156,7 +157,7 @@ class Riams:
     async def hospitals(self, profile: str) -> clinical.HospitalAnswer:
         """Ask for the wards of a profile; the emptiest comes first."""
         if not cards.number(profile):
-            raise Reject(text("rmis.note_no_number", field="profile"))
+            raise Reject(coded("rmis.no_number", field="profile"))
         asked = {"LpuSectionProfile_Code": profile}
         told = await self._service.ask("AmbulanceService", "getStacList", asked, contract.Wards)
         if not told.success:
@@ -170,7 +171,7 @@ class Riams:
         """Book a bed, once."""
         for field in ("hospital", "ward"):
             if not cards.number(getattr(bed, field)):
-                raise Reject(text("rmis.note_no_number", field=field))
+                raise Reject(coded("rmis.no_number", field=field))
 
         async def ask() -> str:
             person = await self._known(bed.patient)

@@ -6,7 +6,7 @@ from connectors.partners.rmis.riams.service import Rish, Service
 from connectors.partners.rmis.riams.tables import load_tables
 from connectors.runtime.partner.partner import Partner
 from proto.client import Reject, Retry
-from proto.wording import text
+from proto.wording import in_words, text
 
 Found = list[tuple[bool, str]]
 
@@ -28,5 +28,5 @@ async def probe(partner: Partner, settings: RiamsSettings) -> Found:
             await Rish(partner, settings.login_file).open()
             found.append((True, text("rmis.check_login")))
     except (Retry, Reject) as error:
-        found.append((False, text("rmis.check_failed", reason=error)))
+        found.append((False, text("rmis.check_failed", reason=in_words(str(error)))))
     return found

@@ -13,7 +13,7 @@ from proto.client import Reject, Retry
 from proto.identifiers import new_id
 from proto.message import UNREADABLE
 from proto.nesting import decode_json
-from proto.wording import text
+from proto.note import coded
 
 FORM: Final = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 UNKNOWN: Final = frozenset({401, 403})
@@ -72,7 +72,7 @@ class Rish:
             if told is not None and told.error_code in (0, *REFUSED):
                 return told
             self._session = ""
-        raise Untouched(text("rmis.no_session"))
+        raise Untouched(coded("rmis.no_session"))
 
     async def _login(self) -> str:
         """Return a new session. Raises Untouched: what it is for was not asked yet."""
@@ -83,7 +83,7 @@ class Rish:
         except (Retry, Reject) as error:
             raise Untouched(str(error), getattr(error, "after_s", None), wish=True) from None
         if told is None or told.error_code or not told.sess_id:
-            raise Untouched(text("rmis.no_session"))
+            raise Untouched(coded("rmis.no_session"))
         return told.sess_id
 
     async def _send(self, method: str, path: str, fields: Fields, shape: type[Told]) -> Told | None:
@@ -111,9 +111,9 @@ def read(answer: HttpAnswer, shape: type[Shape]) -> Shape:
         return decode_json(without_mark(answer.body), shape, strict=False)
     except UNREADABLE:
         # its text may quote the body
-        raise BadReply(text("connector.note_bad_reply", status=answer.status)) from None
+        raise BadReply(coded("connector.bad_reply", status=answer.status)) from None
 
 
 def refused(reply: Reply) -> Reject:
     """Return the refusal of an answer: its code alone, since its words may quote names."""
-    return Reject(text("rmis.note_refused", code=code_of(reply.Error_Code or "-")))
+    return Reject(coded("rmis.refused", code=code_of(reply.Error_Code or "-")))

@@ -13,7 +13,7 @@ from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto import clinical, schemas
 from proto.client import Retry
 from proto.identifiers import new_id
-from proto.wording import text
+from proto.note import coded
 
 Outcome = Literal["found", "ambiguous", "not_found"]
 SEXES: Final[dict[int | None, schemas.Sex]] = {1: "male", 2: "female"}
@@ -39,7 +39,7 @@ class PersonSearch:
         answers = told.searched_response_services_wrap.search_response_wrap
         found = people(one for answer in answers for one in answer.persons_data)
         if not found and any(answer.rmis_error for answer in answers):
-            raise Retry(text("rmis.search_failed"))
+            raise Retry(coded("rmis.search_failed"))
         outcomes: tuple[Outcome, ...] = ("not_found", "found", "ambiguous")
         return clinical.PatientAnswer(outcome=outcomes[min(len(found), 2)], patients=found)
 
