@@ -48,6 +48,8 @@ BIN := $(VENV)/bin
 # Tools that look at the locks: what they need themselves is no part of the product or its tests.
 AUDIT_VENV := .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed-from-lock
+NODE := proto/clients/node
+NODE_STAMP := $(NODE)/node_modules/.package-lock.json
 AUDIT_BIN := $(AUDIT_VENV)/bin
 # No program of a package runs before its hash was checked and it was installed.
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input install --require-hashes --only-binary :all:
@@ -208,7 +210,7 @@ lint: $(STAMP)
 	for one in $$running; do wait "$$one"; done
 	step=done
 
-test: packages $(STAMP)
+test: packages $(STAMP) $(NODE_STAMP)
 	@step=start; begun=$$SECONDS
 	trap 'if [ "$$step" = done ]; then echo "make test: OK in $$((SECONDS - begun)) s"; \
 	      else echo "make test: FAILED at: $$step"; fi' EXIT
@@ -227,7 +229,7 @@ test-contracts:
 	$(BIN)/python -m pytest tests/federal $(ARGS) && echo "make test-contracts: OK"
 
 clean:
-	@rm -rf $(VENV) $(AUDIT_VENV) demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(AUDIT_VENV) $(NODE)/node_modules demo-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "make clean: OK"
 
@@ -246,13 +248,15 @@ define install_packages
 	fi
 endef
 
-# What the tests run besides Python: clients in PHP, servers and proxies that are not ours, systemd
+# What the tests run besides Python: clients in PHP and Node, servers and proxies that are not ours, systemd
 # and a machine for it to run on, a cache, a database and its pooler.
 packages:
 	@want=""
 	command -v php >/dev/null || want="$$want php-cli"
 	command -v curl >/dev/null || want="$$want curl"
 	php -r "exit((int) !extension_loaded('zmq'));" 2>/dev/null || want="$$want php-zmq"
+	command -v node >/dev/null || want="$$want nodejs"
+	command -v npm >/dev/null || want="$$want npm"
 	command -v systemd-analyze >/dev/null || want="$$want systemd"
 	command -v systemd-nspawn >/dev/null || want="$$want systemd-container"
 	command -v openssl >/dev/null || want="$$want openssl"
@@ -302,6 +306,12 @@ $(STAMP): requirements-dev.lock tests/integration/neighbour.lock pyproject.toml
 	# A package of the name of one of ours, for a test of those who have it: never in this environment.
 	$(BIN)/python $(PIP_INSTALL) -q --no-deps --upgrade --target $(VENV)/neighbour \
 		-r tests/integration/neighbour.lock
+	touch $@
+
+# The library comes with its binaries; no program of a package runs here, either.
+$(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json
+	@echo "== packages of $(NODE)/package-lock.json"
+	npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 $(AUDIT_STAMP): requirements-audit.lock

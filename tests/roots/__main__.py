@@ -18,7 +18,9 @@ from tests.roots.suite import SUITES, Suite, archive_of, security_of
 FREE_BYTES_MIN = 6 * 1024**3
 MINUTES = 25  # for one suite, all of it
 # What README says the commands do first by themselves. It needs the network; they do not.
-PREPARE = "make packages .venv/.installed-from-lock"
+PREPARE = (
+    "make packages .venv/.installed-from-lock proto/clients/node/node_modules/.package-lock.json"
+)
 RUN = "make run ARGS=--once"
 # What fails is tried once more, alone: the log names what was short of time on a busy machine.
 TEST = 'make test || make test ARGS="--last-failed --last-failed-no-failures none -n 0"'
@@ -27,6 +29,7 @@ VERSIONS = {
     "PostgreSQL": "ls /usr/lib/postgresql",
     "PgBouncer": "pgbouncer -V | grep -o '[0-9.]*' | head -1",
     "PHP": "php -r 'echo PHP_VERSION;'",
+    "Node": "node --version",
     "memcached": "memcached -V | grep -o '[0-9.]*'",
     "systemd": "systemd-analyze --version | grep -o '[0-9]*' | head -1",
 }

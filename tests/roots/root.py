@@ -148,6 +148,7 @@ def _environment() -> list[tuple[str, str]]:
         ("LANG", "C.UTF-8"),
         ("TERM", "dumb"),
         ("PIP_CERT", "/etc/ssl/smpbus-roots.crt"),
+        ("NODE_EXTRA_CA_CERTS", "/etc/ssl/smpbus-roots.crt"),
         ("SMPBUS_IN_ROOT", "1"),
         *given,
     ]
