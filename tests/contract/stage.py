@@ -80,12 +80,12 @@ class Scene:
 
     async def handle(self, message: Message, id: int = 1, attempt: int = 1) -> str | None:
         """Bring `message` as the runtime does. Raises what the connector raises."""
-        consumer = Consumer(self.connector.bus, self.connector.destination, 1)
+        consumer = Consumer(self.connector.bus._session, self.connector.destination, 1, {})
         return await self.connector.handle(Delivery(consumer, id, attempt, message))
 
     def reconnect(self) -> None:
         """Do as the client does after a lost router: greet again, repeat what is unaccepted."""
-        self.connector.bus._reconnect()
+        self.connector.bus._session.reconnect()
 
     async def wait(self, ready: Callable[[Any], object]) -> Any:
         """Return the simulator's ledger as soon as `ready(ledger)` is true."""

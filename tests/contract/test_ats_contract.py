@@ -185,7 +185,7 @@ def dial(operator: str, id: str = "d1") -> Message:
 
 
 async def handle(scene: Scene, message: Message, attempt: int = 1) -> str | None:
-    consumer = Consumer(scene.connector.bus, "ats", 1)
+    consumer = Consumer(scene.connector.bus._session, "ats", 1, {})
     return await scene.connector.handle(Delivery(consumer, 1, attempt, message))
 
 

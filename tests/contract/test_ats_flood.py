@@ -177,7 +177,7 @@ def test_while_the_bus_takes_nothing_the_exchange_waits_and_is_not_called_dead(
                 assert exchange.logins == 1
                 assert connector._outbox._queue.qsize() == OUTBOX_MAX
                 bus.silent = False
-                client._reconnect()  # greet again, as after a lost router
+                client._session.reconnect()  # greet again, as after a lost router
                 await exchange.done.wait()
                 await until(lambda: len(told_of(bus.bodies(TYPE), "ended")) == stream.calls)
                 assert exchange.logins == 1
