@@ -6,6 +6,7 @@ silent as the test says. The router itself is tested elsewhere; here it must be 
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Bus:
         self.refuse: Code | None = None
         self.retry_ms = 7000
         self.accepted: list[Message] = []
+        self.heard: Counter[bytes] = Counter()  # frames, by their verb
 
     async def serve(self) -> None:
         with zmq.asyncio.Context() as context, context.socket(zmq.ROUTER) as wire:
@@ -43,6 +45,7 @@ class Bus:
             wire.bind(self.address)
             while True:
                 peer, verb, payload = await wire.recv_multipart()
+                self.heard[verb] += 1
                 for answer in self._answers(verb, payload):
                     await wire.send_multipart([peer, *answer])
 

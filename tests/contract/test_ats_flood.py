@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.bench.amistream import Stream
 from tests.bench.exchange import BANNER, PouringExchange
 from tests.integration.bus import RouterProcess
 from tests.ports import free_port
+from tests.until import until
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 TYPE = "telephony.call.v1"
@@ -72,14 +73,6 @@ async def at_bus(bus: Bus) -> AsyncIterator[BusClient]:
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-
-
-async def until(done: Callable[[], object]) -> None:
-    for _ in range(6000):
-        if done():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("waited 60 s")
 
 
 async def pour(outbox: Outbox) -> None:
