@@ -6,14 +6,13 @@ It finds a lost router within two seconds, greets it again when it is back, and 
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import zmq
 
-from . import attempts, frames
+from . import attempts, clock, frames
 from .dealer import (
     BYE_MS,
     GRANT_AFTER_S,
@@ -58,8 +57,9 @@ class Session:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wire: DrainedSocket | None = None
         self._monitor: DrainedSocket | None = None
+        self._clock = clock.in_force()
         self._pauses = attempts.Pauses()
-        self._attempt: asyncio.TimerHandle | None = None
+        self._attempt: clock.Timer | None = None
         self._grant_s, self._grant_at = GRANT_AFTER_S, 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard_at = 0.0
@@ -150,7 +150,7 @@ class Session:
         socket.setsockopt(zmq.IPV6, int("[" in self.address))
         socket.connect(self.address)
         self._wire = DrainedSocket(socket, self._read_burst)
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock.monotonic()
         self.peer.greet()
         self.send()
 
@@ -176,7 +176,8 @@ class Session:
         self._disconnect(BYE_MS)
         if self._attempt is not None:
             self._attempt.cancel()
-        self._attempt = self.loop.call_later(self._pauses.lost(time.monotonic()), self._connect)
+        pause_s = self._pauses.lost(self._clock.monotonic())
+        self._attempt = self._clock.call_later(pause_s, self._connect)
 
     def _gone(self, wire: DrainedSocket) -> None:
         if self._wire is wire and self.peer.fatal is None:
@@ -190,7 +191,7 @@ class Session:
             if not wire.has_more():
                 break
             parts = [contents(frame) for frame in receive_frames(wire.socket)]
-            self._heard_at = time.monotonic()
+            self._heard_at = self._clock.monotonic()
             try:
                 events = self.peer.receive(parts)
             except frames.FrameError as error:
@@ -243,7 +244,7 @@ class Session:
 
     async def _tick_forever(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await self._clock.sleep(TICK_S)
             self._tick()
 
     def _tick(self) -> None:
@@ -251,7 +252,7 @@ class Session:
             return
         if self._monitor is not None:
             self._monitor.check()
-        now = time.monotonic()
+        now = self._clock.monotonic()
         late_s, self._ticked_at = now - self._ticked_at, now
         if late_s >= PING_AFTER_S:  # we stood still: what was said meanwhile is not read yet
             self._heard_at = max(self._heard_at, now - PING_AFTER_S)
