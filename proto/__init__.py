@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .blocking import BlockingBusClient
-    from .client import BusClient, Consumer, Delivery, PublishStream, Reject, Retry
+    from .client import BusClient
+    from .consumer import Consumer, Delivery, Reject, Retry
     from .errors import BusError, NotConnected, Refused, RequestFailed
     from .identifiers import new_id
     from .keys import KeyFileError, KeyPair
     from .message import Message, Priority
+    from .publisher import PublishStream
 
 __all__ = [
     "BlockingBusClient",
@@ -38,18 +40,18 @@ _HOMES: Final = {
     "BlockingBusClient": "blocking",
     "BusClient": "client",
     "BusError": "errors",
-    "Consumer": "client",
-    "Delivery": "client",
+    "Consumer": "consumer",
+    "Delivery": "consumer",
     "KeyFileError": "keys",
     "KeyPair": "keys",
     "Message": "message",
     "NotConnected": "errors",
     "Priority": "message",
-    "PublishStream": "client",
+    "PublishStream": "publisher",
     "Refused": "errors",
-    "Reject": "client",
+    "Reject": "consumer",
     "RequestFailed": "errors",
-    "Retry": "client",
+    "Retry": "consumer",
     "new_id": "identifiers",
 }
 

@@ -17,7 +17,7 @@ from typing import Self
 import zmq
 
 from . import attempts, frames
-from .client import (
+from .dealer import (
     BYE_MS,
     GRANT_AFTER_S,
     GRANT_LONGEST_S,

@@ -264,18 +264,16 @@ class Peer:
         window = self.windows[destination]
         self._send(frames.CREDIT, frames.Credit(destination, window, destination in self._served))
 
-    def withdraw(self, destination: str, *, serving: bool = False) -> None:
-        """Take no more deliveries of `destination`; `serving`: questions to it are still answered.
+    def withdraw(self, destination: str) -> None:
+        """Take no more deliveries of `destination`; if it is served, questions to it still come.
 
         What is on its way already goes back to the router when it comes (see `receive`).
         """
-        if serving:
-            self._served.add(destination)
         if destination in self.refused:
             self.windows[destination] = 0
         else:
             self.credit(destination, 0)
-        if not serving:
+        if destination not in self._served:
             del self.windows[destination]
             self.refused.pop(destination, None)
 

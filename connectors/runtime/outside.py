@@ -8,12 +8,12 @@ stop whatever else uses the pool. Here a call that hangs costs a thread and its 
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from connectors.runtime.log import LOG
+from proto import clock
 from proto.client import Retry
 from proto.note import coded
 from proto.wording import text
@@ -55,7 +55,7 @@ class Outside:
     ) -> "asyncio.Future[Result]":
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
-        since = time.monotonic()
+        since = clock.monotonic()
 
         def work() -> None:
             result: Any = None
@@ -91,7 +91,7 @@ class Outside:
             done.set_result(result)
         if self._told and not self.hanging:
             self._told = False
-            seconds = round(time.monotonic() - since)
+            seconds = round(clock.monotonic() - since)
             LOG.info(text("connector.returned", what=self.what, seconds=seconds))
 
     def _gave_up(self) -> Hung:

@@ -8,7 +8,6 @@ back later. Either way one line tells of it, one of its end, and the reports in 
 import contextlib
 import errno
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -19,6 +18,7 @@ import apsw
 
 from connectors.runtime.log import LOG
 from connectors.runtime.ownfile import refuse_link
+from proto import clock
 from proto.client import Retry
 from proto.note import coded
 from proto.wording import text
@@ -61,14 +61,14 @@ class Alarm:
     def failed(self, error: Exception) -> None:
         """It cannot be used."""
         if not self.reason:
-            self._away_since = time.monotonic()
+            self._away_since = clock.monotonic()
             LOG.error(text("state.away", file=self.file, reason=error))
         self.reason = str(error) or type(error).__name__
 
     def well(self) -> None:
         """It was used."""
         if self.reason:
-            seconds = round(time.monotonic() - self._away_since)
+            seconds = round(clock.monotonic() - self._away_since)
             LOG.info(text("state.back", file=self.file, seconds=seconds))
             self.reason = ""
 
@@ -261,7 +261,7 @@ class Spared(Alarm):
             self._file.close()
             self._file = None
             LOG.warning(text("state.gone", file=self.file))
-        return not self.reason or time.monotonic() >= self._again_at
+        return not self.reason or clock.monotonic() >= self._again_at
 
     def _flush(self, synced: bool) -> None:
         if self._file is None:
@@ -287,7 +287,7 @@ class Spared(Alarm):
     def failed(self, error: Exception) -> None:
         """It cannot be used, and is left alone for a moment."""
         super().failed(error)
-        self._again_at = time.monotonic() + AGAIN_S
+        self._again_at = clock.monotonic() + AGAIN_S
 
     def _note_in_memory(self, statements: Iterable[Statement]) -> None:
         for last in (False, True):

@@ -18,10 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from postgres import Postgres, wait_for
+from postgres import Postgres
 from sqlhouse import STATUS, House
 
 from proto import catalogue
+from tests.until import wait_for
 
 SUBJECTS = 1000
 CARD = catalogue.entry("incident.card.v1").example

@@ -14,9 +14,9 @@ from tests.integration.house import (
     check_calls,
     check_care,
     check_reactions,
-    wait_for,
     without_cancels,
 )
+from tests.until import wait_for
 
 TARGETS: Final = ("router", *CONNECTORS, *PUBLISHERS, *CONSUMERS)
 WEIGHTS: Final = (4, 2, 2, 2, 2, 1, 1, 1, 1)

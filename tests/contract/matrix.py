@@ -15,13 +15,15 @@ from hub import hub
 from line import Mode
 from lxml import etree
 from rows import CANARIES, ROWS, Row, call_of, message, worker_of
-from stand import Attempt, Stand, until
+from stand import Attempt, Stand
 
 from connectors.partners.sys112 import soapdoor
 from connectors.runtime.markup import soap, xml
 from connectors.simulators.sys112.samples import day_of_cards
 from proto.logs import QUIET
 from proto.note import coded
+from proto.wording import text
+from tests.until import until
 
 IN_ALL = "in all"
 ANOTHER = 500  # added to the number of a cell's own thing

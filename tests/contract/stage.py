@@ -6,6 +6,7 @@ silent as the test says. The router itself is tested elsewhere; here it must be 
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Bus:
         self.refuse: Code | None = None
         self.retry_ms = 7000
         self.accepted: list[Message] = []
+        self.heard: Counter[bytes] = Counter()  # frames, by their verb
 
     async def serve(self) -> None:
         with zmq.asyncio.Context() as context, context.socket(zmq.ROUTER) as wire:
@@ -43,6 +45,7 @@ class Bus:
             wire.bind(self.address)
             while True:
                 peer, verb, payload = await wire.recv_multipart()
+                self.heard[verb] += 1
                 for answer in self._answers(verb, payload):
                     await wire.send_multipart([peer, *answer])
 
@@ -80,12 +83,12 @@ class Scene:
 
     async def handle(self, message: Message, id: int = 1, attempt: int = 1) -> str | None:
         """Bring `message` as the runtime does. Raises what the connector raises."""
-        consumer = Consumer(self.connector.bus, self.connector.destination, 1)
+        consumer = Consumer(self.connector.bus._session, self.connector.destination, 1, {})
         return await self.connector.handle(Delivery(consumer, id, attempt, message))
 
     def reconnect(self) -> None:
         """Do as the client does after a lost router: greet again, repeat what is unaccepted."""
-        self.connector.bus._reconnect()
+        self.connector.bus._session.reconnect()
 
     async def wait(self, ready: Callable[[Any], object]) -> Any:
         """Return the simulator's ledger as soon as `ready(ledger)` is true."""

@@ -3,7 +3,7 @@ behind a TLS line, and attempts that are watched from outside."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import RequestFailed
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import until
 
 TIMEOUT_S = 0.7
 PATIENCE_S = 30.0
@@ -246,16 +247,6 @@ class Stand:
             await asyncio.sleep(0.02)
             ledger = await self.ledger()
         return len(ledger.get("entries", ledger.get("dialled", ())))
-
-
-async def until(done: Callable[[], object], what: str = "") -> None:
-    """Wait until something is true."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
-    while not done():
-        if loop.time() > deadline:
-            raise AssertionError(f"waited {PATIENCE_S:g} s {what}")
-        await asyncio.sleep(0.01)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

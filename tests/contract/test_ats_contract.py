@@ -20,6 +20,7 @@ from proto import catalogue
 from proto.client import BusClient, Consumer, Delivery, Reject, Retry
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import until
 
 PACE_S = 0.02
 
@@ -66,14 +67,6 @@ async def exchange(
 
 async def drive(scene: Scene, **order: Any) -> None:
     assert (await scene.http.request("POST", "/drive", msgspec.json.encode(order))).status == 202
-
-
-async def until(done: Any) -> None:
-    for _ in range(1500):
-        if done():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("waited 15 s")
 
 
 def distinct(bus: Bus, type: str) -> list[Any]:
@@ -185,7 +178,7 @@ def dial(operator: str, id: str = "d1") -> Message:
 
 
 async def handle(scene: Scene, message: Message, attempt: int = 1) -> str | None:
-    consumer = Consumer(scene.connector.bus, "ats", 1)
+    consumer = Consumer(scene.connector.bus._session, "ats", 1, {})
     return await scene.connector.handle(Delivery(consumer, 1, attempt, message))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.bench.amistream import Stream
 from tests.bench.exchange import BANNER, PouringExchange
 from tests.integration.bus import RouterProcess
 from tests.ports import free_port
+from tests.until import until
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 TYPE = "telephony.call.v1"
@@ -72,14 +73,6 @@ async def at_bus(bus: Bus) -> AsyncIterator[BusClient]:
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-
-
-async def until(done: Callable[[], object]) -> None:
-    for _ in range(6000):
-        if done():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("waited 60 s")
 
 
 async def pour(outbox: Outbox) -> None:
@@ -177,7 +170,7 @@ def test_while_the_bus_takes_nothing_the_exchange_waits_and_is_not_called_dead(
                 assert exchange.logins == 1
                 assert connector._outbox._queue.qsize() == OUTBOX_MAX
                 bus.silent = False
-                client._reconnect()  # greet again, as after a lost router
+                client._session.reconnect()  # greet again, as after a lost router
                 await exchange.done.wait()
                 await until(lambda: len(told_of(bus.bodies(TYPE), "ended")) == stream.calls)
                 assert exchange.logins == 1

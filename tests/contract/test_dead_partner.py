@@ -27,7 +27,9 @@ from proto import schemas
 from proto.client import BusClient, Retry
 from proto.errors import RequestFailed
 from tests.integration.bus import RouterProcess
+from tests.leap import LeapingClock, leaping
 from tests.ports import free_port
+from tests.until import until
 
 BREAKER = {"failures_max": 2, "open_s": 60.0}
 GOOD = b'{"outcome": "not_found"}'
@@ -132,10 +134,10 @@ def test_answers_that_are_not_of_the_contract_open_the_breaker() -> None:
 
 
 def test_a_probe_that_is_answered_with_nonsense_does_not_let_the_others_follow() -> None:
-    async def act() -> None:
+    async def act(clock: LeapingClock) -> None:
         fund = Fund()
         async with fund.listening() as url:
-            breaker = {"failures_max": 1, "open_s": 0.05, "open_max_s": 0.05}
+            breaker = {"failures_max": 1, "open_s": 30, "open_max_s": 30}
             settings = msgspec.convert({"url": url, "breaker": breaker}, PartnerSettings)
             partner = Partner("fund", settings)
             closed: list[bool] = []
@@ -153,7 +155,7 @@ def test_a_probe_that_is_answered_with_nonsense_does_not_let_the_others_follow()
                     await ask()
                 with pytest.raises(Retry):
                     await ask()
-                await asyncio.sleep(0.06)
+                clock.leap(30)
             assert closed
             assert not any(closed)
             fund.body = GOOD
@@ -161,14 +163,15 @@ def test_a_probe_that_is_answered_with_nonsense_does_not_let_the_others_follow()
             assert partner.breaker.closed
             await partner.close()
 
-    asyncio.run(act())
+    with leaping() as clock:
+        asyncio.run(act(clock))
 
 
 def test_of_a_partner_that_may_be_back_one_request_finds_out() -> None:
-    async def act() -> None:
+    async def act(clock: LeapingClock) -> None:
         fund = Fund()
         async with fund.listening() as url:
-            breaker = {"failures_max": 1, "open_s": 0.05}
+            breaker = {"failures_max": 1, "open_s": 30}
             settings = msgspec.convert(
                 {"url": url, "timeout_s": 0.2, "breaker": breaker}, PartnerSettings
             )
@@ -176,7 +179,7 @@ def test_of_a_partner_that_may_be_back_one_request_finds_out() -> None:
             fund.talks.clear()
             with pytest.raises(Retry):
                 await partner.send("POST", "/insured", b"{}", "1")
-            await asyncio.sleep(0.06)
+            clock.leap(30)
             asked = fund.asked
             probes = [partner.send("POST", "/insured", b"{}", str(n)) for n in range(10)]
             fund.talks.set()
@@ -188,13 +191,15 @@ def test_of_a_partner_that_may_be_back_one_request_finds_out() -> None:
             fund.talks.clear()
             with pytest.raises(Retry):
                 await partner.send("POST", "/insured", b"{}", "2")
-            await asyncio.sleep(0.06)
+            clock.leap(60)  # it rests twice as long after a second failure
+            asked = fund.asked
             given_up = asyncio.create_task(partner.send("POST", "/insured", b"{}", "3"))
-            await asyncio.sleep(0.05)
+            await until(lambda: fund.asked > asked, "the probe")
             given_up.cancel()
             await asyncio.gather(given_up, return_exceptions=True)
             fund.talks.set()
             assert (await partner.send("POST", "/insured", b"{}", "4")).status == 200
             await partner.close()
 
-    asyncio.run(act())
+    with leaping() as clock:
+        asyncio.run(act(clock))

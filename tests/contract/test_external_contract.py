@@ -25,6 +25,7 @@ from proto.exits import StartError
 from proto.external_types import HAND_IN
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import until
 
 STATUS = catalogue.entry("external.status.v1").example
 SECRET = "a" * 40
@@ -352,9 +353,9 @@ def test_who_waits_for_an_event_has_it_at_once(house: House) -> None:
         other = (await house.hand_in(stage, "k2"))["id"]
         path = f"/{id}/events?after=0&wait_s=20"
         waiting = asyncio.create_task(house.ask(stage, "GET", path))
-        await asyncio.sleep(0.1)
+        await until(lambda: stage.connector._waiting.count, "the question to wait")  # type: ignore[attr-defined]
         await stage.handle(status(other))
-        await asyncio.sleep(0.1)
+        await house.ask(stage, "GET", f"/{other}/events?after=0&wait_s=20")
         assert not waiting.done()
         await stage.handle(status(id))
         answer = await asyncio.wait_for(waiting, 5)

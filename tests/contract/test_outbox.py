@@ -5,13 +5,16 @@ import asyncio
 import pytest
 from stage import Bus
 
-from connectors.runtime.bus.outbox import Outbox
+from connectors.runtime.bus.outbox import PAUSE_S, Outbox
+from proto import frames
 from proto.client import BusClient
 from proto.errors import Code
 from proto.message import Message
+from tests.leap import LeapingClock, leaping
+from tests.until import until
 
 
-async def _work(bus: Bus) -> None:
+async def _work(bus: Bus, time: LeapingClock) -> None:
     client = BusClient(bus.address, name="ats")
     serving = asyncio.create_task(bus.serve())
     await client.start()
@@ -21,9 +24,15 @@ async def _work(bus: Bus) -> None:
         bus.refuse, bus.retry_ms = Code.STORE_FULL, 10
         for number in range(50):
             await outbox.put(Message.new("test.message.v1", "ats", b"", id=f"m{number}"))
-        await asyncio.sleep(0.3)
-        assert bus.accepted == []
+        for times in (1, 2):
+            await until(lambda n=times: bus.heard[frames.PUBLISH] == n, "a refusal")  # type: ignore[misc]
+            assert bus.accepted == []
+            await until(lambda: time.sleeps(PAUSE_S), "its pause")
+            time.leap(PAUSE_S)
+        await until(lambda: bus.heard[frames.PUBLISH] == 3, "a refusal")
         bus.refuse = None
+        await until(lambda: time.sleeps(PAUSE_S), "its pause")
+        time.leap(PAUSE_S)
         async with asyncio.timeout(10):
             await outbox.drain()
         assert [message.id for message in bus.accepted] == [f"m{number}" for number in range(50)]
@@ -34,8 +43,9 @@ async def _work(bus: Bus) -> None:
             await outbox.drain()
 
         bus.refuse, bus.silent = None, True
+        said = bus.heard[frames.PUBLISH]
         await outbox.put(Message.new("test.message.v1", "ats", b"", id="last"))
-        await asyncio.sleep(0.05)
+        await until(lambda: bus.heard[frames.PUBLISH] > said, "it to be published")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         bus.silent = False
@@ -51,5 +61,6 @@ async def _work(bus: Bus) -> None:
 def test_nothing_is_dropped_but_what_is_refused_for_good(
     bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asyncio.run(_work(bus))
+    with leaping() as time:
+        asyncio.run(_work(bus, time))
     assert caplog.text.count("no_route") == 1

@@ -16,11 +16,12 @@ from connectors.runtime.markup import soap, xml
 from connectors.simulators.demo.signing import make_signer
 from connectors.simulators.kit.simulation import SimulatorSettings
 from connectors.simulators.remd import create_app
-from proto import catalogue
+from proto import catalogue, frames
 from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message, now_ms
 from tests.ports import free_port
+from tests.until import until
 
 CARD = catalogue.entry("call.card.v1").example
 SUBJECT = "112-112-99-000001"
@@ -220,8 +221,8 @@ def test_a_register_in_trouble_is_asked_again_and_has_one_document(
 def test_a_bus_that_is_away_is_a_fault_and_the_register_repeats(bus: Bus, tmp_path: Path) -> None:
     async def act(stage: Scene) -> None:
         await stage.handle(card())
-        bus.refuse = Code.STORE_FULL
-        await asyncio.sleep(0.3)
+        bus.refuse, published = Code.STORE_FULL, bus.heard[frames.PUBLISH]
+        await until(lambda: bus.heard[frames.PUBLISH] > published, "a refusal")
         bus.refuse = None
         await rest(stage)
 

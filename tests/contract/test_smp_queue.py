@@ -21,6 +21,8 @@ from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.exits import StartError
 from proto.message import Message, now_ms
+from tests.leap import leaping
+from tests.until import until
 
 CARD = catalogue.entry("incident.card.v1").example
 STATUS = catalogue.entry("call.status.v1").example
@@ -151,7 +153,7 @@ def test_a_receiver_that_waits_is_answered_when_something_comes_or_its_time_is_o
 ) -> None:
     async def act(stage: Scene) -> None:
         waiting = asyncio.create_task(receive(stage, wait_s=30))
-        await asyncio.sleep(0.1)
+        await until(lambda: stage.connector.queue._waiting.count, "the receiver to wait")  # type: ignore[attr-defined]
         assert not waiting.done()
         (held,) = bring(stage, card())
         (one,) = await waiting
@@ -166,8 +168,9 @@ def test_a_receiver_that_waits_is_answered_when_something_comes_or_its_time_is_o
 
 def test_what_expired_on_the_shelf_is_not_given_out(bus: Bus) -> None:
     async def act(stage: Scene) -> None:
-        (held,) = bring(stage, card(expires=now_ms() + 50))
-        await asyncio.sleep(0.1)
+        expires = now_ms() + 50
+        (held,) = bring(stage, card(expires=expires))
+        await until(lambda: now_ms() > expires)
         assert await receive(stage) == []
         with pytest.raises(Retry, match=r"smp\.too_late"):  # the router ends it as expired
             await held
@@ -181,7 +184,7 @@ def test_at_the_end_nobody_waits_any_more(bus: Bus) -> None:
     async def act(stage: Scene) -> None:
         staying = asyncio.create_task(stage.connector.stay())
         waiting = asyncio.create_task(receive(stage, wait_s=30))
-        await asyncio.sleep(0.2)
+        await until(lambda: stage.connector.queue._waiting.count, "the receiver to wait")  # type: ignore[attr-defined]
         staying.cancel()
         assert await asyncio.wait_for(waiting, 5) == []
 
@@ -193,13 +196,15 @@ def test_the_administrator_hears_once_that_nobody_comes(
 ) -> None:
     async def act(stage: Scene) -> None:
         (held,) = bring(stage, card())
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0)  # it is held from now on
+        clock.leap(31)
+        await until(lambda: "не забирает" in caplog.text)
         (one,) = await receive(stage)
         await commit(stage, one["ref"])
         await held
 
-    with caplog.at_level("INFO", logger="smpbus.connector"):
-        play(bus, act, quiet_s=0.1, partner={"system": "ИС СМП"})
+    with caplog.at_level("INFO", logger="smpbus.connector"), leaping() as clock:
+        play(bus, act, quiet_s=30, partner={"system": "ИС СМП"})
     told = [line for line in caplog.messages if "ИС СМП" in line]
     assert len(told) == 2
     assert "не забирает" in told[0]

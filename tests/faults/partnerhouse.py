@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,18 +137,3 @@ async def house(
         stack.push_async_callback(asyncio.gather, running, return_exceptions=True)
         stack.push_async_callback(intake.stop, 0)
         yield House(router, connector, ward)
-
-
-async def until(
-    done: Callable[[], object | Awaitable[object]], what: str, patience_s: float = 20.0
-) -> None:
-    """Wait until `done()` says so."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        found = done()
-        if isinstance(found, Awaitable):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
-        await asyncio.sleep(0.02)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from partnerhouse import Asked, Side, house, page, taken, until
+from partnerhouse import Asked, Side, house, page, taken
 from starlette.responses import Response
 
 from connectors.partners.sys112 import Sys112Connector
@@ -14,6 +14,7 @@ from connectors.runtime.partner.partner import path_part
 from proto import catalogue
 from proto.client import BusClient, Delivery, Reject
 from proto.message import Message, Priority
+from tests.until import until
 
 
 @pytest.mark.fault("D5")

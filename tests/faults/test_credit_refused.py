@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import pytest
 
+from proto import frames
 from proto.client import BusClient, Delivery
 from proto.errors import RequestFailed
 from proto.message import Message
 from tests.integration.bus import RouterProcess
+from tests.until import until
 
 WITHOUT = (
     '[peers.producer]\npublish = ["test.*"]\nask = ["sink"]\n[peers.consumer]\nserve = ["sink"]\n'
@@ -24,12 +26,6 @@ def put(router: RouterProcess, permissions: str, routes: str = "") -> None:
     if routes:
         (router.folder / "routes.toml").write_text(routes)
     router.ask("reload")
-
-
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not done():  # noqa: ASYNC110  # what is looked at is in another process
-            await asyncio.sleep(0.05)
 
 
 async def next_of(consumer: Awaitable[Delivery]) -> Delivery:
@@ -53,7 +49,9 @@ def test_a_right_lost_by_a_typo_and_mended_brings_the_consumer_back(
             deliveries = bus.consume("sink")
             put(router, WITHOUT)
             await until(lambda: bus.refused == {"sink": "not_permitted"})
-            await asyncio.sleep(1.5)  # it is asked for again meanwhile, and refused again
+            refused: list[frames.Error] = []
+            bus.on_error = refused.append
+            await until(lambda: refused, "it to be asked for again, and refused again")
             put(router, WITH)
             await until(lambda: not bus.refused)
             await producer.publish(producer.message("test.message.v1", b"{}"))
@@ -101,9 +99,7 @@ def test_questions_are_answered_again_too() -> None:
             put(router, WITHOUT)
             await until(lambda: bool(bus.refused))
             put(router, WITH)
-            async with asyncio.timeout(WAIT_S):
-                while not await answered(asker):  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
+            await until(lambda: answered(asker))
 
     with RouterProcess() as router:
         asyncio.run(work(router))

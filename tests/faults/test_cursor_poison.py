@@ -21,7 +21,7 @@ from starlette.routing import Route
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from postgres import Postgres, wait_for
+from postgres import Postgres
 from sqlhouse import House, events
 from stage import Bus, scene
 
@@ -33,6 +33,7 @@ from connectors.simulators.rmr import samples
 from connectors.simulators.rmr.simulator import create_app as create_rmr
 from proto import frames
 from proto.errors import Code
+from tests.until import wait_for
 
 GOOD = {
     "kind": "card",

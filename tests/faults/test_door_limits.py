@@ -24,8 +24,9 @@ from connectors.runtime.door.serving import HttpServer, allow_only, bind
 from proto.message import Message
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play
-from tests.integration.house import SMPBUS, House, wait_for
+from tests.integration.house import SMPBUS, House
 from tests.ports import free_port
+from tests.until import wait_for
 
 pytestmark = pytest.mark.fault("D11")
 PUT = f"PUT {CARD_PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from partnerhouse import Asked, Side, house, page, taken, until
+from partnerhouse import Asked, Side, house, page, taken
 from starlette.responses import Response
 
 from connectors.partners.sys112.connector import coded_reply
 from connectors.runtime.markup import soap, xml
 from connectors.runtime.partner.partner import Answer, Partner, PartnerSettings
 from proto.client import Retry
+from tests.until import until
 
 GONE, BACK = "Unable to complete network request", "снова отвечает"
 Ask = Callable[[Partner, str], object]

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -15,6 +15,7 @@ from proto.client import BusClient
 from proto.errors import NotConnected, RequestFailed
 from proto.keys import KeyPair
 from tests.integration.bus import RouterProcess
+from tests.until import until
 
 WAIT_S = 20.0
 
@@ -97,11 +98,6 @@ def test_an_exchanged_router_key_is_told_and_taken_up_without_a_restart() -> Non
     """Seen: after an exchange of the router's key every connector waited with "does not answer";
     the reason is said, and the file is read again when it has the new key."""
 
-    async def until(done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not done():  # noqa: ASYNC110  # what is looked at is in another process
-                await asyncio.sleep(0.05)
-
     async def work(router: RouterProcess) -> None:
         async with router.client("producer") as bus:
             public = router.keys / "router.pub"
@@ -157,7 +153,8 @@ def test_a_process_that_stood_still_does_not_take_the_router_for_lost() -> None:
             time.sleep(2.3)  # noqa: ASYNC251  # that is what happens
             async with asyncio.timeout(WAIT_S):
                 await bus.publish(bus.message("test.message.v1", b"{}"))
-                await asyncio.sleep(0.5)
+                ticked_at = bus._session._ticked_at
+                await until(lambda: bus._session._ticked_at > ticked_at, "its next look round")
             assert bus.reconnects == 0
 
     with RouterProcess() as router:

@@ -8,7 +8,8 @@ import pytest
 
 from proto import frames
 from proto.message import Message
-from tests.integration.test_replication import Node, permissions, routes, wait_for
+from tests.integration.test_replication import Node, permissions, routes
+from tests.until import wait_for
 
 FRAME = 65_000
 LIMITS = f"body_bytes_max = {FRAME - 40}\nframe_bytes_max = {FRAME}"

@@ -36,7 +36,8 @@ from proto.exits import StartError
 from proto.message import Message
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play
-from tests.integration.house import House, wait_for
+from tests.integration.house import House
+from tests.until import wait_for
 
 pytestmark = pytest.mark.fault("A13")
 LATER = {"Changed": "2030-01-01T00:00:00+03:00"}

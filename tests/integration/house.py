@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from connectors.simulators.demo.signing import make_signer
 from connectors.simulators.sys112.samples import Sample, day_of_cards
 from proto import KeyPair
 from tests.ports import free_ports
+from tests.until import wait_for
 
 ROOT = Path(__file__).parents[2]
 SMPBUS = Path(sys.executable).with_name("smpbus")
@@ -304,16 +304,6 @@ class House:
             process.wait()
         if not keep:
             shutil.rmtree(self.folder)
-
-
-def wait_for(done: Callable[[], Any], what: str) -> Any:
-    """Return what `done` returns, as soon as it is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := done()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {PATIENCE_S:g} s for {what}")
-        time.sleep(0.05)
-    return found
 
 
 def steps_of(events: list[str]) -> list[str]:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -157,15 +156,6 @@ class Postgres:
     def url(self, database: str, *, pooled: bool = True) -> str:
         """Return the address of a database, through the pooler or directly."""
         return f"postgresql://127.0.0.1:{self.pooler_port if pooled else self.port}/{database}"
-
-
-def wait_for(done: Callable[[], Any], what: str) -> Any:
-    """Return what `done` returns, as soon as it is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := done()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
-        time.sleep(0.02)
-    return found
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

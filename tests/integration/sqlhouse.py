@@ -15,12 +15,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bus import SMPBUS, RouterProcess
-from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres, wait_for
+from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
 
 from connectors.partners.smpsql.tables import SCHEMA
 from proto import catalogue
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import wait_for
 
 STATUS = catalogue.entry("call.status.v1").example
 CARD = catalogue.entry("incident.card.v1").example

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import time
+from typing import Any
 
 import pytest
 from bus import SMPBUS, RouterProcess
@@ -95,6 +96,10 @@ def test_several_tasks_may_share_a_stream() -> None:
         assert asyncio.run(work(router)) >= 300
 
 
+def somebody_serves(answer: dict[str, Any]) -> bool:
+    return any(session["serves"] for session in answer["sessions"])
+
+
 def test_requests_are_answered_once_or_fail_by_name() -> None:
     async def work(router: RouterProcess) -> None:
         async with router.client("producer") as asker, router.client("consumer") as server:
@@ -108,7 +113,7 @@ def test_requests_are_answered_once_or_fail_by_name() -> None:
                 return {"found": True}
 
             server.serve("sink", answer)
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(router.wait_until, "sessions", somebody_serves)
             reply = await asker.request("sink", question)
             assert reply.body == b'{"found":true}'
             slow = asker.message("test.question.v1", {}, subject="slow")

@@ -17,11 +17,11 @@ from house import (
     check_calls,
     check_care,
     check_reactions,
-    wait_for,
     without_cancels,
 )
 
 from connectors.simulators.sys112.samples import day_of_cards
+from tests.until import wait_for
 
 DAY = 2  # a seed whose day has everything
 

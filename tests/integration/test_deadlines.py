@@ -5,9 +5,10 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
-from house import House, wait_for, without_cancels
+from house import House, without_cancels
 
 from connectors.simulators.sys112.samples import Sample
+from tests.until import wait_for
 
 PROCESSES = ("router", "sys112", "smp", "sim-sys112", "sim-smp")
 CARDS = [one for one in without_cancels(4, 12) if one.kind == "new"]

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import SMPBUS, House, wait_for
+from house import SMPBUS, House
 
 from connectors.simulators.kit.faults import Faults
+from tests.until import wait_for
 
 QUICK = ("--before", "1s", "--rate", "3", "--wait", "60s")
 PATIENCE_S = 90.0

@@ -18,13 +18,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from house import ROOT, SMPBUS, wait_for
+from house import ROOT, SMPBUS
 
 from connectors.runtime.door.token import digest_of, new_token
 from proto import catalogue
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request
 from tests.ports import free_ports
+from tests.until import wait_for
 
 SECRET = "0123456789abcdef" * 3
 SETTINGS = """

@@ -4,13 +4,13 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bus import SMPBUS, RouterProcess
 
 from tests.ports import free_ports
+from tests.until import wait_for
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-connector.md"
 PORTS = ("7121", "8121")
@@ -87,13 +87,6 @@ class Reader:
             process.terminate()
         for process in self._processes:
             assert process.wait(PATIENCE_S) == 0
-
-
-def wait_for(done: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not done():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 def test_the_page_builds_a_connector_that_works() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from wire import Wire
 from proto.keys import KeyPair
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import wait_for
 
 PATIENCE_S = 60.0
 BACKOFF = "backoff = { attempts_max = 1000000, first_ms = 100, longest_ms = 500 }\n"
@@ -140,13 +141,6 @@ class Node(RouterProcess):
                     if len(taken) == count:
                         break
         return taken
-
-
-def wait_for(done: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not done():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
-        time.sleep(0.1)
 
 
 def made(prefix: str, count: int, subjects: int = 50) -> list[Message]:

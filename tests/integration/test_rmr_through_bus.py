@@ -12,13 +12,14 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from house import PATIENCE_S, ROOT, SMPBUS, wait_for
+from house import PATIENCE_S, ROOT, SMPBUS
 from memcache import Memcache
 
 from connectors.simulators.rmr import samples
 from proto import BusClient, KeyPair
 from proto.ops import OpsError, ops_request
 from tests.ports import free_ports
+from tests.until import wait_for
 
 WORKERS = 300  # as many as the simulator makes up
 SETTINGS = """

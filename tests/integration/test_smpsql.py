@@ -27,7 +27,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bus import SMPBUS
-from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres, wait_for
+from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
 from sqlhouse import CARD, ROUTES, STATUS, House, events
 
 from connectors.partners.smpsql.tables import SCHEMA
@@ -35,6 +35,7 @@ from connectors.simulators.smp.simulator import LIFE
 from proto import catalogue
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 from bus import SMPBUS, RouterProcess
-from house import PATIENCE_S, ROOT, wait_for
+from house import PATIENCE_S, ROOT
 
 from connectors.simulators.kit.people import people
 from proto import BlockingBusClient, Message, catalogue
 from tests.ports import free_ports
+from tests.until import wait_for
 
 WORKERS = 3
 CARDS = 30

@@ -14,8 +14,8 @@ from connectors.services.lookup import PATIENT
 from connectors.services.lookup.entry import new_entry, pack, seal, unseal
 from connectors.services.lookup.secret import NONCE_BYTES, Secret
 from proto.schemas import Person
-from tests.integration.house import wait_for
 from tests.integration.memcache import Memcache
+from tests.until import wait_for
 
 NOW = 1_800_000_000.0
 MARKS = ("МАРКЕРОВА", "Пелагея", "11223344595", "9971650880000029")

@@ -19,7 +19,8 @@ from router.core.delivery import State
 from router.core.output import Batch
 from router.store.persons import ERASED
 from router.store.sqlite import SqliteStore
-from tests.integration.house import SMPBUS, House, check_documents, wait_for
+from tests.integration.house import SMPBUS, House, check_documents
+from tests.until import wait_for
 
 FAMILY = "Меткин-Ъыъ"
 PHONE = "+79990007531"

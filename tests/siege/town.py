@@ -31,9 +31,9 @@ from tests.integration.house import (
     ROOT,
     SETTINGS,
     SMPBUS,
-    wait_for,
 )
 from tests.ports import free_ports
+from tests.until import wait_for
 
 NOFILE: Final = 512  # of the router and of each connector
 LOG_PIECE: Final = 65536

@@ -235,8 +235,9 @@ def test_what_was_on_its_way_to_a_consumer_that_closed_goes_back_at_once() -> No
 
 def test_whoever_serves_questions_still_does_after_its_consumer_closed() -> None:
     peer = welcomed()
+    peer.serve("smp")
     peer.credit("smp", 8)
-    peer.withdraw("smp", serving=True)
+    peer.withdraw("smp")
     peer.take_outbox()
     peer.greet()
     peer.take_outbox()

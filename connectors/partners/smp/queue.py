@@ -7,7 +7,6 @@ holds however many receive at once.
 """
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -18,6 +17,7 @@ from connectors.partners.smp.shelf import Shelf
 from connectors.runtime.door.waiting import Waiting
 from connectors.runtime.log import LOG
 from connectors.runtime.words import RejectInWords
+from proto import clock
 from proto.client import Delivery, Reject, Retry
 from proto.message import UNREADABLE, Message, now_ms
 from proto.nesting import decode_json
@@ -56,7 +56,7 @@ class Queue:
         self._quiet_s = quiet_s
         self._shelf: Shelf[_Open] = Shelf()
         self._waiting = Waiting(RECEIVERS_MAX)
-        self._heard_at = time.monotonic()
+        self._heard_at = clock.monotonic()
         self._waits_since = self._heard_at
         self._quiet = False
 
@@ -68,7 +68,7 @@ class Queue:
             raise Reject(coded("connector.bad_body")) from None
         held = _Open(delivery)
         if not self._shelf.waiting:
-            self._waits_since = time.monotonic()
+            self._waits_since = clock.monotonic()
         self._shelf.put(delivery.key, held, delivery.message.priority)
         self._waiting.wake(NEWS)
         try:
@@ -79,7 +79,7 @@ class Queue:
     def receive(self, most: int, owner: str = "") -> list[contract.Received]:
         """Give out at most `most` messages to the caller `owner`, who alone may commit them."""
         self._heard()
-        due = time.monotonic() + self._visibility_s
+        due = clock.monotonic() + self._visibility_s
         commit_by = datetime.now(UTC) + timedelta(seconds=self._visibility_s)
         given = []
         for ref, held in self._shelf.take(most, due, owner):
@@ -121,8 +121,8 @@ class Queue:
         """Take back what is not committed in time; until cancelled, then nobody waits any more."""
         try:
             while True:
-                await asyncio.sleep(min(LOOK_S, self._visibility_s / 4))
-                now = time.monotonic()
+                await clock.sleep(min(LOOK_S, self._visibility_s / 4))
+                now = clock.monotonic()
                 for held in self._shelf.overdue(now):
                     seconds = f"{self._visibility_s:g}"
                     held.end(error=Retry(coded("smp.not_committed", seconds=seconds), 0))
@@ -138,7 +138,7 @@ class Queue:
             LOG.error(text("smp.queue_quiet", system=self._system, seconds=seconds, count=count))
 
     def _heard(self) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._quiet:
             self._quiet = False
             seconds = round(now - self._heard_at)

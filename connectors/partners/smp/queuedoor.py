@@ -1,7 +1,6 @@
 """The three requests of the queue API: POST /queue/send, /queue/receive, /queue/commit."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from connectors.partners.smp.queue import Queue
 from connectors.runtime.door.body import BadInput, decode, decode_each, read_body, refuse
 from connectors.runtime.door.door import Door, Verdict
 from connectors.runtime.oddities import oddities
+from proto import clock
 from proto.message import Message
 
 NOT_HERE: Final = "messages are pushed to the ambulance system here, mode is not queue"
@@ -86,9 +86,9 @@ class QueueDoor:
         queue = self._queue
         if queue is None:
             return _told(409, NOT_HERE)
-        until = time.monotonic() + asked.wait_s
+        until = clock.monotonic() + asked.wait_s
         while not (messages := queue.receive(asked.max)):
-            if not await queue.wait(until - time.monotonic()):
+            if not await queue.wait(until - clock.monotonic()):
                 break
             if await request.is_disconnected():  # what nobody reads is not given out
                 return Response(status_code=GONE)

@@ -8,7 +8,6 @@ thing that the partner cannot take.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,6 +16,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.partner.breaker import Breaker, BreakerSettings
 from connectors.runtime.partner.turns import RANK
 from connectors.runtime.words import id_of, reason_of
+from proto import clock
 from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
 from proto.note import coded
 from proto.wording import text
@@ -53,9 +53,9 @@ class Intake:
     async def run(self) -> None:
         """Take deliveries until `stop`. Raises BusError when the session has ended for good."""
         while not self._stopping:
-            wait_s = self._breaker.wait_s(time.monotonic())
+            wait_s = self._breaker.wait_s(clock.monotonic())
             if wait_s:
-                await asyncio.sleep(min(wait_s, 0.5))
+                await clock.sleep(min(wait_s, 0.5))
                 continue
             await (self._consume() if self._breaker.closed else self._probe())
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from connectors.runtime.log import LOG
+from proto import clock
 from proto.client import BusClient
 from proto.errors import TEMPORARY
 from proto.message import Message
@@ -90,5 +91,5 @@ class Outbox:
                 self.dropped += 1
                 LOG.error(text("connector.outbox_refused", type=message.type, code=refused.code))
         if again:
-            await asyncio.sleep(pause_s)
+            await clock.sleep(pause_s)
         return again

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 import traceback
 from collections.abc import Coroutine
 from pathlib import Path
@@ -30,6 +29,7 @@ from connectors.runtime.door.serving import HttpServer, allow_only, bind
 from connectors.runtime.log import LOG
 from connectors.runtime.partner.turns import BULK, RANK
 from connectors.runtime.statefile import StateAway
+from proto import clock
 from proto.client import BusClient
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
@@ -184,12 +184,12 @@ async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
 
 async def _watch(bus: BusClient) -> None:
     """Tell once when the router is away, and once when it is back."""
-    away_since: float | None = time.monotonic()
+    away_since: float | None = clock.monotonic()
     told = False
     while True:
-        await asyncio.sleep(WATCH_S)
+        await clock.sleep(WATCH_S)
         bus.raise_if_dead()
-        now = time.monotonic()
+        now = clock.monotonic()
         if bus.connected:
             if told:
                 LOG.info(text("connector.bus_back", address=bus.address))
@@ -217,13 +217,13 @@ async def _poll(connector: Connector) -> None:
             raise
         except BaseException as error:  # also what is no Exception: the next round asks again
             LOG.error(text("connector.mistake", id="poll", kind=type(error).__name__))
-        await asyncio.sleep(connector.poll_s)
+        await clock.sleep(connector.poll_s)
 
 
 async def _forget(connector: Connector) -> None:
     """Let nothing stay for want of something new."""
     while True:
-        await asyncio.sleep(FORGET_S)
+        await clock.sleep(FORGET_S)
         with contextlib.suppress(StateAway):  # the file has told
             connector.forget()
 

@@ -4,8 +4,6 @@ Every few seconds, and as soon as a partner falls silent, is left alone or comes
 not given or a call hangs.
 """
 
-import asyncio
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +12,7 @@ from connectors.runtime.bus.connector import Connector
 from connectors.runtime.log import LOG
 from connectors.runtime.outside import hanging
 from connectors.runtime.partner.partner import Partner
+from proto import clock
 from proto.report import LookupReport, PartnerReport, PeerReport
 from proto.wording import text
 
@@ -39,7 +38,7 @@ class Reporter:
     async def run(self) -> None:
         """Report until cancelled."""
         while True:
-            now = time.monotonic()
+            now = clock.monotonic()
             state = (
                 [
                     (partner.outage.up, partner.breaker.state(now))
@@ -51,7 +50,7 @@ class Reporter:
             if state != self._told or now - self._told_at >= EVERY_S:
                 self._told, self._told_at = state, now
                 self._tell(now)
-            await asyncio.sleep(LOOK_S)
+            await clock.sleep(LOOK_S)
 
     def _tell(self, now: float) -> None:
         connector = self._connector
@@ -81,7 +80,7 @@ class Reporter:
         except Exception as error:
             self._own = {}
             self._complain(error)
-        self._own_after = now + (time.monotonic() - now) * SELDOM
+        self._own_after = now + (clock.monotonic() - now) * SELDOM
 
     def _complain(self, error: Exception) -> None:
         kind = type(error).__name__  # the text may hold personal data

@@ -4,11 +4,12 @@ Who sends nonsense a thousand times has told us once. A kind is a word of ours, 
 so that there are few of them.
 """
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from connectors.runtime.log import LOG
+from proto import clock
 from proto.wording import text
 
 WINDOW_S: Final = 60.0
@@ -33,7 +34,7 @@ class Counted:
         known = self._kinds.get(kind)
         if known is None:
             known = self._kinds[kind] = _Kind(set())
-            asyncio.get_running_loop().call_later(self._window_s, self._end, kind)
+            clock.call_later(self._window_s, partial(self._end, kind))
         if line in known.written or len(known.written) >= LINES:
             known.more += 1
             return

@@ -7,7 +7,6 @@ answer is 503 with Retry-After and a sentence: the partner keeps the data and re
 
 import hashlib
 import math
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from connectors.runtime.log import LOG
 from connectors.runtime.oddities import Odd, told
 from connectors.runtime.partner.limiter import Limiter
 from connectors.runtime.statefile import StateAway
-from proto import schemas
+from proto import clock, schemas
 from proto.message import Message, now_ms
 from proto.wording import text
 
@@ -176,7 +175,7 @@ class Door:
             rule=bad.rule,
         )
         self._counted.warning(f"{self._system}, {operation}, refused", line)
-        if self._told.admit(time.monotonic()):
+        if self._told.admit(clock.monotonic()):
             self._ingress.rejected += 1
             return Verdict(bad.status, bad.sentence, bad=bad)
         message = Message.new(

@@ -4,15 +4,16 @@ A token is never looked at here, and so is in no line. Only who has been refused
 from the same address, or through the same proxy, is served at once.
 """
 
-import asyncio
 import ipaddress
 from collections import Counter
+from functools import partial
 from typing import Final, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.runtime.door.gate import plain_address
 from connectors.runtime.log import LOG
+from proto import clock
 from proto.wording import text
 
 Why = Literal["token", "scope", "address", "unnamed_proxy", "no_header"]
@@ -51,14 +52,14 @@ class Refusals:
         seen = self._seen.get(peer)
         if seen is None:
             seen = self._seen[peer] = Counter()
-            asyncio.get_running_loop().call_later(self._window_s, self._end, peer)
+            clock.call_later(self._window_s, partial(self._end, peer))
         seen[door, why] += 1
         if seen[door, why] == 1:
             LOG.warning(text("connector.turned_away", door=door, peer=peer, why=_told(why)))
         if seen.total() > FREE and self._waiting < WAITING_MAX:
             self._waiting += 1
             try:
-                await asyncio.sleep(self._slow_s)
+                await clock.sleep(self._slow_s)
             finally:
                 self._waiting -= 1
 

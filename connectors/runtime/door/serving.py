@@ -7,7 +7,6 @@ import itertools
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
@@ -32,6 +31,7 @@ from connectors.runtime.door.gate import (
 )
 from connectors.runtime.door.refusals import Refusals
 from connectors.runtime.log import LOG
+from proto import clock
 from proto.exits import StartError
 from proto.wording import text
 
@@ -59,7 +59,7 @@ class _Guarded(H11Protocol):
         self.client = plain_address(host), port
         self.peer = self.client[0]
         self.phase: Phase = "head"
-        self.since = time.monotonic()
+        self.since = clock.monotonic()
         self.held = 0
         self.writing_since: float | None = None
         self._known_cycle: Any = None
@@ -78,7 +78,7 @@ class _Guarded(H11Protocol):
         if self.transport.is_closing():
             return
         if self.phase == "idle":
-            self.phase, self.since = "head", time.monotonic()
+            self.phase, self.since = "head", clock.monotonic()
         super().data_received(data)
         self._look(len(data))
 
@@ -96,7 +96,7 @@ class _Guarded(H11Protocol):
     def _look(self, size: int) -> None:
         their = self.conn.their_state
         if self.cycle is not self._known_cycle:
-            self._known_cycle, self.since = self.cycle, time.monotonic()
+            self._known_cycle, self.since = self.cycle, clock.monotonic()
             self.gate.heard(self)
         if their is h11.SEND_BODY:
             self.phase = "body"
@@ -107,7 +107,7 @@ class _Guarded(H11Protocol):
             self.phase = "answer"
         elif self.cycle is not None and not self.conn.trailing_data[0]:
             if self.phase != "idle":
-                self.since = time.monotonic()
+                self.since = clock.monotonic()
             self.phase = "idle"
         else:
             self.phase = "head"
@@ -284,8 +284,8 @@ class HttpServer:
 
     async def _look(self) -> None:
         while True:
-            await asyncio.sleep(self._gate.look_s)
-            self._gate.look(time.monotonic())
+            await clock.sleep(self._gate.look_s)
+            self._gate.look(clock.monotonic())
 
     async def stop(self) -> None:
         """Finish the requests under way and close."""

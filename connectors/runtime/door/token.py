@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -19,6 +18,7 @@ from starlette.requests import Request
 
 from connectors.runtime.log import LOG
 from connectors.runtime.ownfile import replace_file
+from proto import clock
 from proto.exits import EX_CANTCREAT, EX_USAGE, StartError
 from proto.wording import text
 
@@ -98,7 +98,7 @@ class TokenFile:
         """Raises StartError when the file cannot be read or is not one of digests."""
         self._path = path
         self._known = self._read()
-        self._looked_at = time.monotonic()
+        self._looked_at = clock.monotonic()
         self._stamp = self._changed()
         self._today = _today()
 
@@ -112,7 +112,7 @@ class TokenFile:
 
     def _look(self) -> None:
         """Read the file again when it has changed; one that cannot be read admits nobody."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - self._looked_at < LOOKED_AT_S:
             return
         self._looked_at, self._today = now, _today()

@@ -11,23 +11,23 @@ class Waiting:
     def __init__(self, waiting_max: int) -> None:
         self._waiting_max = waiting_max
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
-        self._count = 0
+        self.count = 0  # that wait now
         self._ended = False
 
     async def wait(self, name: str, within_s: float) -> bool:
         """Return True when there may be news of `name`, False when nobody woke us in time."""
-        if self._ended or within_s <= 0 or self._count >= self._waiting_max:
+        if self._ended or within_s <= 0 or self.count >= self._waiting_max:
             return False
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[name].add(woken)
-        self._count += 1
+        self.count += 1
         try:
             async with asyncio.timeout(within_s):
                 await woken
         except TimeoutError:
             return False
         finally:
-            self._count -= 1
+            self.count -= 1
             self._waiting[name].discard(woken)
             if not self._waiting[name]:
                 del self._waiting[name]

@@ -11,7 +11,6 @@ meanwhile gets Retry at once.
 import asyncio
 import math
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -29,6 +28,7 @@ from connectors.runtime.partner.retryafter import retry_after_s
 from connectors.runtime.partner.tally import Tally
 from connectors.runtime.partner.turns import Turns
 from connectors.runtime.secretfile import read_secret_text
+from proto import clock
 from proto.client import Reject, Retry
 from proto.note import coded
 from proto.wording import in_words, text
@@ -164,7 +164,7 @@ class Partner:
         """Ask as `send` does and return what `read` makes of the answer. When it raises Retry
         (BadReply: it is nonsense) this request has failed; whatever else it raises or returns
         shows that the partner is there."""
-        asked_at = time.monotonic()
+        asked_at = clock.monotonic()
         answer = await self.fetch(method, path, body, key, headers, explained, once=once)
         try:
             result = read(answer)
@@ -190,11 +190,11 @@ class Partner:
     ) -> Answer:
         """Ask as `send` does, for whoever reads the answer elsewhere: he says `succeeded`, or
         `doubt` when it cannot be read."""
-        self._raise_if_resting(self.breaker.wait_s(time.monotonic()))
+        self._raise_if_resting(self.breaker.wait_s(clock.monotonic()))
         async with self._turns.turn():
             within_s = self.settings.timeout_s + self.settings.connect_timeout_s
-            self._raise_if_resting(self.breaker.admit(time.monotonic(), within_s))
-            asked_at = time.monotonic()
+            self._raise_if_resting(self.breaker.admit(clock.monotonic(), within_s))
+            asked_at = clock.monotonic()
             sent = {**(headers or {}), "idempotency-key": key}
             answer = await self._request(method, path, body, sent, key, once)
         if answer.status in AWAY:
@@ -220,7 +220,7 @@ class Partner:
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], key: str, once: bool
     ) -> Answer:
         """Raises Retry when no answer came."""
-        began = time.monotonic()
+        began = clock.monotonic()
         self.tally.requests += 1
         try:
             async with asyncio.timeout(self.settings.timeout_s + self.settings.connect_timeout_s):
@@ -233,7 +233,7 @@ class Partner:
             self.breaker.released()
             raise
         else:
-            now = time.monotonic()
+            now = clock.monotonic()
             self.tally.answered((now - began) * 1000, now)
             return answer
         told = tls.sentence_of(why, lack)
@@ -251,7 +251,7 @@ class Partner:
         and says so (`answer`, a note or a sentence for the administrator); `kind` is the word under
         which it is counted, `asked_at` the monotonic time of the request."""
         self.tally.failures[kind or ("unready" if answer else "connect")] += 1
-        now = time.monotonic()
+        now = clock.monotonic()
         if self.breaker.failed(now, key) or not self.breaker.closed:
             self.outage.failed(now, in_words(answer), asked_at)
         if not self.breaker.closed:
@@ -264,7 +264,7 @@ class Partner:
         self.tally.failures[kind or "unready"] += 1
         if asked_at <= self._succeeded_at:
             return  # others were served meanwhile
-        now = time.monotonic()
+        now = clock.monotonic()
         self.breaker.failed(now, key, answered=True)
         if not self.breaker.closed:
             self.outage.failed(now, in_words(answer), asked_at)
@@ -274,7 +274,7 @@ class Partner:
         """Note that the partner is there: it answered the request of `key`."""
         was_closed = self.breaker.closed
         self.breaker.succeeded(key)
-        self._succeeded_at = time.monotonic()
+        self._succeeded_at = clock.monotonic()
         self.outage.recovered(self._succeeded_at)
         if not was_closed:
             self.on_change()

@@ -1,11 +1,9 @@
 """A partner's limit of requests a minute, shared by every process that asks it."""
 
-import asyncio
 import fcntl
 import os
 import stat
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,6 +11,7 @@ from typing import Final
 from connectors.runtime.outside import Outside
 from connectors.runtime.ownfile import refuse_link
 from connectors.runtime.partner.limiter import Limiter
+from proto import clock
 from proto.exits import StartError
 
 LOCK_S: Final = 10.0
@@ -46,10 +45,10 @@ class Quota:
     async def take(self) -> None:
         """Wait for this request's turn. Raises Retry when the file hangs, or its lock."""
         if self._file is None:
-            wait_s = self._limiter.take(time.monotonic())
+            wait_s = self._limiter.take(clock.monotonic())
         else:
-            wait_s = await self._waiting.call(self.reserve, time.monotonic())
-        await asyncio.sleep(wait_s)
+            wait_s = await self._waiting.call(self.reserve, clock.monotonic())
+        await clock.sleep(wait_s)
 
     def reserve(self, now: float) -> float:
         """Take the next place in the line of all processes; return the seconds until its turn.

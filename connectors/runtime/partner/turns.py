@@ -7,13 +7,13 @@ its priority. An emergency is passed over by one question at most, whatever else
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Final
 
 from connectors.runtime.partner.limiter import Limiter
+from proto import clock
 
 QUESTION, EMERGENCY, BULK = 0, 1, 4
 RANKS: Final = 5
@@ -30,7 +30,7 @@ class Turns:
         self._limiter = limiter
         self._lines: tuple[deque[asyncio.Future[None]], ...] = tuple(deque() for _ in range(RANKS))
         self._passed_over = [0] * RANKS
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: clock.Timer | None = None
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -42,7 +42,7 @@ class Turns:
             self._give_back()
 
     async def _take(self, rank: int) -> None:
-        if not any(self._lines) and self._free and not self._limiter.admit(time.monotonic()):
+        if not any(self._lines) and self._free and not self._limiter.admit(clock.monotonic()):
             self._free -= 1
             return
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -64,11 +64,10 @@ class Turns:
     def _serve(self) -> None:
         """Let go whoever may, and come back when there is a place again."""
         while self._free and any(self._lines):
-            wait_s = self._limiter.admit(time.monotonic())
+            wait_s = self._limiter.admit(clock.monotonic())
             if wait_s:
                 if self._timer is None:
-                    loop = asyncio.get_running_loop()
-                    self._timer = loop.call_later(wait_s, self._again)
+                    self._timer = clock.call_later(wait_s, self._again)
                 return
             self._free -= 1
             self._next().set_result(None)

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.runtime.markup import soap
+from proto import clock
 from proto.nesting import decode_json
 
 CONTROL: Final = ("/ledger", "/ledger/entries", "/faults", "/drive", "/livez")
@@ -64,7 +65,7 @@ class FaultyApp:
         self.faults = faults
         self._random = random.Random(faults.seed)
         self._started: float | None = None
-        self._end: asyncio.TimerHandle | None = None
+        self._end: clock.Timer | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -160,7 +161,7 @@ class FaultyApp:
             self._end.cancel()
             self._end = None
         if for_s is not None:
-            self._end = asyncio.get_running_loop().call_later(for_s, self._recover)
+            self._end = clock.call_later(for_s, self._recover)
 
     def _recover(self) -> None:
         self.faults = Faults(seed=self.faults.seed)
