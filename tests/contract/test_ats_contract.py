@@ -143,7 +143,7 @@ def test_a_line_that_breaks_in_the_middle_leaves_no_call_hanging(bus: Bus, tmp_p
                 await drive(scene, **{"break": True})
                 await scene.wait(lambda ledger, n=number: ledger["logins"] >= n + 2)
             ledger = await scene.wait(lambda ledger: not ledger["living"])
-            await until(lambda: not scene.connector._calls.calls)
+            await until(lambda: not scene.connector._hearing.calls.calls)
             begun = {one["call_id"] for one in distinct(bus, "telephony.call.v1")
                      if one["event"] == "started"}  # fmt: skip
             await until(lambda: calls_ended(bus) == len(begun))
@@ -195,7 +195,7 @@ def test_dialling_ends_in_one_result(bus: Bus, tmp_path: Path) -> None:
             with pytest.raises(Retry):
                 await handle(scene, dial("op-01"))
             await scene.wait(lambda ledger: ledger["logins"])
-            await until(lambda: scene.connector._session)
+            await until(lambda: scene.connector._line.session)
             assert await handle(scene, dial("op-01"), attempt=2) == "connected"
             assert await handle(scene, dial("nobody", "d2")) == "failed"
             assert await handle(scene, dial("op-01"), attempt=3) == "unknown"
