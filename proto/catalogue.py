@@ -169,6 +169,14 @@ _ENTRIES: Final = (
             "answered_at": "2026-11-23T08:14:02+03:00",
             "queue": "dispatch",
             "operator": "op-07",
+            "talks": [
+                {
+                    "operator": "op-07",
+                    "queue": "dispatch",
+                    "since": "2026-11-23T08:14:02+03:00",
+                    "goes_on": True,
+                },
+            ],
         },
     ),
     Entry(

@@ -279,8 +279,34 @@ class RejectedInput(Body, frozen=True, kw_only=True):
     recorded_at: Instant
 
 
+class CallTalk(Body, frozen=True, kw_only=True):
+    """Somebody was heard by the caller (or by whom an operator called): an `operator`, or another
+    of the world outside, whose `number` is personal data. `queue` is the one that brought them
+    together. Without `since` the beginning was not heard; without `until` the end was not heard, or
+    the talk `goes_on`."""
+
+    operator: Short | None = None
+    number: Short | None = None
+    queue: Short | None = None
+    since: Instant | None = None
+    until: Instant | None = None
+    goes_on: bool = False
+
+
+class CallUnheard(Body, frozen=True, kw_only=True):
+    """From when to when the exchange was not heard. What is first seen at the end of it has that
+    time: the latest it can have happened."""
+
+    since: Instant
+    until: Instant
+
+
 class TelephonyCall(Body, frozen=True, kw_only=True):
-    """What became of a telephone call. `number_from` and `number_to` are personal data."""
+    """What became of a telephone call. `number_from`, `number_to` and `transferred_to` are personal
+    data. `operator` is whom the event is about: who is rung, who answered or holds, who transferred
+    the call; in `ended`, who of ours talked last. `talks` are who talked when, up to the event,
+    `unheard` the times of the call of which nothing is known, `recordings` all there are when they
+    are several."""
 
     call_id: Required
     event: Literal[
@@ -297,6 +323,10 @@ class TelephonyCall(Body, frozen=True, kw_only=True):
     cause: Short | None = None
     recording_ref: Short | None = None
     id112: Id112 | None = None
+    transferred_to: Short | None = None
+    talks: Several[CallTalk] = []
+    unheard: Several[CallUnheard] = []
+    recordings: Several[Short] = []
 
 
 class TelephonyJoined(Body, frozen=True, kw_only=True):
@@ -317,7 +347,10 @@ class OperatorState(Body, frozen=True, kw_only=True):
 
 
 class GroupStatistics(Body, frozen=True, kw_only=True):
-    """The figures of one group over `period_s`, and who was there at its end."""
+    """The figures of one group over `period_s`, and who was there at its end. `offered` is
+    `answered`, `abandoned`, `left` and those who still wait; `left` are who left the group
+    unanswered and did not hang up: sent on, answered elsewhere, by a key (`left_by_key` of them).
+    `unheard_s` of the period the exchange was not heard."""
 
     group: Required
     period_s: Annotated[float, msgspec.Meta(gt=0)]
@@ -333,6 +366,9 @@ class GroupStatistics(Body, frozen=True, kw_only=True):
     logged_in: Count
     available: Count
     waiting: Count
+    left: Count = 0
+    left_by_key: Count = 0
+    unheard_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class DialRequest(Body, frozen=True, kw_only=True):

@@ -39,11 +39,13 @@ class Table(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """A file of JSON lines: `key` names a line, `ended` one that says that a line is over."""
+    """A file of JSON lines: `key` names a line, `ended` one that says that a line is over. `beside`
+    is added to the name of the file that the setting names."""
 
     setting: str
     key: str
     ended: str
+    beside: str = ""
 
 
 _DOCUMENTS: Final = (
@@ -53,7 +55,10 @@ _DOCUMENTS: Final = (
     ),
 )  # fmt: skip
 KEPT: Final[dict[str, tuple[Table | Lines, ...]]] = {
-    "ats": (Lines("live_calls_file", "id", "ended"),),
+    "ats": (
+        Lines("live_calls_file", "id", "ended"),
+        Lines("live_calls_file", "message", "sent", ".unsent"),  # emptied when the bus has all
+    ),
     "cssi112": (),  # hands on what it is given
     "external": (
         Table("state_file", "call", "ref", ("id", "number"), ("digest",)),
@@ -104,6 +109,8 @@ def places(connectors: dict[str, Any]) -> Iterator[Place]:
     for name, table in connectors.items():
         for kept in KEPT.get(name) or _guessed(table):
             file = _setting(table, kept.setting)
+            if file is not None and isinstance(kept, Lines):
+                file = file.with_name(f"{file.name}{kept.beside}")
             if file is not None and file.is_file():
                 yield Place(name, file, kept)
 

@@ -3,6 +3,9 @@
 `--connector tcp://HOST:PORT` is where it listens as an exchange. Over HTTP: `POST /drive` with
 `{"calls": N}` has N callers come in, `{"callers": [NUMBER, ...]}` these; `{"break": true}` breaks
 every connection off in the middle of a packet, `{"garbage": N}` sends N packets that are none.
+`{"replay": TEXT, "shift_s": S}` sends the events of a capture, at once, S seconds later than they
+were; `{"lists": TEXT}` answers CoreShowChannels and QueueStatus with what was captured.
+`{"odd": {...}}` switches to what real exchanges do (`Oddities`; the connector's README lists them).
 `GET /ledger` tells what it did.
 """
 
@@ -11,6 +14,7 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from connectors.partners.ats.ami import Packet, Parser
+from connectors.simulators.atsmirror import Mirror, moment
 from connectors.simulators.kit.faults import FaultyApp
 from connectors.simulators.kit.simulation import SimulatorSettings
 
@@ -31,6 +36,17 @@ USER, SECRET = "smpbus", "made-up"
 QUEUE: Final = "dispatch"
 OPERATORS: Final = ("op-01", "op-02", "op-03")
 FREE, TALKING, RINGING = "1", "2", "6"
+ACTIONS: Final = ("CoreShowChannels", "Getvar", "ListCommands", "Originate", "Ping", "QueueStatus")
+
+
+class Oddities(msgspec.Struct, forbid_unknown_fields=True):
+    """How a real exchange differs from one that only obeys. `denied` are actions that its user may
+    not ask, `unknown` those of modules that are not loaded (yet), for so many times; `mute` are
+    classes of events that its user may not read."""
+
+    denied: list[str] = []
+    unknown: dict[str, int] = {}
+    mute: list[str] = []
 
 
 class Exchange:
@@ -46,6 +62,9 @@ class Exchange:
         self.logins = 0
         self._challenges: dict[asyncio.StreamWriter, str] = {}
         self.living = 0
+        self.odd = Oddities()
+        self.mirror = Mirror()
+        self._lists: list[Packet] | None = None
         self._states = dict.fromkeys(OPERATORS, FREE)
         self._numbers = itertools.count(1)
         self._random = Random(settings.seed)
@@ -82,8 +101,16 @@ class Exchange:
             _say(writer, Response="Success", ActionID=id, Challenge=challenge)
         elif name == "Login":
             self._login(action, writer)
-        elif writer not in self._writers:
+        elif writer not in self._writers or name in self.odd.denied:
             _say(writer, Response="Error", ActionID=id, Message="Permission denied")
+        elif self.odd.unknown.get(name, 0) > 0:
+            self.odd.unknown[name] -= 1
+            _say(writer, Response="Error", ActionID=id, Message="Invalid/unknown command: " + name)
+        elif name == "ListCommands":
+            known = {one: f"{one} (Priv: all)" for one in ACTIONS if one not in self.odd.denied}
+            _say(writer, Response="Success", ActionID=id, **known)
+        elif name == "Getvar":
+            _say(writer, Response="Success", ActionID=id, Variable=action["Variable"], Value="")
         elif name == "Ping":
             _say(writer, Response="Success", ActionID=id, Ping="Pong")
         elif name in ("CoreShowChannels", "QueueStatus"):
@@ -108,7 +135,15 @@ class Exchange:
 
     def _list(self, name: str, id: str, writer: asyncio.StreamWriter) -> None:
         _say(writer, Response="Success", ActionID=id, EventList="start", Message="Will follow")
-        if name == "CoreShowChannels":
+        listed = self._lists
+        if listed is None and not self.channels:
+            now = datetime.now(UTC)
+            listed = self.mirror.channels(now) + self.mirror.queues(now)
+        if listed:
+            for packet in listed:
+                if (packet.event == "CoreShowChannel") == (name == "CoreShowChannels"):
+                    _say(writer, **{**packet, "ActionID": id})
+        elif name == "CoreShowChannels":
             for channel in self.channels.values():
                 _say(writer, **{**channel, "Event": "CoreShowChannel", "ActionID": id})
         else:
@@ -119,8 +154,9 @@ class Exchange:
 
     def tell(self, event: str, **fields: str) -> None:
         """Send an event to all who are logged in."""
-        for writer in self._writers:
-            _say(writer, Event=event, **fields)
+        if fields.get("Privilege", "call").partition(",")[0] not in self.odd.mute:
+            for writer in self._writers:
+                _say(writer, Event=event, **fields)
 
     # -- lives ----------------------------------------------------------------------------------
 
@@ -130,6 +166,12 @@ class Exchange:
             self._go(self._call(f"+7000{self._random.randrange(10**7):07}"))
         for number in order.get("callers", ()):
             self._go(self._call(number))
+        if "odd" in order:
+            self.odd = msgspec.convert(order["odd"], Oddities)
+        if "lists" in order:
+            self._lists = [one for one in _packets(order["lists"]) if one.event]
+        if "replay" in order:
+            self._replay(order["replay"], float(order.get("shift_s", 0.0)))
         for _ in range(int(order.get("garbage", 0))):
             for writer in self._writers:
                 writer.write(b"no packet at all\r\n\xff\xfe\r\n\r\n")
@@ -137,6 +179,14 @@ class Exchange:
             for writer in list(self._writers):
                 writer.write(b"Event: Newchannel\r\nUniqueid: 1")
                 writer.close()
+
+    def _replay(self, capture: str, shift_s: float) -> None:
+        for packet in _packets(capture):
+            if packet.event and packet["Timestamp"]:
+                packet["Timestamp"] = f"{float(packet['Timestamp']) + shift_s:.6f}"
+                self.mirror.note(packet, moment(packet))
+                fields = {key: value for key, value in packet.items() if key != "Event"}
+                self.tell(packet.event, **fields)
 
     def _go(self, life: Any) -> None:
         task = asyncio.ensure_future(life)
@@ -214,6 +264,12 @@ class Exchange:
 
     async def _pace(self) -> None:
         await asyncio.sleep(self.settings.pace_s * self._random.uniform(0.5, 1.5))
+
+
+def _packets(capture: str) -> list[Packet]:
+    """Return the packets of a capture, whose first line is the banner."""
+    lines = capture.replace("\r\n", "\n").replace("\n", "\r\n")
+    return list(Parser().feed(lines.encode()))
 
 
 def _say(writer: asyncio.StreamWriter, **fields: str) -> None:

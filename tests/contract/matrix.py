@@ -22,7 +22,6 @@ from connectors.runtime.markup import soap, xml
 from connectors.simulators.sys112.samples import day_of_cards
 from proto.logs import QUIET
 from proto.note import coded
-from proto.wording import text
 from tests.until import until
 
 IN_ALL = "in all"
@@ -251,12 +250,12 @@ class Cell:
     async def _break_exchange(self) -> None:
         connector: Any = self._stand.connector
         if self._fault.name == "html":
-            await until(lambda: connector._session, "for the exchange")
+            await until(lambda: connector._line.session, "for the exchange")
             await self._stand.drive(garbage=5)
             return
         # A click while the line breaks is dialled once or not at all: test_ats_contract.py. Here
         # it comes while the line is down.
-        await until(lambda: connector._session is None, "for the line to be missed")
+        await until(lambda: connector._line.session is None, "for the line to be missed")
 
     async def _inbound(self) -> None:
         """The partner brings the same thing three times, twice at once."""

@@ -1,81 +1,17 @@
 """The exchange's connector and a stand-in for Asterisk, over real TCP."""
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from stage import Bus, Scene
 
-from connectors.partners.ats import AtsConnector
-from connectors.runtime.door.serving import HttpServer, bind
-from connectors.runtime.partner.http import HttpClient
-from connectors.simulators.ats import SECRET, USER, create_app
-from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue
-from proto.client import BusClient, Consumer, Delivery, Reject, Retry
+from proto.client import Consumer, Delivery, Reject, Retry
 from proto.message import Message
-from tests.ports import free_port
-from tests.until import until
-
-PACE_S = 0.02
-
-
-@contextlib.asynccontextmanager
-async def exchange(
-    bus: Bus, folder: Path, secret: str = SECRET, login: str = "auto", **settings: Any
-) -> AsyncIterator[Scene]:
-    """The bus's end, the connector at work, and the exchange."""
-    port, pages = free_port(), free_port()
-    password = folder / "ats.password"
-    password.write_text(f"{USER}:{secret}\n")
-    password.chmod(0o600)
-    table = {
-        "partner": {"url": f"tcp://127.0.0.1:{port}", "credentials_file": str(password),
-                    "timeout_s": 2.0, "login": login,
-                    "breaker": {"failures_max": 3, "open_s": 0.1, "open_max_s": 0.2}},
-        "ping_s": 0.2, "statistics_s": 0.3, "ring_s": 5.0,
-        "live_calls_file": str(folder / "live"), **settings,
-    }  # fmt: skip
-    typed = msgspec.convert(table, AtsConnector.Settings, dec_hook=lambda _, value: Path(value))
-    client = BusClient(bus.address, name="ats")
-    serving = asyncio.create_task(bus.serve())
-    await client.start()
-    await client.wait_welcomed()
-    told = SimulatorSettings(connector_url=f"tcp://127.0.0.1:{port}", pace_s=PACE_S)
-    server = HttpServer(create_app(told), bind(f"127.0.0.1:{pages}", "test"))
-    await server.start()
-    connector = AtsConnector("ats", typed, client)
-    staying = asyncio.create_task(connector.stay())
-    http = HttpClient(f"http://127.0.0.1:{pages}")
-    try:
-        yield Scene(connector, http, http)
-    finally:
-        staying.cancel()
-        await asyncio.gather(staying, return_exceptions=True)
-        await connector.close()
-        await http.close()
-        await server.stop()
-        await client.close()
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-
-
-async def drive(scene: Scene, **order: Any) -> None:
-    assert (await scene.http.request("POST", "/drive", msgspec.json.encode(order))).status == 202
-
-
-def distinct(bus: Bus, type: str) -> list[Any]:
-    """Return the bodies as the bus delivers them: of one id only the first."""
-    first: dict[str, Message] = {}
-    for message in bus.accepted:
-        if message.type == type:
-            first.setdefault(message.id, message)
-    return [message.json() for message in first.values()]
+from tests.contract.switchboard import PACE_S, distinct, drive, exchange, until
 
 
 def check_calls(bus: Bus, ended: list[str], answered: list[str]) -> None:
@@ -136,7 +72,7 @@ def test_a_line_that_breaks_in_the_middle_leaves_no_call_hanging(bus: Bus, tmp_p
                 await drive(scene, **{"break": True})
                 await scene.wait(lambda ledger, n=number: ledger["logins"] >= n + 2)
             ledger = await scene.wait(lambda ledger: not ledger["living"])
-            await until(lambda: not scene.connector._calls.calls)
+            await until(lambda: not scene.connector._hearing.calls.calls)
             begun = {one["call_id"] for one in distinct(bus, "telephony.call.v1")
                      if one["event"] == "started"}  # fmt: skip
             await until(lambda: calls_ended(bus) == len(begun))
@@ -188,7 +124,7 @@ def test_dialling_ends_in_one_result(bus: Bus, tmp_path: Path) -> None:
             with pytest.raises(Retry):
                 await handle(scene, dial("op-01"))
             await scene.wait(lambda ledger: ledger["logins"])
-            await until(lambda: scene.connector._session)
+            await until(lambda: scene.connector._line.session)
             assert await handle(scene, dial("op-01"), attempt=2) == "connected"
             assert await handle(scene, dial("nobody", "d2")) == "failed"
             assert await handle(scene, dial("op-01"), attempt=3) == "unknown"

@@ -18,8 +18,8 @@ from stage import Bus
 from connectors.partners.ats import AtsConnector
 from connectors.partners.ats.ami import Packet, Parser
 from connectors.partners.ats.calls import CallBook, CallEvent
-from connectors.partners.ats.connector import OUTBOX_MAX
 from connectors.partners.ats.session import HELD_MAX
+from connectors.partners.ats.unsent import MEMORY_MAX
 from connectors.runtime.bus.outbox import Outbox
 from proto.client import BusClient
 from proto.message import Message
@@ -110,7 +110,7 @@ def test_twenty_thousand_events_at_once_and_a_line_that_breaks_leave_no_call_and
             live = tmp_path / "live"
             async with listening(exchange, client, tmp_path, live_calls_file=live) as connector:
                 await exchange.done.wait()
-                await until(lambda: not connector._calls.calls)
+                await until(lambda: not connector._hearing.calls.calls)
                 await until(lambda: told_of(told, "ended") == told_of(told, "started"))
             await stop(hearing)
 
@@ -155,27 +155,36 @@ def told_of(told: list[Any], event: str) -> set[str]:
     return {one["call_id"] for one in told if one["event"] == event}
 
 
-def test_while_the_bus_takes_nothing_the_exchange_waits_and_is_not_called_dead(
+def test_while_the_bus_takes_nothing_the_exchange_is_read_and_not_called_dead(
     bus: Bus, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = Stream(1_200, noise=0)
+    """An exchange does not wait for whoever does not read: what the bus does not take is in memory
+    first, then in a file, and goes out in order."""
+    stream = Stream(2_500, noise=0)
     exchange = PouringExchange(stream)
 
     async def work() -> None:
         async with at_bus(bus) as client:
             bus.silent = True
-            async with listening(exchange, client, tmp_path) as connector:
-                await until(lambda: connector._outbox._queue.full())
-                await asyncio.sleep(1.0)  # three times what a Ping may take
-                assert exchange.logins == 1
-                assert connector._outbox._queue.qsize() == OUTBOX_MAX
+            live = tmp_path / "live"
+            async with listening(exchange, client, tmp_path, live_calls_file=live) as connector:
+                await exchange.done.wait()
+                unsent = connector._hearing.unsent
+                await until(lambda: unsent.waiting > 4 * stream.calls)
+                assert len(unsent._memory) <= MEMORY_MAX < unsent.waiting
+                assert connector.waiting() == unsent.waiting
                 bus.silent = False
                 client._session.reconnect()  # greet again, as after a lost router
-                await exchange.done.wait()
                 await until(lambda: len(told_of(bus.bodies(TYPE), "ended")) == stream.calls)
+                await until(lambda: not unsent.waiting)
                 assert exchange.logins == 1
+                assert (tmp_path / "live.unsent").stat().st_size == 0
 
     asyncio.run(work())
+    told = [(one["call_id"], one["event"]) for one in bus.bodies(TYPE)]
+    for call in {id for id, _ in told}:
+        kinds = [kind for id, kind in told if id == call]
+        assert (kinds[0], kinds[-1]) == ("started", "ended")
     assert "Unable to complete" not in caplog.text
 
 
@@ -189,8 +198,9 @@ def test_what_happens_while_it_finds_out_is_held_within_a_limit(bus: Bus, tmp_pa
         async with at_bus(bus) as client:
             bus.silent = True
             async with listening(exchange, client, tmp_path) as connector:
-                pouring = asyncio.create_task(pour(connector._outbox))
-                await until(lambda: exchange.logins and connector._outbox._queue.full())
+                outbox = connector._hearing.outbox
+                pouring = asyncio.create_task(pour(outbox))
+                await until(lambda: exchange.logins and outbox._queue.full())
                 await asyncio.sleep(1.0)
                 packets = sum(type(one) is Packet for one in gc.get_objects())
                 assert packets < HELD_MAX

@@ -5,6 +5,8 @@ folder per partner in it.
 """
 
 import os
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,31 @@ def pytest_configure() -> None:
             f"{VARIABLE} must name the folder with the partners' data, and is {folder!r}; "
             "run: make test-contracts DATA=folder"
         )
+
+
+_ROWS = pytest.StashKey[dict[str, list[tuple[str, ...]]]]()
+
+
+@pytest.fixture(scope="session")
+def row(pytestconfig: pytest.Config) -> Callable[..., None]:
+    """Adds a row to a table, by its heading, that is printed at the end."""
+    rows = pytestconfig.stash.setdefault(_ROWS, defaultdict(list))
+
+    def add(heading: str, *cells: str) -> None:
+        rows[heading].append(cells)
+
+    return add
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for heading, rows in config.stash.get(_ROWS, {}).items():
+        terminalreporter.section(heading)
+        widths = [max(len(one[at]) for one in rows) for at in range(len(rows[0]) - 1)]
+        for cells in rows:
+            words = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+            terminalreporter.write_line("  ".join([*words, cells[-1]]))
 
 
 @pytest.fixture(scope="session")

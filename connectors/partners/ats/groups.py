@@ -1,6 +1,7 @@
 """Groups of operators: who is in which state, and the figures of each minute. Pure.
 
 The threshold of 20 seconds is the norm for answering an emergency call (Government decree 1931).
+How a caller left a group is `visits.py`'s to say.
 """
 
 from dataclasses import dataclass, field
@@ -9,11 +10,16 @@ from statistics import fmean
 from typing import Final, Literal, NamedTuple
 
 from connectors.partners.ats.ami import Packet
+from connectors.partners.ats.calls import CallBook
+from connectors.partners.ats.legs import member_of
+from connectors.partners.ats.visits import Outcome, Waiting
 
 State = Literal["offline", "free", "ringing", "talking", "paused", "unavailable"]
-# AST_DEVICE_* of Asterisk's devicestate.h
+# AST_DEVICE_* of Asterisk's devicestate.h. A queue rings whom it knows nothing of (0), such as a
+# custom device that nobody has set.
+BUSY: Final = "3"  # also one that rings, where device_state_busy_at = 1
 STATES: Final[dict[str, State]] = {
-    "0": "offline", "1": "free", "2": "talking", "3": "talking", "4": "unavailable",
+    "0": "free", "1": "free", "2": "talking", "3": "talking", "4": "unavailable",
     "5": "unavailable", "6": "ringing", "7": "talking", "8": "talking",
 }  # fmt: skip
 
@@ -36,6 +42,8 @@ class Minute:
     answered: int = 0
     answered_in_time: int = 0
     abandoned: int = 0
+    left: int = 0  # unanswered, and not by hanging up
+    left_by_key: int = 0  # of these
     waits_s: list[float] = field(default_factory=list)
     talks_s: list[float] = field(default_factory=list)
 
@@ -65,17 +73,21 @@ class Group(NamedTuple):
 
 
 class GroupBook:
-    """All groups and operators there are."""
+    """All groups and operators there are. `calls` tell what else becomes of a caller: give each
+    event to the groups first."""
 
-    def __init__(self, threshold_s: float) -> None:
+    def __init__(self, threshold_s: float, calls: CallBook | None = None) -> None:
         self._threshold_s = threshold_s
+        self._calls = calls
+        self._waiting = Waiting(calls)
         self.minutes: dict[str, Minute] = {}
-        self._waiting: dict[str, set[str]] = {}  # group -> calls that wait
         self._states: dict[str, dict[str, State]] = {}  # operator -> group -> state
         self._told: dict[str, tuple[tuple[str, ...], State]] = {}
 
     def apply(self, packet: Packet, at: datetime) -> list[OperatorEvent]:
         """Count what an event says of its group; returns whose state changed."""
+        for one in self._waiting.apply(packet, at):
+            self._count(one)
         group = packet["Queue"]
         if not group:
             return []
@@ -83,40 +95,56 @@ class GroupBook:
         match packet.event:
             case "QueueCallerJoin":
                 minute.offered += 1
-                self._waiting.setdefault(group, set()).add(packet["Linkedid"])
-            case "QueueCallerLeave" | "QueueEntryGone":
-                self._waiting.get(group, set()).discard(packet["Linkedid"])
             case "AgentConnect":
                 wait_s = _seconds(packet["HoldTime"])
                 minute.answered += 1
                 minute.answered_in_time += wait_s <= self._threshold_s
                 minute.waits_s.append(wait_s)
-            case "QueueCallerAbandon":
-                minute.abandoned += 1
-                minute.waits_s.append(_seconds(packet["HoldTime"]))
             case "AgentComplete":
-                minute.talks_s.append(_seconds(packet["TalkTime"]))
+                minute.talks_s.append(self._talk_s(packet, at))
             case "QueueMemberStatus" | "QueueMemberAdded" | "QueueMemberPause" | "QueueMember":
                 return self._member(packet, at)
             case "QueueMemberRemoved":
                 return self._member_gone(packet, at)
         return []
 
+    def _count(self, outcome: Outcome) -> None:
+        minute = self.minutes.setdefault(outcome.queue, Minute())
+        if outcome.kind == "abandoned":
+            minute.abandoned += 1
+            minute.waits_s.append(outcome.wait_s)
+        else:
+            minute.left += 1
+            minute.left_by_key += outcome.kind == "key"
+
+    def _talk_s(self, packet: Packet, at: datetime) -> float:
+        """Return how long the queue's member talked, as it was heard. What the exchange says
+        (TalkTime) goes on until the caller hangs up, where the call was redirected or transferred
+        through a Local channel."""
+        call = self._calls.of_leg(packet["Uniqueid"]) if self._calls is not None else None
+        talks = call.talks if call is not None else []
+        for talk in reversed(talks):
+            if talk.queue == packet["Queue"] and talk.since is not None:
+                until = at if talk.goes_on else talk.until
+                if until is not None:
+                    return max(0.0, (until - talk.since).total_seconds())
+        return _seconds(packet["TalkTime"])
+
     def resync(self, packets: list[Packet], at: datetime) -> list[OperatorEvent]:
-        """Take the answer to QueueStatus for what is true now."""
-        self._waiting = {}
-        members = {(one["Name"] or one["MemberName"], one["Queue"]) for one in packets
-                   if one.event == "QueueMember"}  # fmt: skip
+        """Take the answer to QueueStatus for what is true now. Who waits and was not known is
+        offered now."""
+        members = {(_name(one), one["Queue"]) for one in packets if one.event == "QueueMember"}
         events: list[OperatorEvent] = []
         for operator, groups in list(self._states.items()):
             for group in [group for group in groups if (operator, group) not in members]:
                 gone = Packet({"MemberName": operator, "Queue": group})
                 events += self._member_gone(gone, at)
+        entries = [one for one in packets if one.event == "QueueEntry"]
+        for queue in self._waiting.resync(entries, at):
+            self.minutes.setdefault(queue, Minute()).offered += 1
         for packet in packets:
-            if packet.event == "QueueEntry":
-                waiting = self._waiting.setdefault(packet["Queue"], set())
-                waiting.add(packet["Linkedid"] or packet["Uniqueid"])
-            events += self.apply(packet, at)
+            if packet.event == "QueueMember":
+                events += self._member(packet, at)
         return events
 
     def take(self) -> dict[str, Group]:
@@ -126,22 +154,24 @@ class GroupBook:
         taken = {}
         for group in sorted(groups | minutes.keys()):
             states = [one[group] for one in self._states.values() if group in one]
-            logged_in = sum(state != "offline" for state in states)
-            waiting = len(self._waiting.get(group, ()))
+            logged_in = sum(state not in ("offline", "unavailable") for state in states)
+            waiting = self._waiting.count(group)
             figures = minutes.get(group, Minute())
             taken[group] = Group(figures, logged_in, states.count("free"), waiting)
         return taken
 
     def _member(self, packet: Packet, at: datetime) -> list[OperatorEvent]:
-        operator = packet["MemberName"] or packet["Name"]
-        state: State = STATES.get(packet["Status"], "unavailable")
+        operator, status = _name(packet), packet["Status"]
+        state: State = STATES.get(status, "unavailable")
+        if status == BUSY and self._calls is not None and self._calls.is_rung(operator):
+            state = "ringing"
         if packet["Paused"] == "1" and state == "free":
             state = "paused"
         self._states.setdefault(operator, {})[packet["Queue"]] = state
         return self._tell(operator, at)
 
     def _member_gone(self, packet: Packet, at: datetime) -> list[OperatorEvent]:
-        operator = packet["MemberName"]
+        operator = _name(packet)
         groups = self._states.get(operator, {})
         groups.pop(packet["Queue"], None)
         if not groups:
@@ -157,6 +187,10 @@ class GroupBook:
             return []
         self._told[operator] = now
         return [OperatorEvent(operator, *now, at)]
+
+
+def _name(packet: Packet) -> str:
+    return member_of(packet["MemberName"] or packet["Name"])
 
 
 def _seconds(value: str) -> float:

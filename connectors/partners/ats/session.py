@@ -1,10 +1,13 @@
-"""One connection to an exchange: logged in, asked questions, its events handed on in order."""
+"""One connection to an exchange: logged in, asked questions, its events handed on in order.
+
+It is always read: an exchange drops a client that does not (after 5 s, under load).
+"""
 
 import asyncio
 import hashlib
 import itertools
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from connectors.partners.ats.ami import Packet, Parser, encode
@@ -28,10 +31,20 @@ class LoginRefused(Exception):
     """The exchange knows the user or the secret not."""
 
 
+class ListRefused(Exception):
+    """The exchange does not tell what there is: which action, and what it says. That is no empty
+    list."""
+
+    def __init__(self, action: str, answer: str) -> None:
+        super().__init__(action)
+        self.action = action
+        self.answer = answer[:100]
+
+
 class AmiSession:
     """Use `open`, then `run` beside everything else; `ask` while it runs."""
 
-    def __init__(self, on_event: Callable[[Packet], Awaitable[None]], timeout_s: float) -> None:
+    def __init__(self, on_event: Callable[[Packet], object], timeout_s: float) -> None:
         self._on_event = on_event
         self._timeout_s = timeout_s
         self._numbers = itertools.count(1)
@@ -39,9 +52,7 @@ class AmiSession:
         self._writer: asyncio.StreamWriter | None = None
         self._held: list[Packet] = []  # events that wait for `release`
         self._is_listing = True
-        self._released = asyncio.Event()
         self._reads = 0
-        self._is_busy = False
         self.parser = Parser()
 
     async def open(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
@@ -55,24 +66,19 @@ class AmiSession:
             raise LinkLost(why, tls.lack_of(error)) from None
 
     async def run(self) -> None:
-        """Read until the connection ends. Raises LinkLost always.
-
-        While `on_event` waits nothing is read: then the exchange has to wait, too.
-        """
+        """Read until the connection ends. Raises LinkLost always."""
         try:
             while data := await self._reader.read(READ_BYTES):
                 self._reads += 1
-                self._is_busy = True
                 for packet in self.parser.feed(data):
-                    await self._take(packet)
-                self._is_busy = False
+                    self._take(packet)
             raise LinkLost("closed")
         except OSError as error:
             raise LinkLost(type(error).__name__) from None
         finally:
             self._fail()
 
-    async def _take(self, packet: Packet) -> None:
+    def _take(self, packet: Packet) -> None:
         question = self._questions.get(packet["ActionID"])
         if question is not None:
             until, found, answer = question
@@ -80,35 +86,37 @@ class AmiSession:
             if until(packet) and not answer.done():
                 answer.set_result(found)
         elif packet.event:
-            await self._event(packet)
+            self._event(packet)
 
-    async def _event(self, packet: Packet) -> None:
-        if self._is_listing:
-            if len(self._held) == HELD_MAX:
-                raise LinkLost("too many events")
-            self._held.append(packet)
+    def _event(self, packet: Packet) -> None:
+        if not self._is_listing:
+            self._on_event(packet)
             return
-        await self._released.wait()
-        await self._on_event(packet)
+        if len(self._held) == HELD_MAX:
+            raise LinkLost("too many events")
+        self._held.append(packet)
 
-    async def release(self) -> None:
+    def hold(self) -> None:
+        """Hold events back until `release`: it is about to be listed what there is."""
+        self._is_listing = True
+
+    def release(self) -> None:
         """Hand on what happened while it was listed what there is, and everything from now on."""
-        for packet in self._held:
-            await self._on_event(packet)
-        self._held.clear()
-        self._released.set()
+        held, self._held = self._held, []
+        for packet in held:
+            self._on_event(packet)
+        self._is_listing = False
 
     async def ping(self) -> None:
         """Find out whether the exchange is there. Raises LinkLost.
 
         In a flood the answer comes behind everything else: whatever is heard is a sign of life.
-        While we take nothing ourselves its silence says nothing.
         """
         reads = self._reads
         try:
             await self.ask("Ping")
         except LinkLost:
-            if self._reads == reads and not self._is_busy:
+            if self._reads == reads:
                 raise
 
     async def ask(
@@ -165,13 +173,23 @@ class AmiSession:
         return {"AuthType": "MD5", "Key": told}
 
     async def listing(self, action: str) -> list[Packet]:
-        """Return the events of a list that the exchange gives. Raises LinkLost."""
+        """Return the events of a list that the exchange gives. Raises LinkLost or ListRefused."""
         found = await self.ask(action, until=lambda packet: packet["EventList"] == "Complete")
+        if found[-1]["Response"] == "Error":
+            raise ListRefused(action, found[-1]["Message"])
         return [packet for packet in found if packet.event]
 
-    def end_listing(self) -> None:
-        """All lists have come: what happens from now on is not read before `release`."""
-        self._is_listing = False
+    async def variable(self, channel: str, name: str) -> str:
+        """Return a channel's variable, "" when it has none or the exchange does not say. Raises
+        LinkLost."""
+        answer = (await self.ask("Getvar", {"Channel": channel, "Variable": name}))[-1]
+        return answer["Value"]
+
+    async def actions(self) -> dict[str, str] | None:
+        """Return what the exchange lets us ask, each with what it says of it; None when it does not
+        say. Raises LinkLost."""
+        answer = (await self.ask("ListCommands"))[-1]
+        return dict(answer) if answer["Response"] == "Success" else None
 
     def _fail(self) -> None:
         for _, _, answer in self._questions.values():

@@ -101,11 +101,9 @@ class TestCalls:
             event("Hangup", "3", "3", Cause="16"),
             event("Hangup", "1", "3", Cause="16"),
         )
+        # Nobody of the world outside is left in call 1: it is part of call 3 from here on.
         ends = [(one.call.id, one.cause) for one in events if one.kind == "ended"]
-        assert ends == [("1", "16"), ("3", "16")]
-        assert [(one.call.id, one.mark) for one in events if one.kind == "transferred"] == [
-            ("1", "3")
-        ]
+        assert ends == [("1", "merged"), ("3", "16")]
 
     def test_an_old_version_without_linkedid_has_calls_of_one_channel(self) -> None:
         _, events = book(incoming("1", ""), Packet(Event="Hangup", Uniqueid="1", Cause="17"))
@@ -156,7 +154,7 @@ class TestCalls:
         events += calls.resync(shown, NOW)
         events += calls.resync([], NOW)
         assert calls.calls == {}
-        assert calls._channels == {}
+        assert calls.legs.all == calls.of == calls._alias == {}
         per_call = Counter((one.call.id, one.kind) for one in events)
         begun = {id for id, kind in per_call if kind == "started"}
         assert begun == {id for id, kind in per_call if kind == "ended"}
@@ -173,16 +171,19 @@ class TestGroups:
             event("QueueCallerJoin", "2", "2", Queue="dispatch"),
             event("AgentConnect", "2", "2", Queue="dispatch", HoldTime="21"),
             event("QueueCallerJoin", "3", "3", Queue="dispatch"),
-            event("QueueCallerAbandon", "2", "2", Queue="dispatch", HoldTime="x"),
+            event("QueueCallerJoin", "4", "4", Queue="dispatch"),
+            event("QueueCallerAbandon", "4", "4", Queue="dispatch", HoldTime="x"),
+            event("QueueCallerLeave", "4", "4", Queue="dispatch"),
+            event("Hangup", "4", "4", Cause="0"),
             event("AgentComplete", "1", "1", Queue="dispatch", TalkTime="60"),
             Packet(Event="QueueMemberStatus", Queue="dispatch", MemberName="op", Status="1"),
         ):
             groups.apply(packet, NOW)
         there = groups.take()["dispatch"]
         minute = there.figures
-        assert (minute.offered, minute.answered, minute.answered_in_time) == (3, 2, 1)
+        assert (minute.offered, minute.answered, minute.answered_in_time) == (4, 2, 1)
         assert (minute.abandoned, minute.wait_max_s, minute.talk_mean_s) == (1, 21.0, 60.0)
-        assert (there.logged_in, there.available, there.waiting) == (1, 1, 2)
+        assert (there.logged_in, there.available, there.waiting) == (1, 1, 1)
         assert groups.take()["dispatch"].figures.offered == 0
 
     def test_an_operator_is_told_of_once_per_state_and_missed_when_gone(self) -> None:
