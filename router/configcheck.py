@@ -1,17 +1,16 @@
 """What must be true across settings: addresses, routes and permissions that name what exists."""
 
 import re
-from difflib import get_close_matches
 from errno import EADDRINUSE, EINVAL
 from typing import Final, Protocol
 
 from proto import catalogue
+from proto.configuration.address import fault_of, fault_of_http, is_local
+from proto.configuration.place import Place, hint
 from proto.fields import fields_of, has_field
 from proto.message import NAME_GRAMMAR, NAME_LENGTH_MAX, TYPE_GRAMMAR
 from proto.wording import text
-from router.address import fault_of, fault_of_http, is_local
 from router.core.permission import Patterns, Rights
-from router.place import Place
 from router.settings import Destination, OpsSettings, Route, Settings
 
 _NAME: Final = re.compile(NAME_GRAMMAR)
@@ -191,9 +190,8 @@ def _check_fields(route: Route, where: Place) -> None:
     known = frozenset[str]().union(*(fields_of(one) or () for one in types))
     for path in route.fields:
         if not _FIELD.fullmatch(path) or (types and not has_field(known, path)):
-            near = get_close_matches(path, sorted(known), 1, 0.6)
-            hint = text("config.near", near=near[0]) if near else ""
-            where.fail("config.unknown_field", field=path, type=route.type, hint=hint)
+            meant = hint(path, sorted(known))
+            where.fail("config.unknown_field", field=path, type=route.type, hint=meant)
 
 
 def _check_permissions(settings: Settings, place: PlaceOf) -> None:

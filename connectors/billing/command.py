@@ -21,8 +21,11 @@ from connectors.billing.store import Store
 from connectors.billing.telling import NotTold, tell
 from connectors.partners.tfoms.connector import NAME, TfomsSettings
 from connectors.runtime.accesses import note_now
-from connectors.runtime.bus.settings import Loaded, find_config, load, read_retention
+from connectors.runtime.bus.settings import Loaded, load
 from proto.client import BusClient
+from proto.configuration.find import find_file
+from proto.configuration.layers import read_main
+from proto.configuration.typed import section
 from proto.exits import (
     EX_CANTCREAT,
     EX_DATAERR,
@@ -187,13 +190,13 @@ def _say_counts(name: str, counts: dict[str, int]) -> None:
 
 
 def _settings(config: Path | None) -> Loaded:
-    return load(NAME, TfomsSettings, find_config(config))
+    return load(NAME, TfomsSettings, find_file(config))
 
 
 def _oldest_month(config: Path | None) -> str:
     """Return the first month (YYMM) whose registers the ledger keeps."""
     try:
-        kept = read_retention(find_config(config))
+        kept = section(read_main(find_file(config)), Retention)
     except StartError:  # a register of a file needs no settings
         kept = Retention()
     return (datetime.now(UTC) - timedelta(days=kept.fund_ledger_days)).strftime("%y%m")

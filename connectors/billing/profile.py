@@ -1,6 +1,5 @@
 """How a register looks in one territory: config/tfoms.toml as the builder uses it."""
 
-import tomllib
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from connectors.services.vocabulary import shipped
+from proto.configuration.layers import Layers
+from proto.configuration.typed import read, read_table
 from proto.exits import StartError
 from proto.wording import text
 
@@ -82,37 +82,40 @@ class Tables(msgspec.Struct, frozen=True):
         return max(fitting)[2] if fitting else None
 
 
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """config/tfoms.toml; a profile may name another one as its base."""
+
+    results: dict[str, int]
+    forms: dict[str, int]
+    profiles: dict[str, dict[str, Any]]
+    card: CardCodes = CardCodes()
+    tariffs: tuple[Tariff, ...] = ()
+
+
 def load(name: str, file: Path | None = None) -> Tables:
     """Read the profile `name`. Raises StartError naming the file and the key."""
-    file = file or shipped(FILE)
-    try:
-        tree = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StartError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartError(f"{file}: {error}") from None
-    profiles = tree.get("profiles", {})
-    if name not in profiles:
-        known = ", ".join(sorted(profiles))
-        raise StartError(text("tfoms.no_profile", name=name, file=file, known=known))
-    try:
-        profile = msgspec.convert(_with_base(profiles, name), Profile)
-        tables = msgspec.convert({**tree, "profile": profile}, Tables)
-    except msgspec.ValidationError as error:
-        raise StartError(f"{file}: profiles.{name}: {error}") from None
-    if missing := [record for record in RECORDS if record not in profile.order]:
-        raise StartError(f"{file}: profiles.{name}.order: {', '.join(missing)}")
-    return tables
+    found, layers = read_table(_File, FILE, file)
+    if name not in found.profiles:
+        known = ", ".join(sorted(found.profiles))
+        raise StartError(text("tfoms.no_profile", name=name, file=layers.path, known=known))
+    layers.tree["profiles"] = {name: _with_base(layers, found.profiles, name)}
+    profile = read(layers, Profile, "profiles", name)
+    for record in RECORDS:
+        if record not in profile.order:
+            layers.place("profiles", name, "order").fail("config.missing_key", missing=record)
+    return Tables(profile, found.results, found.forms, found.card, found.tariffs)
 
 
-def _with_base(profiles: dict[str, Any], name: str) -> dict[str, Any]:
+def _with_base(layers: Layers, profiles: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return a profile with all that it has from the one that it names as its base."""
     own = dict(profiles[name])
     base = own.pop("base", None)
     if base is None:
         return own
-    if base == name or base not in profiles:
-        raise msgspec.ValidationError(f"no base {base}")
-    below = _with_base({key: value for key, value in profiles.items() if key != name}, base)
+    others = {key: value for key, value in profiles.items() if key != name}
+    if base not in others:
+        layers.place("profiles", name, "base").fail_undefined(str(base), others)
+    below = _with_base(layers, others, base)
     for table in ("order", "constants", "same"):
         own[table] = {**below.get(table, {}), **own.get(table, {})}
     return {**below, **own}

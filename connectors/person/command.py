@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
+import msgspec
 
 from connectors.person.round import IN_WORK, Findings, Round, Sought
 from connectors.runtime import persons
 from connectors.runtime.accesses import whoever
-from connectors.runtime.bus.settings import find_config, tables
+from proto.configuration.find import find_file
+from proto.configuration.kinds import Unusable, settings_of
+from proto.configuration.layers import Layers, read_main
+from proto.configuration.sections import CONNECTORS, OpsSettings
+from proto.configuration.typed import read, section
 from proto.exits import EX_CANTCREAT, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE, StartError
 from proto.ops import OpsError
 from proto.person import by_enp, by_name, by_snils
@@ -21,7 +26,6 @@ from proto.wording import text
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 FILE: Final = click.Path(path_type=Path)
-OPS: Final = "ipc:///run/smpbus/ops.sock"
 STDIN: Final = "-"  # a value that is to be read: a command line is seen by every user
 ROWS_SHOWN: Final = 40
 
@@ -157,14 +161,27 @@ def _expect(good: bool, option: str) -> None:
 
 def _round(config: Path | None, sought: Sought) -> "_Told":
     try:
-        file = find_config(config)
-        tree = tables(file)
+        main = read_main(find_file(config))
+        ops = section(main, OpsSettings).listen
+        connectors = {name: _settings(main, name) for name in main.table(CONNECTORS)}
     except StartError as error:
         _fail(error.sentence, error.exit_code)
-    connectors = _absolute(tree.get("connectors", {}), file.parent)
     for name in persons.unknown(connectors):
         click.echo(text("log.warning", sentence=text("person.unknown", name=name)), err=True)
-    return _Told(Round(tree.get("ops", {}).get("listen", OPS), connectors, sought))
+    return _Told(Round(ops, connectors, main.path.parent, sought))
+
+
+def _settings(main: Layers, name: str) -> dict[str, Any]:
+    """Return the settings of a connector with those that are built in: it keeps files that no table
+    names. Of a kind that is not installed, what its table says has to do."""
+    try:
+        shape = settings_of(name)
+    except Unusable:
+        shape = None
+    if shape is None:
+        return main.table(CONNECTORS, name)
+    found: dict[str, Any] = msgspec.to_builtins(read(main, shape, CONNECTORS, name), enc_hook=str)
+    return found
 
 
 class _Told:
@@ -195,17 +212,6 @@ def _no_router(error: OpsError) -> NoReturn:
 def _progress(after: int) -> None:
     if sys.stderr.isatty():
         click.echo(text("person.progress", after=after), err=True)
-
-
-def _absolute(table: Any, folder: Path) -> Any:
-    if not isinstance(table, dict):
-        return table
-    return {
-        key: str(folder / value)
-        if isinstance(value, str) and value and key.endswith("_file")
-        else _absolute(value, folder)
-        for key, value in table.items()
-    }
 
 
 def _protocol(findings: Findings, sought: Sought, what: str, reason: str) -> dict[str, Any]:

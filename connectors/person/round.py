@@ -5,6 +5,7 @@ connectors. It looks, or it erases; what it found and did becomes a protocol wit
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import apsw
@@ -62,9 +63,11 @@ class Findings:
 class Round:
     """Looks through the journal of a running router and the files of some connectors."""
 
-    def __init__(self, ops: str, connectors: dict[str, Any], sought: Sought) -> None:
+    def __init__(self, ops: str, connectors: dict[str, Any], folder: Path, sought: Sought) -> None:
+        """`connectors` are their tables by name; relative paths start from `folder`."""
         self._ops = ops
         self._connectors = connectors
+        self._folder = folder
         self._sought = sought
 
     def look(self, *, only_named: bool, told: Callable[[int], None]) -> Findings:
@@ -125,7 +128,7 @@ class Round:
         work: Callable[[persons.Place, Search | None, Sequence[str]], list[persons.Row]],
         became: str,
     ) -> None:
-        for place in persons.places(self._connectors):
+        for place in persons.places(self._connectors, self._folder):
             try:
                 rows = work(place, self._sought.search, list(numbers))
             except (apsw.Error, OSError) as error:

@@ -104,15 +104,16 @@ class Place(NamedTuple):
     kept: Table | Lines
 
 
-def places(connectors: dict[str, Any]) -> Iterator[Place]:
-    """Yield what the connectors of some settings keep: those of files that are there."""
+def places(connectors: dict[str, Any], folder: Path) -> Iterator[Place]:
+    """Yield what the connectors of some settings keep, of files that are there; relative paths
+    start from `folder`."""
     for name, table in connectors.items():
         for kept in KEPT.get(name) or _guessed(table):
             file = _setting(table, kept.setting)
             if file is not None and isinstance(kept, Lines):
                 file = file.with_name(f"{file.name}{kept.beside}")
-            if file is not None and file.is_file():
-                yield Place(name, file, kept)
+            if file is not None and (folder / file).is_file():
+                yield Place(name, folder / file, kept)
 
 
 def unknown(connectors: dict[str, Any]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, Final
 import click
 import msgspec
 
+from proto.configuration.shipped import shipped_folder
 from proto.exits import EX_DATAERR
-from proto.shipped import shipped_folder
 from proto.wording import text
 from router.commands.group import CommandGroup
 from router.commands.option import Failure, common, echo_json, lang, machine

@@ -14,13 +14,13 @@ from connectors.partners.rmis import RmisConnector, RmisSettings
 from connectors.partners.rmis.riams import Riams
 from connectors.partners.rmis.riams.numbers import Watch
 from connectors.runtime.bus.settings import Loaded, LogSettings, load
-from connectors.services.vocabulary import shipped
 from connectors.simulators.kit.people import people
 from connectors.simulators.kit.simulation import SimulatorSettings
 from connectors.simulators.rmis.riams import SESSION_USES
 from connectors.simulators.rmis.simulator import BEDS, create_app
 from proto import catalogue
 from proto.client import Reject, Retry
+from proto.configuration.find import find_table
 from proto.errors import Code, RequestFailed
 from proto.exits import StartError
 from proto.message import Message
@@ -232,7 +232,7 @@ def test_a_card_that_is_thrown_away_there_is_rejected_with_a_reason(
 
 
 def test_a_refusal_is_told_by_its_code_and_never_by_its_words(bus: Bus, tmp_path: Path) -> None:
-    tables = shipped("riams.toml").read_text(encoding="utf-8")
+    tables = find_table("riams.toml").read_text(encoding="utf-8")
     file = tmp_path / "riams.toml"
     file.write_text(tables.replace('2 = "1"\n3 = ""', '2 = "phone"\n3 = ""', 1), encoding="utf-8")
     got_by = {"code": "2", "system": "1.2.643.5.1.13.13.11.1526"}
@@ -564,7 +564,7 @@ def test_the_check_says_whether_tables_and_services_fit(
 
 
 def test_the_tables_in_the_example_are_valid(tmp_path: Path) -> None:
-    example = shipped("connectors.example.toml").read_text(encoding="utf-8")
+    example = find_table("connectors.example.toml").read_text(encoding="utf-8")
     start = example.index("# [connectors.rmis.riams]")
     lines = example[start : example.index("# Cached questions", start)].splitlines()
     tables = [line[2:] for line in lines if re.match(r"# (\[|[a-z_]+ = )", line)]

@@ -27,10 +27,10 @@ from connectors.runtime.door.door import Door
 from connectors.services.lookup import WORKER
 from connectors.services.lookup.entry import new_entry, pack, seal, unseal
 from connectors.services.lookup.secret import Secret
-from connectors.services.vocabulary import shipped
 from proto import catalogue, schemas
+from proto.configuration.find import find_table
+from proto.configuration.shipped import shipped_folder
 from proto.exits import StartError
-from proto.shipped import shipped_folder
 from router.config import ConfigError, load
 from router.oldenvironment import FILE, import_environment, load_known
 from tests.fuzz.mutate import NOISE, ODD_NUMBERS, ODD_TEXT, mutated
@@ -207,7 +207,7 @@ class Terms(Target):
 
     async def open(self, folder: Path) -> None:
         self._file = folder / "table.toml"
-        self._samples = {name: shipped(name).read_bytes() for name in self.readers}
+        self._samples = {name: find_table(name).read_bytes() for name in self.readers}
 
     async def run(self, random: Random) -> str:
         name = random.choice(list(self.readers))

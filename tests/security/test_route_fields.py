@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from proto.configuration.place import ConfigError
 from proto.message import Message, decode_message, encode_message
 from router.config import load
 from router.core.projection import Projection
 from router.core.routing import Routes
-from router.place import ConfigError
 from tests.integration.bus import RouterProcess
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ USERS = {
 TABLE = '[connectors.sys112]\nlisten = "127.0.0.1:1"\n[connectors.sys112.partner]\n'
 
 
-def shipped() -> set[str]:
+def find_table() -> set[str]:
     """Return the connectors that are shipped."""
     names = {one.name for one in entry_points(group="smpbus.connectors")}
     assert "sys112" in names
@@ -57,7 +57,7 @@ def test_no_two_programs_are_one_user() -> None:
 def test_every_shipped_connector_has_its_user_and_its_key() -> None:
     """One that was forgotten would not start (its unit names its user), or not read its key."""
     folders = (ROOT / "systemd/tmpfiles.d/smpbus.conf").read_text(encoding="utf-8")
-    for name in shipped():
+    for name in find_table():
         assert f"smpbus-{name}" in USERS, name
         line = rf"^z /etc/smpbus/keys/{name}\.key 0600 smpbus-{name} "
         assert re.search(line, folders, re.MULTILINE), name

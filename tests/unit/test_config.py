@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import wording
-from proto.shipped import shipped_folder
+from proto.configuration.shipped import shipped_folder
+from proto.configuration.tomlfile import find_line
 from router.config import ConfigError, find_file, load
 from router.settings import BusSettings, Destination, LogSettings, OpsSettings
 from router.settings import StoreSettings as Store
-from router.tomlfile import find_line
 
 OWN = Path(__file__).parents[2] / "config"
 
@@ -189,7 +189,7 @@ def test_connector_tables_are_passed_by(folder: Path):
         '[connectors.smp]\nbase_url = "http://x"\n[connectors.smp.retry]\nn = 1\n',
     )
     connectors = load(path, environ={"SMPBUS_CONNECTORS__SMP__X": "1"}).connectors
-    assert connectors == {"smp": {"base_url": "http://x", "retry": {"n": 1}}}
+    assert connectors == {"smp": {"base_url": "http://x", "retry": {"n": 1}, "x": "1"}}
 
 
 def test_a_peer_without_key_is_a_warning(folder: Path):

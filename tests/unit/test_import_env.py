@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import wording
-from proto.shipped import shipped_folder
+from proto.configuration.shipped import shipped_folder
 from router.commands import main
 from router.oldenvironment import FILE, import_environment, load_known
 

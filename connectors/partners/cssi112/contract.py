@@ -11,9 +11,8 @@ from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
-from connectors.services.vocabulary import Table, load_codes, load_statuses, shipped
-from connectors.services.vocabulary.file import read_toml
-from proto.exits import StartError
+from connectors.services.vocabulary import Table, load_codes, load_statuses
+from proto.configuration.typed import read_table
 
 NAMESPACE: Final = "s112"
 WSDL: Final = Path(__file__).with_name("cssi.wsdl")
@@ -188,13 +187,9 @@ def load_terms(
     file: Path | None = None, codes: dict[str, Table] | None = None, chain: Table | None = None
 ) -> Terms:
     """Read the tables. Raises StartError naming the file and the key."""
-    file = file or shipped(FILE)
     codes = load_codes() if codes is None else codes
     chain = load_statuses() if chain is None else chain
-    try:
-        own = msgspec.convert(read_toml(file), _Own)
-    except msgspec.ValidationError as error:
-        raise StartError(f"{file}: {error}") from None
+    own, _ = read_table(_Own, FILE, file)
     chain.check(COLUMN, get_args(Step))
     codes["sex"].check(COLUMN, get_args(Gender), whole=True)
     return Terms(

@@ -6,8 +6,9 @@ from typing import Final, Literal
 import click
 
 from connectors.partners.external.connector import ExternalSettings
-from connectors.runtime.bus.settings import find_config, load
+from connectors.runtime.bus.settings import load
 from connectors.runtime.door.token import make_token
+from proto.configuration.find import find_file
 from proto.exits import EX_USAGE, StartError
 from proto.wording import text
 
@@ -41,7 +42,7 @@ def token(
 
 def _file_of(name: str, config: Path | None) -> Path:
     """Return the token_file of a client, or of a connector's own table."""
-    file = find_config(config)
+    file = find_file(config)
     settings = load("external", ExternalSettings, file).settings
     clients = settings.clients if isinstance(settings, ExternalSettings) else {}
     if name not in clients:

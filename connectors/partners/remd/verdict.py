@@ -1,13 +1,11 @@
 """What an error code of the register means for us: config/remd_errors.toml."""
 
-import tomllib
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from connectors.services.vocabulary import shipped
-from proto.exits import StartError
+from proto.configuration.typed import read_table
 
 FILE: Final = "remd_errors.toml"
 Verdict = Literal["again", "correct", "stop", "done"]
@@ -40,14 +38,11 @@ class Verdicts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_verdicts(file: Path | None = None) -> Verdicts:
     """Read the table. Raises StartError; a code stands in one class only."""
-    file = file or shipped(FILE)
-    try:
-        found = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Verdicts)
-    except OSError as error:
-        raise StartError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise StartError(f"{file}: {error}") from None
-    classes = (found.again, found.correct, found.stop, found.done)
-    if sum(map(len, classes)) != len(frozenset().union(*classes)):
-        raise StartError(f"{file}: a code stands in two classes")
+    found, layers = read_table(Verdicts, FILE, file)
+    seen: dict[str, str] = {}
+    for verdict in found.__struct_fields__:
+        for code in sorted(getattr(found, verdict)):
+            if code in seen:
+                layers.place(verdict).fail("config.twice", value=code, other=seen[code])
+            seen[code] = verdict
     return found

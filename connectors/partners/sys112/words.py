@@ -80,6 +80,6 @@ def _reactions(chain: Table, column: str) -> dict[str, Reaction]:
     for code, told in chain.words(column).items():
         word, _, remark = told.partition(":")
         if word not in allowed:
-            raise chain.wrong("no_word", code, column, word)
+            chain.fail("no_word", code, column, word)
         found[code] = Reaction(word, remark.strip() or None)
     return found

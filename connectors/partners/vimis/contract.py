@@ -4,15 +4,13 @@ We call it:   sendDocument  SendDocument -> MessageId;   checkStatus  MessageId 
 It calls us, at /vimis, one way:   sendResult  Result;   sendInterimMsg  Interim
 """
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
-from connectors.services.vocabulary import shipped
 from proto import clinical
-from proto.exits import StartError
+from proto.configuration.typed import read_table
 
 WSDL: Final = Path(__file__).with_name("receiver.wsdl")
 SERVICE: Final = "http://vimis.rosminzdrav.ru/"
@@ -77,10 +75,4 @@ class Interim(msgspec.Struct, frozen=True):
 
 def load_terms(file: Path | None = None) -> Terms:
     """Read the table. Raises StartError."""
-    file = file or shipped(FILE)
-    try:
-        return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Terms)
-    except OSError as error:
-        raise StartError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise StartError(f"{file}: {error}") from None
+    return read_table(Terms, FILE, file)[0]

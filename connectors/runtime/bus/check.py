@@ -8,12 +8,13 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.settings import Loaded, find_config, load
+from connectors.runtime.bus.settings import Loaded, load
 from connectors.runtime.door.callers import make_callers, told_open
 from connectors.runtime.door.doortls import door_context
 from connectors.runtime.outside import Outside
 from connectors.runtime.partner import tls
 from proto.client import BusClient, Retry
+from proto.configuration.find import find_file
 from proto.errors import BusError
 from proto.exits import StartError
 from proto.keys import KeyFileError
@@ -34,7 +35,7 @@ class Finding(NamedTuple):
 def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
     """Yield what is found: the settings, the bus, the partner. Raises StartError for settings that
     cannot be read."""
-    loaded = load(name, shape.Settings, find_config(config))
+    loaded = load(name, shape.Settings, find_file(config))
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
     for sentence in loaded.in_clear:
         yield Finding(True, sentence, is_warning=True)

@@ -21,7 +21,7 @@ from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.ending import Ending
 from connectors.runtime.bus.intake import Intake
 from connectors.runtime.bus.reporter import Reporter
-from connectors.runtime.bus.settings import Loaded, find_config, load
+from connectors.runtime.bus.settings import Loaded, load
 from connectors.runtime.door.callers import behind_guard
 from connectors.runtime.door.doortls import door_context
 from connectors.runtime.door.gate import membership
@@ -31,6 +31,7 @@ from connectors.runtime.partner.turns import BULK, RANK
 from connectors.runtime.statefile import StateAway
 from proto import clock
 from proto.client import BusClient
+from proto.configuration.find import find_file
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
 from proto.keys import KeyFileError
@@ -47,7 +48,7 @@ SETTLE_S: Final = 0.2  # for giving back what did not end in time
 
 def run_connector(name: str, shape: type[Connector], config: Path | None) -> None:
     """Run until SIGTERM or Ctrl-C. Raises StartError."""
-    loaded = load(name, shape.Settings, find_config(config))
+    loaded = load(name, shape.Settings, find_file(config))
     if "SMPBUS_LANG" not in os.environ:
         set_language(loaded.log.language)
     ending = Ending()  # before the log has a thread of its own, which a signal would find open

@@ -2,14 +2,15 @@
 
 import re
 from datetime import datetime
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, cast
 
 import click
 
-from connectors.runtime.bus.settings import ConnectorSettings, find_config, load
+from connectors.runtime.bus.settings import ConnectorSettings, load
 from connectors.runtime.door.token import make_token
+from proto.configuration.find import find_file
+from proto.configuration.kinds import Unusable, installed, settings_of
 from proto.exits import EX_USAGE, StartError
 from proto.wording import text
 
@@ -61,7 +62,7 @@ def token(
 
 def _file_of(name: str, kind: str, who: str, config: Path | None) -> Path:
     """Return the token_file of a caller of a connector."""
-    file = find_config(config)
+    file = find_file(config)
     settings = load(name, _settings_of(kind), file).settings
     found = settings.callers.get(who)
     if found is None or found.token_file is None:
@@ -72,10 +73,13 @@ def _file_of(name: str, kind: str, who: str, config: Path | None) -> Path:
 
 
 def _settings_of(kind: str) -> type[ConnectorSettings]:
-    points = {point.name: point for point in entry_points(group="smpbus.connectors")}
-    if kind not in points:
-        known = ", ".join(sorted(points))
+    try:
+        shape = settings_of(kind)
+    except Unusable as error:
+        raise StartError(
+            text("connector.not_importable", name=kind, reason=error), EX_USAGE
+        ) from None
+    if shape is None:
+        known = ", ".join(sorted(installed()))
         raise StartError(text("connector.no_such", name=kind, known=known), EX_USAGE)
-    shape: Any = points[kind].load()
-    settings: type[ConnectorSettings] = shape.Settings
-    return settings
+    return cast("type[ConnectorSettings]", shape)

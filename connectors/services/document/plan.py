@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from connectors.services.vocabulary import load_codes, load_statuses, shipped
-from connectors.services.vocabulary.file import read_toml
-from proto.exits import StartError
+from connectors.services.vocabulary import load_codes, load_statuses
+from proto.configuration.layers import Layers
+from proto.configuration.typed import read_table
 
 FILE: Final = "semd115.toml"
 COLUMN: Final = "semd"  # of the chain of statuses
@@ -60,35 +60,32 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_plan(file: Path | None = None) -> Plan:
     """Read the plan. Raises StartError naming the file and what is wrong."""
-    file = file or shipped(FILE)
-    try:
-        plan = msgspec.convert(read_toml(file), Plan)
-    except msgspec.ValidationError as error:
-        raise StartError(f"{file}: {error}") from None
-    for field in plan.fields:
+    plan, layers = read_table(Plan, FILE, file)
+    for n, field in enumerate(plan.fields):
         if field.section not in plan.sections:
-            raise StartError(f"{file}: fields {field.code}: no section {field.section}")
+            layers.place("fields", n, "section").fail_undefined(field.section, plan.sections)
         if field.kind == "CD" and field.of not in plan.lists:
-            raise StartError(f"{file}: fields {field.code}: no list {field.of}")
-    fields = _with_statuses(plan.fields, file)
+            layers.place("fields", n, "of").fail_undefined(field.of, plan.lists)
+    fields = _with_statuses(plan.fields, layers)
     sexes = load_codes()["sex"].words("nsi")
     sexes.pop("unknown", None)  # a document says NI then
     return msgspec.structs.replace(plan, fields=fields, sexes=sexes)
 
 
-def _with_statuses(fields: list[Field], file: Path) -> list[Field]:
+def _with_statuses(fields: list[Field], layers: Layers) -> list[Field]:
     """Say of each time whose time it is, by the chain of statuses."""
     chain = load_statuses()
     statuses = chain.meanings(COLUMN)
     found = []
-    for field in fields:
+    for n, field in enumerate(fields):
         status = statuses.pop(field.code, None)
         if field.source == TIME:
             if status is None:
-                raise StartError(f"{file}: fields {field.code}: no status in {chain.file}")
+                where = layers.place("fields", n)
+                where.fail("document.no_status", code=field.code, file=chain.file)
             field = msgspec.structs.replace(field, source=f"{TIME}:{status}")
         found.append(field)
     if statuses:
         code, status = min(statuses.items())
-        raise chain.wrong("no_word", status, COLUMN, code)
+        chain.fail("no_word", status, COLUMN, code)
     return found

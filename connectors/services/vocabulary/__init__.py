@@ -4,7 +4,6 @@
 partners number differently. Add a partner: one more column in every row.
 """
 
-from connectors.services.vocabulary.file import shipped
 from connectors.services.vocabulary.table import NO_WORD, Table, load_codes, load_statuses
 
-__all__ = ["NO_WORD", "Table", "load_codes", "load_statuses", "shipped"]
+__all__ = ["NO_WORD", "Table", "load_codes", "load_statuses"]

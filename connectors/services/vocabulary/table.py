@@ -6,12 +6,14 @@ by "-". A word "*" stands for whatever the column does not name elsewhere.
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, NoReturn, get_args
 
-from connectors.services.vocabulary.file import read_toml, shipped
 from proto import schemas
-from proto.exits import StartError
-from proto.wording import text
+from proto.configuration.layers import Layers
+from proto.configuration.place import Place
+from proto.configuration.typed import read_table
+
+Rows = dict[str, dict[str, str]]
 
 STATUSES: Final = "statuses.toml"
 CODES: Final = "code_systems.toml"
@@ -31,15 +33,20 @@ MEANINGS: Final[dict[str, tuple[str, ...]]] = {
 class Table:
     """One table: words by meaning and column."""
 
-    def __init__(self, file: Path, name: str, rows: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, layers: Layers, name: str, rows: Rows) -> None:
         """Raises StartError when a row has not the columns of the others."""
-        self.file = file
+        self._layers = layers
         self.name = name
         self._rows = rows
         self.columns = frozenset().union(*rows.values())
         for meaning, row in rows.items():
             if missing := self.columns - set(row):
-                raise self.wrong("no_column", meaning, ", ".join(sorted(missing)))
+                self.fail("no_column", meaning, ", ".join(sorted(missing)))
+
+    @property
+    def file(self) -> Path:
+        """The file it stands in."""
+        return self._layers.path
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -50,7 +57,7 @@ class Table:
         """Return the words of a column by meaning, without the meanings that it has none for.
         Raises StartError when there is no such column."""
         if column not in self.columns:
-            raise self.wrong("no_column", "*", column)
+            self.fail("no_column", "*", column)
         words = {meaning: row[column] for meaning, row in self._rows.items()}
         return {meaning: word for meaning, word in words.items() if word != NO_WORD}
 
@@ -72,48 +79,32 @@ class Table:
         words = self.words(column)
         for meaning, word in words.items():
             if word not in allowed:
-                raise self.wrong("no_word", meaning, column, word=word)
+                self.fail("no_word", meaning, column, word)
         if whole and (missing := set(allowed) - set(words.values())):
-            raise self.wrong("not_whole", "*", column, word=", ".join(sorted(missing)))
+            self.fail("not_whole", "*", column, ", ".join(sorted(missing)))
 
-    def wrong(self, what: str, meaning: str, column: str, word: str = "") -> StartError:
-        """Return the error that names the file and the key."""
-        key = f"{self.name}.{meaning}"
-        told = text(f"vocabulary.{what}", file=self.file, key=key, column=column, word=word)
-        return StartError(told)
+    def fail(self, what: str, meaning: str, column: str, word: str = "") -> NoReturn:
+        """Raise the error that names the file, the line and the key."""
+        place = self._layers.place(self.name, meaning, column)
+        place.fail(f"vocabulary.{what}", column=column, word=word)
 
 
 def load_statuses(file: Path | None = None) -> Table:
     """Return the chain of statuses. Raises StartError naming the file and the key."""
-    return _load(file or shipped(STATUSES), {CHAIN: get_args(schemas.StatusCode)})[CHAIN]
+    return _load(STATUSES, file, {CHAIN: get_args(schemas.StatusCode)})[CHAIN]
 
 
 def load_codes(file: Path | None = None) -> dict[str, Table]:
     """Return the tables of codes by name. Raises StartError naming the file and the key."""
-    return _load(file or shipped(CODES), MEANINGS)
+    return _load(CODES, file, MEANINGS)
 
 
-def _load(file: Path, wanted: Mapping[str, Collection[str]]) -> dict[str, Table]:
-    tree = read_toml(file)
-    for name, rows in tree.items():
-        if not _is_table(rows):
-            raise StartError(text("vocabulary.no_table", file=file, key=name))
-    for name, meanings in wanted.items():
-        if name not in tree:
-            raise StartError(text("vocabulary.no_table", file=file, key=name))
-        if odd := set(meanings) ^ set(tree[name]):
-            key = f"{name}.{min(odd)}"
-            what = "missing" if min(odd) in meanings else "invented"
-            raise StartError(text(f"vocabulary.{what}", file=file, key=key))
-    return {name: Table(file, name, rows) for name, rows in tree.items()}
-
-
-def _is_table(rows: object) -> bool:
-    return (
-        isinstance(rows, dict)
-        and bool(rows)
-        and all(
-            isinstance(row, dict) and all(isinstance(word, str) for word in row.values())
-            for row in rows.values()
-        )
-    )
+def _load(name: str, file: Path | None, wanted: Mapping[str, Collection[str]]) -> dict[str, Table]:
+    tree, layers = read_table(dict[str, Rows], name, file)
+    for table, meanings in wanted.items():
+        if table not in tree:
+            Place(table, layers.path).fail("vocabulary.no_table")
+        for odd in sorted(set(meanings) ^ set(tree[table])):
+            what = "missing" if odd in meanings else "invented"
+            layers.place(table, odd).fail(f"vocabulary.{what}")
+    return {table: Table(layers, table, rows) for table, rows in tree.items()}

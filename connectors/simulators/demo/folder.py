@@ -21,9 +21,9 @@ from connectors.simulators.ats import SECRET as AMI_SECRET
 from connectors.simulators.ats import USER as AMI_USER
 from connectors.simulators.demo.callers import make_callers
 from connectors.simulators.demo.signing import SIGNING_CERTIFICATE, SIGNING_KEY, make_signer
+from proto.configuration.shipped import shipped_folder
 from proto.exits import EX_CANTCREAT, EX_TEMPFAIL, StartError
 from proto.keys import KeyPair
-from proto.shipped import shipped_folder
 from proto.wording import language, text
 
 MARKER: Final = ".smpbus-demo"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from connectors.simulators.demo.folder import DemoFolder
-from proto.shipped import shipped_folder
+from proto.configuration.shipped import shipped_folder
 from proto.wording import language
 
 SMPBUS: Final = Path(sys.executable).with_name("smpbus")

@@ -8,17 +8,19 @@ from typing import Final
 
 import click
 
-from connectors.runtime.bus.settings import find_config, tables
 from connectors.simulators.demo.screen import Screen
 from connectors.simulators.drill.exercise import DRIVER, MODES, Exercise, Plan
 from connectors.simulators.drill.report import Report
 from connectors.simulators.drill.standin import find
 from connectors.simulators.kit.duration import DURATION
+from proto.configuration.find import find_file
+from proto.configuration.layers import read_main
+from proto.configuration.sections import CONNECTORS, OpsSettings
+from proto.configuration.typed import section
 from proto.exits import EX_INTERRUPTED, EX_REFUSED, EX_USAGE, StartError
 from proto.wording import LANGUAGES, text
 
 FILE: Final = click.Path(path_type=Path)
-OPS: Final = "ipc:///run/smpbus/ops.sock"
 
 
 @click.command(help=text("drill.help"))
@@ -42,11 +44,11 @@ def drill(
     """Return 0, 1 when a promise was broken, 130 when it was interrupted. Raises StartError."""
     if down_s <= 0:
         raise StartError(text("drill.no_time"), EX_USAGE)
-    tree = tables(find_config(config))
-    connectors = tree["connectors"]
+    main = read_main(find_file(config))
+    connectors = main.table(CONNECTORS)
     destination = str(connectors.get(name, {}).get("destination") or name)
     plan = Plan(name, destination, mode, down_s, before_s, wait_s, rate)
-    ops = str(tree["ops"].get("listen", OPS))
+    ops = section(main, OpsSettings).listen
     screen = Screen()
     report = asyncio.run(_hold(plan, connectors, ops, None if as_json else screen))
     if report is None:

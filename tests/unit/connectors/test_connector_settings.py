@@ -7,7 +7,8 @@ import pytest
 from connectors.partners.smp import SmpSettings
 from connectors.partners.smpsql import SmpSqlSettings
 from connectors.partners.sys112 import Sys112Settings
-from connectors.runtime.bus.settings import find_config, load
+from connectors.runtime.bus.settings import load
+from proto.configuration.find import find_file
 from proto.exits import StartError
 
 ROOT = Path(__file__).parents[3]
@@ -63,14 +64,14 @@ def test_the_environment_is_above_the_file(tmp_path: Path, monkeypatch: pytest.M
         ('listen = "127.0.0.1:7112"', "credit = 0", "connectors.sys112.credit"),
         ('listen = "127.0.0.1:7112"', 'credit = "9"', "connectors.sys112.credit"),
         ("[connectors.sys112]", "[connectors.other]", "[connectors.sys112]"),
-        ("[bus]", "[bus", "line 2"),
+        ("[bus]", "[bus", "строка 2"),
         ('["tcp://0.0.0.0:5570", "ipc:///tmp/x"]', "[]", "bus.listen"),
         ('["tcp://0.0.0.0:5570", "ipc:///tmp/x"]', '[""]', "bus.listen"),
         ('["tcp://0.0.0.0:5570", "ipc:///tmp/x"]', '["tcp://0.0.0.0"]', "bus.listen"),
         ("[connectors.sys112]", '[connectors.sys112]\nbus = "router"', "connectors.sys112.bus"),
-        ("[bus]", "[[bus]]", "bus: Expected `object`"),
-        ("[bus]", "log = 1\n[bus]", "log: Expected `object`"),
-        ("[bus]", "ops = []\n[bus]", "ops: Expected `object`"),
+        ("[bus]", "[[bus]]", "bus: ожидается таблица"),
+        ("[bus]", "log = 1\n[bus]", "log: ожидается таблица"),
+        ("[bus]", "ops = []\n[bus]", "ops: ожидается таблица"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_key(
@@ -91,7 +92,7 @@ def test_a_mistake_names_the_file_and_the_key(
 def test_something_else_in_place_of_the_tables_is_a_mistake_like_any(
     table: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartError, match="connectors: Expected `object`"):
+    with pytest.raises(StartError, match="connectors: ожидается таблица"):
         load("sys112", Sys112Settings, write(tmp_path, table))
 
 
@@ -101,7 +102,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
-    assert find_config(tmp_path) == tmp_path / "smpbus.toml"
+    assert find_file(tmp_path) == tmp_path / "smpbus.toml"
 
 
 def test_the_example_tables_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:

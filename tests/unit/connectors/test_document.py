@@ -20,9 +20,9 @@ from connectors.services.document import (
 )
 from connectors.services.document.card import day, moment, snils
 from connectors.services.document.signer import RsaSigner, load_signer
-from connectors.services.vocabulary import shipped
 from connectors.simulators.demo.signing import make_signer
 from proto import catalogue, clinical
+from proto.configuration.find import find_table
 from proto.exits import StartError
 
 PLAN = load_plan()
@@ -70,8 +70,8 @@ def test_times_dates_and_numbers_as_cda_writes_them() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('section = "NOTES"', 'section = "NOWHERE"', "no section NOWHERE"),
-        ('of = "1.2.643.5.1.13.13.11.1524"', 'of = "1.2.3"', "no list 1.2.3"),
+        ('section = "NOTES"', 'section = "NOWHERE"', r"fields\[[0-9]+\].section: «NOWHERE»"),
+        ('of = "1.2.643.5.1.13.13.11.1524"', 'of = "1.2.3"', r"fields\[[0-9]+\].of: «1.2.3»"),
         ('kind = "115"', "", "kind"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_plan_that_contradicts_itself_is_named(
     tmp_path: Path, old: str, new: str, words: str
 ) -> None:
     file = tmp_path / "plan.toml"
-    text = shipped("semd115.toml").read_text(encoding="utf-8")
+    text = find_table("semd115.toml").read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(StartError, match=words):

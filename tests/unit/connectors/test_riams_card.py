@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from connectors.partners.rmis.riams import card as cards
 from connectors.partners.rmis.riams.contract import CARD
 from connectors.partners.rmis.riams.tables import load_tables
-from connectors.services.vocabulary import shipped
 from proto import catalogue, clinical, schemas
+from proto.configuration.find import find_table
 from proto.exits import StartError
 
 TABLES = load_tables()
@@ -59,7 +59,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_broken_table_is_named_with_its_file_and_key(name: str, tmp_path: Path) -> None:
     old, new, named = WRONG[name]
-    text = shipped("riams.toml").read_text(encoding="utf-8")
+    text = find_table("riams.toml").read_text(encoding="utf-8")
     assert old in text
     file = tmp_path / "riams.toml"
     file.write_text(text.replace(old, new), encoding="utf-8")

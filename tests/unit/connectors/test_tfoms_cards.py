@@ -17,8 +17,8 @@ from connectors.billing.draft import Draft, case_of, draft_of, question_about
 from connectors.billing.profile import Tables, Tariff, load
 from connectors.billing.store import Checked, Store
 from connectors.runtime.checks import enp_owner, make_enp
-from connectors.services.vocabulary import shipped
 from proto import catalogue, clinical, schemas
+from proto.configuration.find import find_table
 from proto.exits import StartError
 
 EXAMPLE = catalogue.entry("call.card.v1").example
@@ -130,7 +130,7 @@ class TestCase:
 
     def test_no_tariff_is_shipped(self) -> None:
         # One that is nobody's would be billed for months before somebody noticed.
-        assert "tariffs" not in tomllib.loads(shipped("tfoms.toml").read_text(encoding="utf-8"))
+        assert "tariffs" not in tomllib.loads(find_table("tfoms.toml").read_text(encoding="utf-8"))
 
 
 class TestQuestion:

@@ -1,5 +1,6 @@
 """The tables of words: each meaning has a row, each row every vocabulary, and a fault is named."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from connectors.billing.profile import load as load_fund
 from connectors.partners.cssi112.contract import load_terms
 from connectors.services.document import load_plan
-from connectors.services.vocabulary import NO_WORD, load_codes, load_statuses, shipped
+from connectors.services.vocabulary import NO_WORD, load_codes, load_statuses
 from connectors.services.vocabulary.table import MEANINGS
 from proto import schemas
+from proto.configuration.find import find_table
 from proto.exits import StartError
 
 CHAIN = load_statuses()
@@ -81,8 +83,8 @@ def test_the_document_takes_its_times_from_the_chain() -> None:
             '[chain.odd]\nsemd = "-"\n[chain.received]',
             "chain.odd: шина не знает",
         ),
-        ('adis = "VYEZ"\n', "", "chain.departed: нет слова для adis"),
-        ('adis = "VYEZ"', "adis = 7", "[chain]"),
+        ('adis = "VYEZ"\n', "", "chain.departed.adis: нет слова для adis"),
+        ('adis = "VYEZ"', "adis = 7", "chain.departed.adis: ожидается строка"),
         ("[chain", "[line", "[chain]"),
     ],
     ids=["missing", "invented", "a word is missing", "no text", "no table"],
@@ -96,7 +98,7 @@ def test_a_broken_chain_is_named_by_file_and_key(
     file.write_text(text.replace(told, instead), encoding="utf-8")
     with pytest.raises(StartError) as caught:
         load_statuses(file)
-    assert str(caught.value).startswith(f"{file}: ")
+    assert re.match(rf"{re.escape(str(file))}(, строка [0-9]+)?: ", str(caught.value))
     assert named in str(caught.value)
 
 
@@ -126,14 +128,14 @@ def test_a_region_has_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     ours.write_text(CHAIN.file.read_text(encoding="utf-8").replace("DPRM", "PRIEM"), "utf-8")
     for told in (tmp_path, tmp_path / "smpbus.toml"):
         monkeypatch.setenv("SMPBUS_CONFIG", str(told))
-        assert shipped("statuses.toml") == ours
+        assert find_table("statuses.toml") == ours
         assert load_statuses().words("adis")["received"] == "PRIEM"
-        assert shipped("code_systems.toml") == CODES["sex"].file
+        assert find_table("code_systems.toml") == CODES["sex"].file
 
 
 def test_nothing_is_said_twice() -> None:
     """What the chain says stands in no other file of the configuration."""
     for name in ("cssi112.toml", "semd115.toml", "tfoms.toml"):
-        tree = tomllib.loads(shipped(name).read_text(encoding="utf-8"))
+        tree = tomllib.loads(find_table(name).read_text(encoding="utf-8"))
         assert not {"statuses", "states"} & set(tree), name
     assert NO_WORD not in CHAIN.words("sys112").values()

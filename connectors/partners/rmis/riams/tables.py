@@ -1,6 +1,5 @@
 """The bus's words in those of РИАМС: config/riams.toml as the dialect uses it."""
 
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
@@ -8,10 +7,9 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 
 from connectors.services.document.plan import load_plan
-from connectors.services.vocabulary import shipped
 from proto import schemas
-from proto.exits import StartError
-from proto.wording import text
+from proto.configuration.layers import Layers
+from proto.configuration.typed import read_table
 
 FILE: Final = "riams.toml"
 NSI: Final = "1.2.643.5.1.13.13."
@@ -71,26 +69,22 @@ class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_tables(file: Path | None = None) -> Tables:
     """Read the tables. Raises StartError naming the file and the key when they are broken, miss a
     code or hold one that does not exist."""
-    file = file or shipped(FILE)
-    try:
-        tables = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Tables)
-    except OSError as error:
-        raise StartError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise StartError(f"{file}: {error}") from None
+    tables, layers = read_table(Tables, FILE, file)
     lists = {oid: list(one.codes) for oid, one in load_plan().lists.items()}
     lists[FORMS] = ["1", "2", "3"]
-    _check(file, "statuses", tables.statuses, get_args(schemas.StatusCode))
-    _check(file, "sex", tables.sex, get_args(schemas.Sex))
-    _check(file, "urgency", tables.urgency, ("1", "2", "3"))
-    _check(file, "lists", tables.lists, LISTS)
+    _check(layers, ("statuses",), tables.statuses, get_args(schemas.StatusCode))
+    _check(layers, ("sex",), tables.sex, get_args(schemas.Sex))
+    _check(layers, ("urgency",), tables.urgency, ("1", "2", "3"))
+    _check(layers, ("lists",), tables.lists, LISTS)
     for oid, table in tables.lists.items():
-        _check(file, f"lists.{oid}.codes", table.codes, lists[oid])
+        _check(layers, ("lists", oid, "codes"), table.codes, lists[oid])
     return tables
 
 
-def _check(file: Path, key: str, given: Collection[str], wanted: Collection[str]) -> None:
+def _check(
+    layers: Layers, key: tuple[str, ...], given: Collection[str], wanted: Collection[str]
+) -> None:
     for code in sorted(set(wanted) - set(given)):
-        raise StartError(text("rmis.no_code", file=file, key=key, code=code))
+        layers.place(*key).fail("config.missing_key", missing=code)
     for code in sorted(set(given) - set(wanted)):
-        raise StartError(text("rmis.odd_code", file=file, key=key, code=code))
+        layers.place(*key, code).fail_unknown(code, wanted)

@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NoReturn
 
+from proto.configuration.tomlfile import KeyPath
 from proto.exits import EX_CONFIG, StartError
 from proto.wording import text
-from router.tomlfile import KeyPath
 
 BUILT_IN: Final = "built-in"
 
@@ -52,15 +52,18 @@ class Place:
 
     def fail_unknown(self, name: str, known: Iterable[str]) -> NoReturn:
         """Raise ConfigError for `name`, which is none of `known`; say what was probably meant."""
-        if near := get_close_matches(name, list(known), 1, 0.6):
+        known = list(known)
+        if near := get_close_matches(name, known, 1, 0.6):
             self.fail("config.unknown_key_near", near=near[0], name=name)
         self.fail("config.unknown_key", name=name, known=", ".join(sorted(known)))
 
+    def fail_undefined(self, value: str, known: Iterable[str]) -> NoReturn:
+        """Raise ConfigError for a value that has to be one of `known`, which others define."""
+        self.fail("config.unknown_value", value=value, hint=hint(value, known))
+
     def fail_unknown_destination(self, name: str, known: Iterable[str]) -> NoReturn:
         """Raise ConfigError for a destination that routes.toml does not define."""
-        near = get_close_matches(name, list(known), 1, 0.6)
-        hint = text("config.near", near=near[0]) if near else ""
-        self.fail("config.unknown_destination", name=name, hint=hint)
+        self.fail("config.unknown_destination", name=name, hint=hint(name, known))
 
     def _where(self) -> str:
         if self.file is None:
@@ -75,6 +78,12 @@ class Place:
         return f"{self.file}:{self.line}" if self.line else str(self.file)
 
 
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that says what was probably meant by `name`, or ""."""
+    near = get_close_matches(name, list(known), 1, 0.6)
+    return text("config.near", near=near[0]) if near else ""
+
+
 def dotted_key(key: KeyPath) -> str:
     """Return the key as the administrator reads it: "routes[2].to" counts from 1."""
     parts = [f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key]
@@ -82,7 +91,9 @@ def dotted_key(key: KeyPath) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as it stands in a TOML file, shortened."""
+    """Return a value as it stands in a TOML file, shortened; of a table nothing."""
+    if isinstance(value, dict):
+        return "{...}"
     if isinstance(value, bool):
         return str(value).lower()
     shown = f'"{value}"' if isinstance(value, str) else str(value)
