@@ -15,6 +15,7 @@ import msgspec
 from proto.configuration.find import find_file
 from proto.configuration.layers import Layers, read_layers, read_main
 from proto.configuration.place import BUILT_IN, ConfigError, Place, dotted_key
+from proto.configuration.questions import questions_of
 from proto.configuration.sections import CONNECTORS, SECTIONS, BusSettings
 from proto.configuration.tomlfile import KeyPath, TomlFile
 from proto.configuration.typed import read, section
@@ -136,7 +137,7 @@ class _Loader:
         self.routes, self.permissions = (
             read_layers(file) if whole else Layers(TomlFile(file, "", {})) for file in beside
         )
-        self.routes.check_names(("destinations", "routes"))
+        self.routes.check_names(("destinations", "questions", "routes"))
         self.permissions.check_names(("peers",))
 
     def settings(self) -> Settings:
@@ -146,13 +147,16 @@ class _Loader:
         return Settings(
             **sections,  # type: ignore[arg-type]
             destinations=_named(self.routes, Destination, "destinations"),
+            questions=questions_of(self.routes),
             routes=self._routes(),
             permissions=_named(self.permissions, Permission, "peers"),
         )
 
     def place(self, *key: str | int) -> Place:
         """Return where `key` was set, or its nearest parent."""
-        files = {"destinations": self.routes, "routes": self.routes, "peers": self.permissions}
+        files = {"peers": self.permissions} | dict.fromkeys(
+            ("destinations", "questions", "routes"), self.routes
+        )
         return files.get(str(key[0]), self.main).place(*key)
 
     def origins(self, settings: Settings) -> dict[str, str]:
@@ -163,6 +167,8 @@ class _Loader:
                 key = f"{name}.{field}"
                 origins[key] = str(_set_at(self.main, key) or BUILT_IN)
         keys: list[KeyPath] = [("destinations", name) for name in settings.destinations]
+        if self.routes.is_set("questions"):
+            keys += [("questions", type) for type in settings.questions]
         keys += [("routes", index) for index in range(len(settings.routes))]
         keys += [("peers", name) for name in settings.permissions]
         return origins | {dotted_key(key): str(self.place(*key)) for key in keys}

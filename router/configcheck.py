@@ -40,6 +40,7 @@ def check(settings: Settings, place: PlaceOf) -> None:
     _check_sizes(settings, place)
     for name, destination in settings.destinations.items():
         _check_destination(name, destination, place)
+    _check_questions(settings, place)
     _check_routes(settings, place)
     _check_permissions(settings, place)
 
@@ -159,6 +160,14 @@ def _check_destination(name: str, destination: Destination, place: PlaceOf) -> N
     if backoff.longest_ms < backoff.first_ms:
         where = place("destinations", name, "backoff", "longest_ms")
         where.fail("config.backoff_order", longest=backoff.longest_ms, first=backoff.first_ms)
+
+
+def _check_questions(settings: Settings, place: PlaceOf) -> None:
+    """Of those that routes.toml names: without the built-in destinations nobody asks there."""
+    for type, name in settings.questions.items():
+        where = place("questions", type)
+        if where.line is not None and name not in settings.destinations:
+            where.fail_unknown_destination(name, settings.destinations)
 
 
 def _check_routes(settings: Settings, place: PlaceOf) -> None:

@@ -93,5 +93,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     retention: Retention = Retention()
     destinations: dict[str, Destination] = {}
+    questions: dict[str, str] = {}
     routes: list[Route] = []
     permissions: dict[str, Permission] = {}

@@ -86,6 +86,8 @@ def lines_of(text: str) -> dict[KeyPath, int]:
             here = table
         elif assignment := _KEY.match(line):
             here = table + _parts(assignment[1])
+            for length in range(len(table) + 1, len(here)):  # the tables that a dotted key makes
+                found.setdefault(here[:length], number)
         else:
             continue
         found.setdefault(here, number)

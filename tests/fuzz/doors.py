@@ -18,7 +18,6 @@ from connectors.partners.remd import RemdConnector
 from connectors.partners.rmis import RmisConnector
 from connectors.partners.smp import SmpConnector
 from connectors.partners.smp.doors import EXTRA, POSTED
-from connectors.partners.smp.questions import ASKED
 from connectors.partners.sys112 import Sys112Connector, soapdoor
 from connectors.partners.vimis import VimisConnector
 from connectors.runtime.bus.connector import Connector
@@ -29,6 +28,7 @@ from connectors.runtime.markup import soap, xml
 from connectors.simulators.demo.signing import make_signer
 from connectors.simulators.sys112.samples import day_of_cards
 from proto import catalogue
+from proto.configuration.questions import BUILT_IN
 from tests.fuzz.mutate import NOISE, ODD_TEXT, mutated
 from tests.fuzz.target import Taking, Target, Wrong
 
@@ -244,7 +244,7 @@ class SmpDoor(DoorTarget):
         ]
         found += [
             ("POST", f"/bus/questions/{type}", _encoded(catalogue.entry(type).example))
-            for type in ASKED
+            for type in BUILT_IN
         ]
         sent = [
             {"id": str(number), "type": type, "payload": catalogue.entry(type).example,

@@ -25,6 +25,7 @@ from connectors.runtime.door.openapi import DOCUMENT, PAGE
 from connectors.runtime.partner.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.partner.window import Window
 from proto.client import BusClient, Delivery, Reject
+from proto.configuration.questions import BUILT_IN
 from proto.message import UNREADABLE, Message, now_ms
 from proto.nesting import decode_json
 from proto.note import coded
@@ -36,8 +37,9 @@ encode: Final = msgspec.json.Encoder().encode
 class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.smp]. With `clinical` off the ambulance's tickets, call cards, beds and visits
     are taken and go nowhere: for a region whose hospitals' system is not on the bus yet. A question
-    of the ambulance is answered within `question_timeout_s`. A card that took longer than
-    `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves the bus 1 s).
+    of the ambulance is answered within `question_timeout_s`, by whom `questions` say. A card that
+    took longer than `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves
+    the bus 1 s).
 
     `mode` "push": we post to `partner.url`. "queue": the ambulance receives and commits by itself;
     what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. A
@@ -52,6 +54,7 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     mode: Literal["push", "queue"] = "push"
     visibility_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     quiet_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    questions: dict[str, str] = msgspec.field(default_factory=BUILT_IN.copy)
     token_file: Path | None = None
     claims_key: Path | None = None
 
@@ -130,7 +133,7 @@ class SmpConnector(Connector):
             *(self._posted(door, path, type) for path, type in POSTED.items()),
             Questions(self.bus, self.settings, self.accesses).route(),
             *QueueDoor(door, self._maker, self.queue, self.settings).routes(),
-            *describe(token=bool(self.settings.callers)).routes(),
+            *describe(self.settings.questions, token=bool(self.settings.callers)).routes(),
         ]
         return Starlette(routes=routes)
 

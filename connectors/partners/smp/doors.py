@@ -1,5 +1,6 @@
 """The doors of the ambulance system as its vendor reads them: GET /openapi.json, GET /docs."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -7,7 +8,6 @@ from typing import Any, Final
 import msgspec
 
 from connectors.partners.smp import contract
-from connectors.partners.smp.questions import ASKED
 from connectors.runtime.door.openapi import Api, Operation, Parameter, Reply
 from proto import catalogue
 
@@ -52,9 +52,9 @@ NO_TOKEN: Final = Reply(401, "no good token", contract.BusReply, headers=("WWW-A
 _DELIVERY: Final = "3f2a9c01b7de-4711"
 
 
-def describe(*, token: bool) -> Api:
+def describe(questions: Iterable[str], *, token: bool) -> Api:
     """Return the API of the doors."""
-    operations = (*(_posted(*one) for one in POSTED.items()), _question(), *_queue())
+    operations = (*(_posted(*one) for one in POSTED.items()), _question(questions), *_queue())
     always = (TOO_LARGE, NO_TOKEN) if token else (TOO_LARGE,)
     operations = tuple(replace(one, replies=(*one.replies, *always)) for one in operations)
     return Api(
@@ -90,7 +90,7 @@ def _posted(path: str, type: str) -> Operation:
     )
 
 
-def _question() -> Operation:
+def _question(questions: Iterable[str]) -> Operation:
     return Operation(
         name="ask",
         method="POST",
@@ -99,7 +99,9 @@ def _question() -> Operation:
         summary="A question to another system, answered at once or not at all",
         description="The bodies of questions and answers: smpbus schema TYPE.",
         parameters=(
-            Parameter("type", "path", "which question", {"type": "string", "enum": list(ASKED)}),
+            Parameter(
+                "type", "path", "which question", {"type": "string", "enum": list(questions)}
+            ),
             Parameter("X-Asked-By", "header", "who asks: a login", {"type": "string"}, True),
             Parameter("X-Purpose", "header", "what for: care, quality", {"type": "string"}, True),
             Parameter("X-Call-Id", "header", "for which call, if any", {"type": "string"}),

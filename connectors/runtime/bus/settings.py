@@ -14,6 +14,7 @@ from proto.configuration.address import fault_of
 from proto.configuration.declared import Address, Listen
 from proto.configuration.layers import Layers, read_main
 from proto.configuration.place import Place, hint
+from proto.configuration.questions import questions_beside
 from proto.configuration.sections import CONNECTORS, BusSettings, LogSettings, StoreSettings
 from proto.configuration.typed import read, section
 from proto.inclear import in_clear
@@ -42,8 +43,8 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     long a partner waits for the router's ACCEPTED before it is told to repeat after `retry_after_s`
     seconds; `http` has the limits of the door. At a stop what is under way has `stop_s` to end; a
     second later the process is gone, whatever hangs. `retention` is the file's own table of that
-    name. Who looked at whose data is written down in `access_folder` (None: NAME/access in the
-    folder of the journal).
+    name; a connector that has `questions` gets those of routes.toml. Who looked at whose data is
+    written down in `access_folder` (None: NAME/access in the folder of the journal).
     """
 
     partner: PartnerSettings
@@ -89,6 +90,9 @@ def load(name: str, shape: type[ConnectorSettings], file: Path) -> Loaded:
     settings = read(main, shape, CONNECTORS, name)
     if not main.is_set(CONNECTORS, name, "retention"):
         settings = msgspec.structs.replace(settings, retention=section(main, Retention))
+    if "questions" in shape.__struct_fields__ and not main.is_set(CONNECTORS, name, "questions"):
+        asked = questions_beside(file)
+        settings = msgspec.structs.replace(settings, questions=asked)
     bus = section(main, BusSettings)
     keys = bus.keys_dir
     return Loaded(
