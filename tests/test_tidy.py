@@ -367,7 +367,7 @@ class TestTexts:
     def test_every_note_has_a_text_with_its_fields(self) -> None:
         texts = flat("en")
         made = {
-            (node.args[0].value, frozenset(str(one.arg) for one in node.keywords))
+            (str(node.args[0].value), frozenset(str(one.arg) for one in node.keywords))
             for path in modules()
             if "proto.note" in modules_named_by(path)
             for node in calls_of(path, "coded")
