@@ -18,8 +18,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("proto", "router", "connectors")
 TOP_LEVEL = {
     ".ci",
+    ".editorconfig",
     ".gitignore",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "NOTICE",
     "SECURITY.md",
