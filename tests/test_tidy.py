@@ -93,6 +93,7 @@ NEVER_CALLED_BY_THE_CORE = {
     Unit("proto.message", "new"),
     Unit("proto.message", "now_ms"),
 }
+CITED = re.compile(r"domain\.md\s+([0-9]+(?:\.[0-9]+)?)")
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_IMPORTS = {"pickle", "marshal", "shelve", "xml"}
 FUNCTION_LINES_MAX = 70
@@ -346,6 +347,34 @@ class TestCode:
             assert "\\d" not in pattern, f"line {line}: {pattern}"
 
 
+class TestCitations:
+    def test_what_is_cited_of_the_field_is_there(self) -> None:
+        """Each `docs/domain.md 4.3` names a section, with or without a second level."""
+        page = read(ROOT / "docs" / "domain.md")
+        sections = set(re.findall(r"^##+ ([0-9]+(?:\.[0-9]+)?)\.? ", page, re.MULTILINE))
+        cited = {
+            (str(path.relative_to(ROOT)), number)
+            for folder in (*PACKAGES, "config", "tests", "docs")
+            for path in sorted((ROOT / folder).rglob("*.*"))
+            if path.suffix in (".py", ".toml", ".md") and path.name != "domain.md"
+            for number in CITED.findall(read(path))
+        }
+        assert len(cited) > 10
+        assert {one for one in cited if one[1] not in sections} == set()
+
+    def test_pages_link_to_what_is_there(self) -> None:
+        pages = [*ROOT.glob("*.md"), *(path for path in ROOT.glob("*/**/*.md") if own(path))]
+        dead = {
+            f"{page.relative_to(ROOT)}: {link}"
+            for page in pages
+            for link in re.findall(
+                r"\]\(([^)#:]+)(?:#[^)]*)?\)", re.sub(r"`[^`\n]*`", "", read(page))
+            )
+            if not (page.parent / link).exists()
+        }
+        assert dead == set()
+
+
 class TestTexts:
     def test_both_languages_say_the_same_things(self) -> None:
         russian, english = (flat(language) for language in ("ru", "en"))
@@ -399,6 +428,11 @@ def calls_of(path: Path, name: str) -> Iterator[ast.Call]:
                 isinstance(called, ast.Name) and called.id == name
             ):
                 yield node
+
+
+def own(path: Path) -> bool:
+    """Whether a file is the repository's, not a tool's."""
+    return path.relative_to(ROOT).parts[0] in TOP_LEVEL
 
 
 def flat(language: str) -> dict[str, str]:
