@@ -362,6 +362,16 @@ class TestCitations:
         assert len(cited) > 10
         assert {one for one in cited if one[1] not in sections} == set()
 
+    @pytest.mark.parametrize("page", ["where.md", "architecture.md", "neighbours.md"])
+    def test_files_named_on_a_page_are_there(self, page: str) -> None:
+        named_files = re.findall(
+            r"`((?:config|connectors|findings|proto|router|tests)/[\w./-]+)`",
+            read(ROOT / "docs" / page),
+        )
+        assert len(named_files) > 5
+        gone = {name for name in named_files if not (ROOT / name).exists()}
+        assert {name for name in gone if "NAME" not in name} == set()
+
     def test_pages_link_to_what_is_there(self) -> None:
         pages = [*ROOT.glob("*.md"), *(path for path in ROOT.glob("*/**/*.md") if own(path))]
         dead = {
