@@ -178,7 +178,7 @@ def test_a_row_that_the_vendors_trigger_refuses_holds_up_no_other(house: House) 
     house.resume()
     rows = "SELECT count(*) FROM smpbus.inbox"
     wait_for(lambda: house.owner.execute(rows).fetchone() == (5,), "the other five")
-    assert "SQLSTATE P0001" in house.told()
+    wait_for(lambda: "SQLSTATE P0001" in house.told(), "the line")
     assert SECRET not in house.told()
     assert "Unable to complete" not in house.told(), "the database is well"
     house.owner.execute("DROP TRIGGER picky ON smpbus.inbox")
