@@ -1,6 +1,6 @@
 """The wire and the words: what every peer of the bus shares, and the client library.
 
-The client library is shipped alone, too, as `smpbus_client` (clients/python). So the modules of
+The client library is also shipped alone, as `smpbus_client` (clients/python), so the modules of
 this package import one another relatively: one source serves both names.
 """
 

@@ -1,12 +1,12 @@
-"""The journal of accesses: who looked at whose data, as lines that are only added.
+"""The journal of accesses: who looked at whose data, in a file that only grows.
 
-A line is JSON and ends with its seal: the SHA-256 of the seal before it and of the line without its
-own. So no line can be changed, taken out or put in without all that follow being written anew. What
-a chain cannot show is that its end was cut off: the last seal is kept in a file beside it, and told
-in the log, which belongs to another user (docs/decisions/0020).
+A line is JSON and ends with its seal: the SHA-256 of the seal before it and of the line without
+its own. So no line can be changed, removed or inserted without rewriting all that follow. A chain
+cannot show that its end was cut off: therefore the last seal is kept in a file beside it and
+written to the log, which belongs to another user (docs/decisions/0020).
 
-A folder holds the journals of one process, by name: NAME.DAY.NUMBER.jsonl, NUMBER being that of the
-first line. Nothing in here is a value of what was looked at.
+A folder holds the journals of one process: NAME.DAY.NUMBER.jsonl, where NUMBER is that of the first
+line. The data that was looked at is never in it.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""The thread that writes accesses down, in order and many at a time, beside any event loop.
+"""The thread that records accesses, in order and many at a time, beside any event loop.
 
-A disk that takes nothing must not stop an emergency: what cannot be written is kept in memory, told
-loudly and counted, and written when the disk takes it again. Only when that memory is full is an
-access refused.
+A full disk must not stop an emergency: what cannot be written is kept in memory, counted, reported
+as an error, and written once the disk has room again. An access is refused only when that memory
+is full.
 """
 
 import logging

@@ -1,8 +1,9 @@
 """Connecting, and connecting again: how long to pause, and what the socket's monitor tells.
 
-libzmq paces its own attempts only while nobody listens. Where somebody takes the connection and
-drops it (a proxy in front of a stopped router, a router whose key is another one), it would try 20
-times a second for ever. So it does not try again at all; the clients do, paced by `Pauses`.
+libzmq slows its own attempts down only while nobody listens. Where a connection is accepted and
+then dropped (by a proxy in front of a stopped router, or a router with a different key) it would
+try 20 times a second for ever. So libzmq is told not to try again; the clients do, paced by
+`Pauses`.
 """
 
 from collections.abc import Iterator

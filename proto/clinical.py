@@ -2,7 +2,8 @@
 
 Ground and words are those of `schemas`. A coded value names the code list it is of: lists of
 the ministry and of the insurance fund number the same things differently (form of care: 2 is an
-emergency in 1.2.643.5.1.13.13.11.1551 and urgent in V014), so a bare code means nothing.
+emergency in 1.2.643.5.1.13.13.11.1551 and urgent in V014), so a bare code means nothing
+(docs/domain.md 3.3).
 """
 
 from datetime import date

@@ -1,8 +1,8 @@
-"""The time that passes, as the client and the connectors measure it and wait for it.
+"""Elapsed time, as the client and the connectors measure it and wait for it.
 
-All of them take it here, from one clock: the system's, if nobody has put another in force. A test
-that would have to sleep brings one that it can set forward. Not by it go the time of the day
-(`message.now_ms`), and what bounds the answer of another process or thread: that takes the time it
+All of them take it from one clock: the system's, unless another one is in force. A test that would
+have to sleep puts in one that it can move forward. The time of day (`message.now_ms`) does not go
+by it, and neither does a limit on the answer of another process or thread, which takes the time it
 takes.
 """
 

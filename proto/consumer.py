@@ -1,4 +1,4 @@
-"""Consuming: deliveries, how they are settled, and what a handler's outcome means for them."""
+"""Consuming: deliveries, how they are settled, and what the outcome of a handler means for them."""
 
 import asyncio
 from collections import deque

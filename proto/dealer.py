@@ -1,4 +1,4 @@
-"""What both clients of the bus have in common: their socket, their times, and what they say."""
+"""What both clients of the bus share: their socket, their timeouts, and what they say."""
 
 import logging
 import re

@@ -1,6 +1,5 @@
-"""Addresses of partners at which everybody on the way reads, and changes, what is said.
-
-Between machines that is a network of somebody's; a plain address of this machine stays on it.
+"""Partners' addresses where anybody on the way can read and change what is said: plain ones that
+lead to another machine. A plain address on this machine never leaves it.
 """
 
 import ipaddress

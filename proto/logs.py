@@ -3,9 +3,9 @@
 The word comes from the texts (`ОШИБКА`, `ПРЕДУПРЕЖДЕНИЕ`), so that one search finds every error of
 every process, in journald and in files alike. The time is left to journald when it listens.
 
-Whoever logs never waits: lines go through a queue to a thread of their own. When the reader of
-stderr stands still, what does not fit is dropped and counted; a warning that comes again and again
-is written a few times, and then counted as well.
+Logging never blocks: lines go through a queue to a thread of their own. When the reader of stderr
+stands still, what does not fit is dropped and counted; a warning that repeats is written a few
+times and then only counted.
 """
 
 import io

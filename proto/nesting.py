@@ -1,7 +1,7 @@
 """How deeply JSON from outside may be nested: the same everywhere and on every Python.
 
-The interpreter's own limit is of the thousands and another one in each version: what one machine
-refuses another passes on. Whoever reads JSON that somebody else wrote reads it by `decode_json`.
+The interpreter's own limit is some thousands and differs between versions, so one machine would
+pass on what another refuses. JSON that somebody else wrote is always read with `decode_json`.
 """
 
 import re

@@ -1,9 +1,9 @@
 """A note: why a delivery ended or comes again, as a code with fields. Pure.
 
-`connector.untold system=112` is what goes over the wire and into the journal; whoever reads it
-there is given words in his own language (`proto.wording.in_words`). A value that is more than
-letters, digits and `_./@+-` is a JSON string, and may be a note itself. Notes that belong together
-are joined by ": " (the second says more of the first) or "; " (it came later).
+`connector.untold system=112` is what goes over the wire and into the journal; readers see it in
+words of their own language (`proto.wording.in_words`). A value that is more than letters, digits
+and `_./@+-` is a JSON string, and may be a note itself. Notes that belong together are joined by
+": " (the second says more of the first) or "; " (it came later).
 
 A note may be any text, too: that of a partner, of an operator, of an earlier version or a client in
 another language. It is shown as it is.

@@ -1,4 +1,5 @@
-"""Patterns for all of a text, as msgspec searches for them and as a schema shows them to others."""
+"""Regular expressions that must match a whole text, for msgspec and for the schemas shown to
+others."""
 
 
 def exactly(pattern: str) -> str:

@@ -1,8 +1,8 @@
-"""How one person is looked for in what is kept: words that name him, whatever surrounds them.
+"""How one person is searched for in stored data: by words that identify them, in whatever context.
 
 `Wanted` is a list of alternatives; each is a list of words that must all be there; each word is a
-list of ways to write it. Who is searched for is known by these words alone, and they go nowhere but
-into the search: not into a log, an answer or a protocol.
+list of ways to write it. These words are all that is known of the person, and they go into the
+search and nowhere else: not into a log, an answer or a record.
 """
 
 import re

@@ -1,4 +1,5 @@
-"""Publishing: what one turn of the loop publishes travels in one frame, and each hears its own."""
+"""Publishing: what one turn of the loop publishes travels in one frame; each publisher gets its own
+answer."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,8 @@
-"""What a peer tells of itself by REPORT, for operators: its partners, its lookups, its counters.
+"""What a peer reports of itself (REPORT), for operators: its partners, its lookups, its counters.
 
-One shape for all connectors, so that the router and the command line need know none of them. Every
-field has a default and a bound; what a later version adds is passed over. No personal data.
+All connectors use one shape, so that the router and the command line need to know none of them.
+Every field has a default and a bound; fields that a later version adds are ignored. No personal
+data.
 """
 
 from typing import Annotated, Any, Final, Literal

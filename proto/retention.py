@@ -1,7 +1,7 @@
-"""[retention]: for how long what is kept of people is kept, kind by kind, in days.
+"""[retention]: for how long each kind of data about people is kept, in days.
 
-One table for the router and every connector: the administrator sets it once and shows it to whoever
-asks. What ends is overwritten in its file, not only forgotten.
+One table for the router and all connectors: the administrator sets it once and can show it to
+whoever asks. Data whose time is over is overwritten in its file, not merely forgotten.
 """
 
 from typing import Annotated, Final

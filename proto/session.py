@@ -1,7 +1,7 @@
 """The asyncio client's session: one connection after another to the router, greeted and watched.
 
 It finds a lost router within two seconds, greets it again when it is back, and repeats what
-`Peer` says. What the router says goes to whoever has put himself down for its kind in `on`.
+`Peer` says. What the router says goes to whoever has registered for its kind in `on`.
 """
 
 import asyncio

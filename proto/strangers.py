@@ -1,8 +1,8 @@
-"""What libraries would write to the log: nothing of their own words.
+"""Keeps the words of libraries out of the log.
 
-A library's sentence or traceback may quote what it was working on: a name, a birth date, a body.
-So no word of any of them is written, whichever it is and wherever it comes from: an error leaves a
-line with the place in its code and the kind of exception, everything less leaves none.
+A library's sentence or traceback may quote what it was working on: a name, a birth date, a body. So
+none of them is written, whichever library it comes from: an error leaves a line with its place in
+the code and the kind of exception; anything less than an error leaves no line.
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""Text from elsewhere, made safe for a terminal and a log: what would steer it is shown instead."""
+"""Text from elsewhere, made safe for a terminal or a log: control characters are shown, not
+obeyed."""
 
 from typing import Any, Final
 

@@ -1,8 +1,8 @@
 """What the duty administrator reads: texts by key, in Russian (default) or English.
 
 The texts are `texts/ru.toml` and `texts/en.toml` beside this module: the same keys in both, one
-table per part of smpbus; those of the client library lie in `texts/client/`, since it is shipped
-alone, too. `text("cli.accepted", id="...")` fills the `{fields}` of one text.
+table per part of smpbus; those of the client library are in `texts/client/`, since it is also
+shipped alone. `text("cli.accepted", id="...")` fills the `{fields}` of one text.
 """
 
 import os

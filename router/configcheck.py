@@ -1,4 +1,4 @@
-"""What must be true across settings: addresses, routes and permissions that name what exists."""
+"""Checks across settings: addresses, routes and permissions must name what exists."""
 
 import re
 from errno import EADDRINUSE, EINVAL

@@ -18,8 +18,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("proto", "router", "connectors")
 TOP_LEVEL = {
     ".ci",
+    ".editorconfig",
     ".gitignore",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "NOTICE",
     "SECURITY.md",
@@ -90,6 +93,7 @@ NEVER_CALLED_BY_THE_CORE = {
     Unit("proto.message", "new"),
     Unit("proto.message", "now_ms"),
 }
+CITED = re.compile(r"domain\.md\s+([0-9]+(?:\.[0-9]+)?)")
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_IMPORTS = {"pickle", "marshal", "shelve", "xml"}
 FUNCTION_LINES_MAX = 70
@@ -343,6 +347,44 @@ class TestCode:
             assert "\\d" not in pattern, f"line {line}: {pattern}"
 
 
+class TestCitations:
+    def test_what_is_cited_of_the_field_is_there(self) -> None:
+        """Each `docs/domain.md 4.3` names a section, with or without a second level."""
+        page = read(ROOT / "docs" / "domain.md")
+        sections = set(re.findall(r"^##+ ([0-9]+(?:\.[0-9]+)?)\.? ", page, re.MULTILINE))
+        cited = {
+            (str(path.relative_to(ROOT)), number)
+            for folder in (*PACKAGES, "config", "tests", "docs")
+            for path in sorted((ROOT / folder).rglob("*.*"))
+            if path.suffix in (".py", ".toml", ".md") and path.name != "domain.md"
+            for number in CITED.findall(read(path))
+        }
+        assert len(cited) > 10
+        assert {one for one in cited if one[1] not in sections} == set()
+
+    @pytest.mark.parametrize("page", ["where.md", "architecture.md", "neighbours.md"])
+    def test_files_named_on_a_page_are_there(self, page: str) -> None:
+        named_files = re.findall(
+            r"`((?:config|connectors|findings|proto|router|tests)/[\w./-]+)`",
+            read(ROOT / "docs" / page),
+        )
+        assert len(named_files) > 5
+        gone = {name for name in named_files if not (ROOT / name).exists()}
+        assert {name for name in gone if "NAME" not in name} == set()
+
+    def test_pages_link_to_what_is_there(self) -> None:
+        pages = [*ROOT.glob("*.md"), *(path for path in ROOT.glob("*/**/*.md") if own(path))]
+        dead = {
+            f"{page.relative_to(ROOT)}: {link}"
+            for page in pages
+            for link in re.findall(
+                r"\]\(([^)#:]+)(?:#[^)]*)?\)", re.sub(r"`[^`\n]*`", "", read(page))
+            )
+            if not (page.parent / link).exists()
+        }
+        assert dead == set()
+
+
 class TestTexts:
     def test_both_languages_say_the_same_things(self) -> None:
         russian, english = (flat(language) for language in ("ru", "en"))
@@ -367,7 +409,7 @@ class TestTexts:
     def test_every_note_has_a_text_with_its_fields(self) -> None:
         texts = flat("en")
         made = {
-            (node.args[0].value, frozenset(str(one.arg) for one in node.keywords))
+            (str(node.args[0].value), frozenset(str(one.arg) for one in node.keywords))
             for path in modules()
             if "proto.note" in modules_named_by(path)
             for node in calls_of(path, "coded")
@@ -396,6 +438,11 @@ def calls_of(path: Path, name: str) -> Iterator[ast.Call]:
                 isinstance(called, ast.Name) and called.id == name
             ):
                 yield node
+
+
+def own(path: Path) -> bool:
+    """Whether a file is the repository's, not a tool's."""
+    return path.relative_to(ROOT).parts[0] in TOP_LEVEL
 
 
 def flat(language: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 HM... holds the cases (ZL_LIST), LM... the persons (PERS_LIST); both are windows-1251 and say each
 other's names. The head of HM holds the count and the sum, so the cases are read twice: first all
-are checked, then all are written.
+are checked, then all are written. Order 79 of the federal fund: docs/domain.md 7.2.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Check digits and what numbers say about each other. Pure; no number is ever in what is said.
 
-Sources: СНИЛС, order of the Pension Fund; ЕНП, order of the Ministry of Health 158н (its digit is
-Luhn's, its first ten say region, birth date and sex); ОГРН, order of the Ministry of Finance 165н.
+Rules and sources: docs/domain.md 10.
 """
 
 import re

@@ -62,7 +62,7 @@ def read_folder(folder: Path) -> list[CodeListSource]:
     return found
 
 
-# Codes as the register has them (domain.md 3.2).
+# Codes as the register has them (docs/domain.md 3.2).
 LISTS: Final = (
     made_up(
         "1.2.643.5.1.13.13.11.1002",

@@ -1,4 +1,4 @@
-"""Where the configuration is: the region's own files, else those that smpbus brings along."""
+"""Where the configuration is: the region's own files, else those that come with smpbus."""
 
 import os
 from collections.abc import Mapping

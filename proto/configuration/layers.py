@@ -1,4 +1,4 @@
-"""One file of the configuration, what is said over it, and where each value was said.
+"""One file of the configuration, what overrides it, and where each value was set.
 
 Layers, each above the one before: the defaults of the declared types, the file, the environment
 (`SMPBUS_CONNECTORS__SYS112__LISTEN=...`), flags.

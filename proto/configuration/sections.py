@@ -1,5 +1,5 @@
-"""The tables of smpbus.toml that are for every process: every setting typed, bounded and with a
-default that is safe.
+"""The tables of smpbus.toml that concern every process: each setting has a type, bounds and a safe
+default.
 
 Only the shape; paths are absolute after loading. Units are in the names.
 """

@@ -1,4 +1,4 @@
-"""Where the configuration is that smpbus brings along, in a checkout or installed."""
+"""Where the configuration that comes with smpbus is, in a checkout or installed."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The router's own journal of accesses: what operators were shown, and what they changed.
 
-It is written here and not by the commands: who asks the ops socket himself is written down, too.
+It is written here and not by the commands, so that whoever asks the ops socket directly is recorded
+as well.
 """
 
 import asyncio

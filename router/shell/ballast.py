@@ -1,4 +1,4 @@
-"""Space that is set aside for settling: what others fill the disk with cannot take it.
+"""Space set aside for settling, which other programs that fill the disk cannot take.
 
 New messages are refused long before the disk is full, but other programs write on. A file beside
 the journal holds some space; when hardly any is left it is given back, so that outcomes can still

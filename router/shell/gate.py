@@ -1,8 +1,9 @@
-"""Who holds connections to one listening socket: bounded in number, so that no descriptor is short.
+"""The connections to one listening socket: their number is bounded, so that descriptors never run
+out.
 
 libzmq accepts whoever comes, ends the process when an ipc socket finds no descriptor left, and has
-no call to end one connection. So a thread of our own listens to what its monitor tells, and shuts
-the descriptor of what is one too many: first of those to whom nobody listens any more, then of
+no call to end one connection. So a thread of our own follows its monitor and shuts down the
+descriptor of a connection that is one too many: first of those whose other end is gone, then of
 those that have not said a word, since a peer with a key speaks within milliseconds. While the
 thread is behind, libzmq waits for it.
 """

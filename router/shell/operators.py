@@ -1,7 +1,7 @@
 """Who asks on the operator's socket, and what he may: look, or change as well.
 
 The kernel tells whose process is at the other end of an ipc connection; libzmq asks it once, when
-the connection is made, and gives the answer with each frame. Nothing of it is the asker's word.
+the connection is made, and gives the answer with each frame. None of it is what the asker claims.
 """
 
 import asyncio

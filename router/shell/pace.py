@@ -1,4 +1,4 @@
-"""A pace for what operators ask: however many ask however often, messages go first."""
+"""A pace for operators' questions: messages go first, however many ask and however often."""
 
 import asyncio
 from typing import Final

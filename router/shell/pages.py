@@ -126,7 +126,7 @@ def _verdict(checks: dict[str, bool]) -> Response:
 
 
 def listen(address: str, where: str) -> posix.socket:
-    """Bind HOST:PORT. Raises StartError in the seed's form of words."""
+    """Bind HOST:PORT. Raises StartError, which names the address, the file and the key."""
     host, _, port = address.rpartition(":")
     family = posix.AF_INET6 if ":" in host else posix.AF_INET
     listener = posix.socket(family, posix.SOCK_STREAM)

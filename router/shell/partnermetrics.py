@@ -1,8 +1,8 @@
-"""The part of the metrics page that peers tell of themselves, with labels that are bounded.
+"""The part of the metrics page that peers report of themselves, with a bounded set of labels.
 
-A peer may report other names every time. Of one connector the first few systems and kinds since the
-router's start have series, later ones have none: neither the page nor what a monitor keeps of it
-grows with what a peer makes up.
+A peer may report new names every time. For each connector the first few systems and kinds since the
+router's start get series, later ones get none: neither the page nor what a monitor keeps of it can
+grow with what a peer makes up.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which partners answer: what connectors report, and who of them is not here.
+"""Which partners answer: what connectors report, and which connectors are not connected.
 
 Kept in memory only, from the sessions of the core. A session's report is read when it is wanted,
 once. Of several sessions of one name the one that greeted last speaks.

@@ -3,7 +3,7 @@
 ZeroMQ counts frames, not bytes, and tells nobody what a peer has read. So after every so many
 bytes a PING with a number nobody can guess goes into the stream, and its PONG shows that all before
 it was read. A routing id proves nothing, and libzmq lets a peer choose one: those it makes itself
-follow each other from a random first one, so one that does not is refused, and guessing is dear.
+follow each other from a random first one, so any other is refused, and guessing is expensive.
 """
 
 import asyncio

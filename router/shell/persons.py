@@ -1,6 +1,6 @@
 """What an operator may ask and do about one person in the journal: `person_find`, `person_erase`.
 
-The words that name him stay in the request: no answer, log or event has them.
+The words that identify the person stay in the request: no answer, log or event has them.
 """
 
 import time

@@ -1,9 +1,10 @@
-"""Dead letters end, too: first they are told of, then they are dropped as an operator drops them.
+"""Dead letters come to an end: they are announced first, then dropped as an operator would drop
+them.
 
-What is to end is named once a day from `dead_told_days` before its time, emergencies in an error of
-their own. Nothing ends that was not named for so long, whatever the router slept through: when it
-was named is kept in the journal. The history's pruning then takes what was dropped, and overwrites
-it.
+From `dead_told_days` before its end a dead letter is announced once a day, emergencies in an error
+of their own. None ends that was not announced for so long, even if the router was down meanwhile:
+when it was announced is kept in the journal. Pruning of the history then removes and overwrites
+what was dropped.
 """
 
 import asyncio

@@ -60,7 +60,7 @@ def shuffle_routing_ids() -> None:
 def bind(socket: "zmq.Socket[bytes]", address: str, mode: str, where: str) -> str:
     """Bind and return the real address. `where` is the file and key that ask for it.
 
-    Raises StartError in the seed's form of words.
+    Raises StartError, which names the address, the file and the key.
     """
     try:
         if address.startswith("ipc://"):

@@ -1,11 +1,11 @@
-"""Turns: who has put enough into the transaction that gathers waits for the next one.
+"""Turns: a name that has put enough into the transaction being gathered waits for the next one.
 
-An emergency waits for the write in hand and for its own. So while others publish one name adds a
-slice or two to each write, however much it has to say; and what a peer says behind a PUBLISH that
-is looked at in slices waits until its end. What waits are frames as libzmq gave them, in their
-order; with those that are begun they are bounded in bytes. A name that brings more than its share
-is cut off: not before the PUBLISH that is begun is on disk and answered, else it would come back
-and begin with the same one for ever.
+An emergency waits for the write in hand and for its own. So, while others publish, one name adds a
+slice or two to each write, however much it has to say; and what a peer sends behind a PUBLISH that
+is handled in slices waits until that one is done. What waits are frames as libzmq gave them, in
+their order; with those that are begun they are bounded in bytes. A name that brings more than its
+share is cut off: not before the PUBLISH that is begun is on disk and answered, else it would come
+back and begin with the same one for ever.
 """
 
 from collections.abc import Iterator

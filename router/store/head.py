@@ -1,7 +1,7 @@
 """The head of a stored message: its envelope, read without its body, which may be large.
 
-The body is the last field of a message (SPEC 3.1), so the first bytes tell the rest: what operators
-are shown of a thousand messages fits into memory whatever they carry.
+The body is the last field of a message (SPEC 3.1), so its first bytes hold everything else: the
+heads of a thousand messages fit into memory, however large their bodies are.
 """
 
 from struct import unpack_from

@@ -1,8 +1,9 @@
 """What operators ask the embedded store: what became of a call, what is dead.
 
-Each answer is bounded whatever the journal holds. Of a message only its head is read. A search goes
-by steps of some milliseconds, between which the store writes what has been accepted meanwhile, and
-the newest comes first: whoever asks stops when it has enough, or goes on to count the rest.
+Each answer is bounded, whatever the journal holds. Only the head of a message is read. A search
+runs in steps of some milliseconds, between which the store writes what has been accepted
+meanwhile, and the newest comes first: the caller stops when it has enough, or goes on to count the
+rest.
 """
 
 from collections.abc import Iterator, Sequence

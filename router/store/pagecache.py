@@ -1,8 +1,8 @@
-"""The system's page cache: the journal's history shall not fill it.
+"""Keeps the journal's history out of the system's page cache.
 
-History is written once and seldom read. Left alone it would push what others need out of memory,
-and each new page of it would be a page that the system has to find and clear: on a virtual machine
-that costs more than all else in a commit (docs/decisions/0003).
+History is written once and seldom read. Left alone it would push out of memory what others need,
+and for each new page the system would have to find and clear one: on a virtual machine that costs
+more than everything else in a commit (docs/decisions/0003).
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""What the embedded store has of one person, and how it is taken out of it.
+"""What the embedded store holds about one person, and how it is erased.
 
-A message that is erased keeps its row, its id and how its deliveries ended: repeats are recognised
-and the books are balanced as before. Its body and the notes of partners are gone, overwritten in
-the file, and the log that may hold copies is emptied.
+An erased message keeps its row, its id and how its deliveries ended, so that repeats are still
+recognised and the counts still add up. Its body and the notes of partners are overwritten in the
+file, and the log, which may hold copies, is emptied.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What the embedded store is asked by a start and by the core: what is open."""
+"""What a start and the core ask of the embedded store: which deliveries are open."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple

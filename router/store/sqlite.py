@@ -1,15 +1,16 @@
 """The embedded store: SQLite with a write-ahead log, synced at every commit.
 
 Why it is opened the way it is (docs/decisions has the measurements):
-- The database is born under synchronous=EXTRA, closed, its folder synced, and only then used in
-  WAL mode with synchronous=FULL: otherwise a power loss may bring the birth journal back to life.
+- The database is created under synchronous=EXTRA, closed, its folder synced, and only then used in
+  WAL mode with synchronous=FULL: otherwise a loss of power may bring its first rollback journal
+  back.
 - Every start truncates the log into the database and commits a new epoch before anything is
   accepted: after a failed sync the page cache may show data that the disk does not have.
 - One connection with locking_mode=EXCLUSIVE, used by one thread.
 - An error while writing is not survived: the caller ends the process.
 
-Rows go in by statements of 512 to 1 rows: one step of SQLite without the interpreter lock
-per statement instead of per row, which matters more than anything else here.
+Rows are inserted by statements of 512 down to 1 rows: the interpreter lock is given up once per
+statement instead of once per row, which matters more here than anything else.
 """
 
 import errno

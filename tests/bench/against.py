@@ -22,7 +22,7 @@ RUN_TIMEOUT_S = 600
 
 
 def _measure(checkout: Path, arguments: list[str]) -> dict[str, float]:
-    command = [checkout / ".venv" / "bin" / "python", "-m", "tests.bench", *arguments]
+    command = [str(checkout / ".venv" / "bin" / "python"), "-m", "tests.bench", *arguments]
     run = subprocess.run(
         command, cwd=checkout, stdout=subprocess.PIPE, text=True, timeout=RUN_TIMEOUT_S, check=True
     )

@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -30,7 +31,7 @@ def _message(number: int, size: int, priority: int, dead: bool) -> Message:
     return Message(new_id(), type, "producer", subject, now_ms(), priority, body=body)
 
 
-def _keys(folder: str, name: str) -> dict[str, Path]:
+def _keys(folder: str, name: str) -> dict[str, Any]:
     """Return the client's keys; none for a router without CURVE."""
     if not folder:
         return {}

@@ -37,8 +37,8 @@ def measure(folder: Path, count: int, data: Path | None) -> int:
     """Build a register of `count` cases in a folder."""
     print(f"making up {count:,} cases", flush=True)
     cases = write_cases(folder / "cases.jsonl", count)
-    command = [SMPBUS, "register", "build", cases, *COMMON, "--profile", "extended"]
-    command += ["--out", folder, "--ledger", folder / "billed.db"]
+    command = [SMPBUS, "register", "build", str(cases), *COMMON, "--profile", "extended"]
+    command += ["--out", str(folder), "--ledger", str(folder / "billed.db")]
     began = time.monotonic()
     building = subprocess.Popen(command)
     _, status, used = os.wait4(building.pid, 0)

@@ -12,16 +12,11 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from postgres import Postgres
-from sqlhouse import STATUS, House
 
 from proto import catalogue
+from tests.integration.postgres import Postgres
+from tests.integration.sqlhouse import STATUS, House
 from tests.until import wait_for
 
 SUBJECTS = 1000

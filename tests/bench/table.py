@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,8 +105,13 @@ class Result:
             sent, late = self.traffic.sent["positions"], self.traffic.disordered
             found.append(f"positions: sent {sent}, seen {seen}, out of order {late}")
         day = [push.sample for push in self.plan.pushes]
-        for check in (lambda: check_calls(self, day), lambda: check_reactions(self),
-                      lambda: check_care(self)):  # fmt: skip
+        this: Any = self  # it has what these look at
+        checks: tuple[Callable[[], None], ...] = (
+            lambda: check_calls(this, day),
+            lambda: check_reactions(this),
+            lambda: check_care(this),
+        )
+        for check in checks:
             try:
                 check()
             except AssertionError as error:

@@ -15,7 +15,8 @@ from random import Random
 
 from proto import BlockingBusClient, Message
 from proto.errors import NotConnected
-from proto.message import new_id, now_ms
+from proto.identifiers import new_id
+from proto.message import now_ms
 from tests.chaos.ledger import Ledger, read
 
 SUBJECTS = 12

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage import Bus
+
+from tests.contract.stage import Bus
 
 
 @pytest.fixture

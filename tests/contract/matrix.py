@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from authority import Authority
-from hub import hub
-from line import Mode
 from lxml import etree
-from rows import CANARIES, ROWS, Row, call_of, message, worker_of
-from stand import Attempt, Stand
 
 from connectors.partners.sys112 import soapdoor
 from connectors.runtime.markup import soap, xml
 from connectors.simulators.sys112.samples import day_of_cards
 from proto.logs import QUIET
 from proto.note import coded
+from tests.contract.authority import Authority
+from tests.contract.hub import hub
+from tests.contract.line import Mode
+from tests.contract.rows import CANARIES, ROWS, Row, call_of, message, worker_of
+from tests.contract.stand import Attempt, Stand
 from tests.until import until
 
 IN_ALL = "in all"

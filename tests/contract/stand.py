@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from authority import Authority, serving
-from hub import Hub
-from line import Line
-from rows import LIST, Row, worker_of
 
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.process import _run
@@ -25,6 +21,10 @@ from connectors.simulators.kit.simulation import SimulatorSettings
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import RequestFailed
 from proto.message import Message
+from tests.contract.authority import Authority, serving
+from tests.contract.hub import Hub
+from tests.contract.line import Line
+from tests.contract.rows import LIST, Row, worker_of
 from tests.ports import free_port
 from tests.until import until
 
@@ -216,7 +216,8 @@ class Stand:
     async def _load(self, number: int, attempt: Attempt) -> None:
         """Wait until the bus has heard of a worker that came meanwhile."""
         worker = worker_of(number)
-        while not any(one.json()["id"] == worker["id"] for one in self.hub.heard[self.row.name]):
+        heard: list[Any] = self.hub.heard[self.row.name]
+        while not any(one.json()["id"] == worker["id"] for one in heard):
             if why := self.connector._told:  # type: ignore[union-attr]
                 attempt.failures.append(why)
             await asyncio.sleep(0.05)

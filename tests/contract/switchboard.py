@@ -22,6 +22,12 @@ from tests.ports import free_port
 PACE_S = 0.02
 
 
+def connector_of(scene: Scene) -> AtsConnector:
+    """The connector of a scene, by its kind."""
+    assert isinstance(scene.connector, AtsConnector)
+    return scene.connector
+
+
 @contextlib.asynccontextmanager
 async def exchange(
     bus: Bus, folder: Path, secret: str = SECRET, login: str = "auto", **settings: Any
@@ -93,7 +99,7 @@ def stories(bodies: list[Any]) -> dict[str, str]:
         if one["event"] == "ended":
             talks = [talk.get("operator") or "outside" for talk in one.get("talks", ())]
             ends[one["call_id"]] = f" ({one.get('cause', '')}); talked: {', '.join(talks) or '-'}"
-    first = {}
+    first: dict[str, str] = {}
     for one in bodies:
         first.setdefault(one["call_id"], one["direction"])
     return {id: f"{first[id]}: {', '.join(words)}{ends.get(id, '')}" for id, words in told.items()}

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Bus, Scene
 
 from proto import catalogue
 from proto.client import Consumer, Delivery, Reject, Retry
 from proto.message import Message
-from tests.contract.switchboard import PACE_S, distinct, drive, exchange, until
+from tests.contract.stage import Bus, Scene
+from tests.contract.switchboard import PACE_S, connector_of, distinct, drive, exchange, until
 
 
 def check_calls(bus: Bus, ended: list[str], answered: list[str]) -> None:
@@ -63,6 +64,9 @@ def test_calls_operators_and_groups_come_out(bus: Bus, tmp_path: Path) -> None:
 
 
 def test_a_line_that_breaks_in_the_middle_leaves_no_call_hanging(bus: Bus, tmp_path: Path) -> None:
+    def again(number: int) -> Callable[[Any], bool]:
+        return lambda ledger: ledger["logins"] >= number + 2
+
     async def work() -> None:
         async with exchange(bus, tmp_path) as scene:
             await scene.wait(lambda ledger: ledger["logins"])
@@ -70,9 +74,9 @@ def test_a_line_that_breaks_in_the_middle_leaves_no_call_hanging(bus: Bus, tmp_p
                 await drive(scene, calls=10)
                 await asyncio.sleep(PACE_S)
                 await drive(scene, **{"break": True})
-                await scene.wait(lambda ledger, n=number: ledger["logins"] >= n + 2)
+                await scene.wait(again(number))
             ledger = await scene.wait(lambda ledger: not ledger["living"])
-            await until(lambda: not scene.connector._hearing.calls.calls)
+            await until(lambda: not connector_of(scene)._hearing.calls.calls)
             begun = {one["call_id"] for one in distinct(bus, "telephony.call.v1")
                      if one["event"] == "started"}  # fmt: skip
             await until(lambda: calls_ended(bus) == len(begun))
@@ -124,7 +128,7 @@ def test_dialling_ends_in_one_result(bus: Bus, tmp_path: Path) -> None:
             with pytest.raises(Retry):
                 await handle(scene, dial("op-01"))
             await scene.wait(lambda ledger: ledger["logins"])
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: connector_of(scene)._line.session)
             assert await handle(scene, dial("op-01"), attempt=2) == "connected"
             assert await handle(scene, dial("nobody", "d2")) == "failed"
             assert await handle(scene, dial("op-01"), attempt=3) == "unknown"

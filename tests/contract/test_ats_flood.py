@@ -13,7 +13,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import Bus
 
 from connectors.partners.ats import AtsConnector
 from connectors.partners.ats.ami import Packet, Parser
@@ -25,6 +24,7 @@ from proto.client import BusClient
 from proto.message import Message
 from tests.bench.amistream import Stream
 from tests.bench.exchange import BANNER, PouringExchange
+from tests.contract.stage import Bus
 from tests.integration.bus import RouterProcess
 from tests.ports import free_port
 from tests.until import until

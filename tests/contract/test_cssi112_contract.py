@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.cssi112 import CssiConnector
 from connectors.partners.cssi112.batch import Batch
@@ -15,6 +14,7 @@ from connectors.simulators.kit.simulation import SimulatorSettings
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 
 CARD = catalogue.entry("incident.card.v1").example

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.partners.tfoms import TfomsConnector
+from connectors.partners.tfoms.connector import TfomsSettings
 from connectors.runtime.bus.intake import Intake
 from connectors.runtime.door.serving import HttpServer, bind
 from connectors.runtime.partner.partner import BadReply, Partner, PartnerSettings
@@ -77,12 +78,12 @@ async def asking(fund: Fund) -> AsyncIterator[Any]:
         partner = {"url": url, "timeout_s": 0.3, "breaker": BREAKER}
         store = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "cards.db"
         told = {"partner": partner, "store_file": store}
-        settings = msgspec.convert(told, TfomsConnector.Settings)
+        settings = msgspec.convert(told, TfomsSettings)
         connector = TfomsConnector("tfoms", settings, bus)
         stack.push_async_callback(connector.close)
         intake = Intake.of(connector)
         running = asyncio.create_task(intake.run())
-        stack.push_async_callback(asyncio.gather, running, return_exceptions=True)
+        stack.push_async_callback(asyncio.wait, [running])
         stack.push_async_callback(intake.stop, 0)
         ward = await stack.enter_async_context(router.client("ward"))
 

@@ -7,10 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import documents
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.external import ExternalConnector
 from connectors.partners.external.webhook import is_signed, sign
@@ -24,6 +22,8 @@ from proto.errors import Code
 from proto.exits import StartError
 from proto.external_types import HAND_IN
 from proto.message import Message
+from tests.contract import documents
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 from tests.until import until
 
@@ -325,7 +325,7 @@ def test_events_come_in_order_and_stay_over_a_restart(house: House) -> None:
 
 
 def test_nothing_of_persons_is_told_or_kept(house: House) -> None:
-    private = {
+    private: dict[str, Any] = {
         "operator": {"login": "disp-2", "name": "Тайная Т."},
         "remark": "Тайная Т. больна",
         "brigade": {"id": "12", "members": "Тайная Т."},

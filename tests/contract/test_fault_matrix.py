@@ -5,8 +5,9 @@ import gc
 import warnings
 
 import pytest
-from matrix import FAULTS, IN_ALL, Fault, Outcome, expected, play, table
-from rows import ROWS, Row
+
+from tests.contract.matrix import FAULTS, IN_ALL, Fault, Outcome, expected, play, table
+from tests.contract.rows import ROWS, Row
 
 Matrix = dict[tuple[str, str], Outcome]
 CELLS = [

@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
-from stage import Bus
 
 from connectors.runtime.bus.outbox import PAUSE_S, Outbox
 from proto import frames
 from proto.client import BusClient
 from proto.errors import Code
 from proto.message import Message
+from tests.contract.stage import Bus
 from tests.leap import LeapingClock, leaping
 from tests.until import until
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.remd import RemdConnector, contract
 from connectors.partners.remd.verdict import load_verdicts
@@ -20,6 +19,7 @@ from proto import catalogue, frames
 from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message, now_ms
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 from tests.until import until
 
@@ -76,7 +76,8 @@ def test_a_card_is_registered_and_told_of_under_its_own_subject(bus: Bus, tmp_pa
     told = [one for one in bus.accepted if one.type == "document.state.v1"]
     assert {one.subject for one in told} == {SUBJECT}
     numbers = (told[-1].correlation_id or "").split()
-    assert numbers == ["99.26.11.000000001", told[-1].json()["document_id"], "kv-2026-4711"]
+    body: Any = told[-1].json()
+    assert numbers == ["99.26.11.000000001", body["document_id"], "kv-2026-4711"]
     (timer,) = [one for one in bus.accepted if one.type == "document.timer.v1"]
     assert timer.not_before is not None
     assert timer.not_before - now_ms() > 14 * 86_400_000

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.tfoms import TfomsConnector
 from connectors.runtime.bus import reporter
@@ -21,6 +20,7 @@ from proto import frames, schemas
 from proto.errors import RequestFailed
 from proto.message import Message
 from proto.report import PeerReport, read_report
+from tests.contract.stage import Bus, Scene, scene
 
 PARTNER = {"system": "Фонд", "breaker": {"failures_max": 2, "open_s": 60.0}}
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.rmis import RmisConnector
 from connectors.partners.rmis.contract import Changes
@@ -19,6 +18,7 @@ from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 
 QUICK = {"timeout_s": 0.3, "connect_timeout_s": 0.2, "breaker": {"failures_max": 99}}
 KNOWN = people(0)
@@ -34,7 +34,7 @@ def play(
 ) -> None:
     async def whole() -> None:
         simulator = SimulatorSettings(pace_s=pace_s, repeat_s=0.05)
-        settings = {"state_file": folder / "numbers.db", "partner": QUICK}
+        settings: dict[str, Any] = {"state_file": folder / "numbers.db", "partner": QUICK}
         settings |= {"question_timeout_s": question_timeout_s}
         async with scene(bus, RmisConnector, create_app, simulator, **settings) as stage:
             await act(stage)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.rmis import RmisConnector
 from connectors.simulators.kit.people import people
@@ -15,6 +14,7 @@ from connectors.simulators.rmis import search as server
 from connectors.simulators.rmis.simulator import create_app
 from proto.errors import Code, RequestFailed
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 
 KNOWN = people(0)

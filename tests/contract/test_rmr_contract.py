@@ -15,7 +15,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage import Bus, Scene, scene
 
 from connectors.partners.rmr import RmrConnector, RmrSettings
 from connectors.partners.rmr.mapping import snils_of
@@ -33,6 +32,7 @@ from proto.client import Reject
 from proto.errors import Code, RequestFailed
 from proto.exits import StartError
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 
 PEOPLE = samples.workers(7, 55)
 QUICK = {"timeout_s": 0.2, "connect_timeout_s": 0.1, "breaker": {"failures_max": 3, "open_s": 0.01}}

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.smp import SmpConnector
 from connectors.simulators.kit.simulation import SimulatorSettings
@@ -14,6 +13,7 @@ from connectors.simulators.smp.simulator import LIFE, ON_PLACE, create_app
 from proto import catalogue
 from proto.client import Reject, Retry
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 
 CARD = catalogue.entry("incident.card.v1").example
 ENDED = catalogue.entry("incident.cancelled.v1").example

@@ -6,10 +6,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import documents
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.smp import SmpConnector
 from connectors.runtime.door.token import digest_of, new_token
@@ -21,6 +19,8 @@ from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.exits import StartError
 from proto.message import Message, now_ms
+from tests.contract import documents
+from tests.contract.stage import Bus, Scene, scene
 from tests.leap import leaping
 from tests.until import until
 
@@ -129,7 +129,7 @@ def test_a_retry_comes_when_the_ambulance_wants_it_and_a_reject_never(bus: Bus) 
         later, never, sometime = bring(stage, card(1), card(2), card(3))
         await asyncio.sleep(0)
         refs = [one["ref"] for one in await receive(stage)]
-        told = {"outcome": "retry", "after_s": 7.5, "reason": "the table is locked"}
+        told: dict[str, Any] = {"outcome": "retry", "after_s": 7.5, "reason": "the table is locked"}
         assert await commit(stage, refs[0], **told) == [True]
         assert await commit(stage, refs[1], outcome="reject", reason="no such street") == [True]
         assert await commit(stage, refs[2], outcome="retry") == [True]

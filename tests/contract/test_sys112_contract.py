@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from lxml import etree
-from stage import Bus, Scene, scene
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +27,7 @@ from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message
 from proto.note import coded
+from tests.contract.stage import Bus, Scene, scene
 
 CARD = next(one for one in day_of_cards(11, 5) if one.kind == "new")
 REST_S = 0.05

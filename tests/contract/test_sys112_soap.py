@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 from lxml import etree
-from stage import Bus, Scene, scene
 
 from connectors.partners.sys112 import Sys112Connector, contract, soapdoor
 from connectors.runtime.markup import soap, xml
@@ -18,6 +17,7 @@ from proto import catalogue
 from proto.client import Reject, Retry
 from proto.errors import Code
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 
 QUICK = {"timeout_s": 0.5, "connect_timeout_s": 0.2, "breaker": {"failures_max": 99}}
@@ -51,7 +51,7 @@ async def ask(stage: Scene, name: str, body: Any) -> soapdoor.PlainReply:
     xml.write(root, body, soapdoor.NAMESPACE)
     answer = await stage.send("POST", soapdoor.PATH, soap.envelope(root))
     found = soap.read_envelope(answer.body).body
-    assert etree.QName(found) == f"{{{soapdoor.NAMESPACE}}}{name}Response"
+    assert found.tag == f"{{{soapdoor.NAMESPACE}}}{name}Response"
     return xml.read(found, soapdoor.PlainReply)
 
 

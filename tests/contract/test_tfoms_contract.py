@@ -5,12 +5,12 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.tfoms import TfomsConnector, hl7
 from connectors.partners.tfoms.connector import question_of
@@ -27,6 +27,7 @@ from proto.client import Reject, Retry
 from proto.errors import RequestFailed
 from proto.exits import StartError
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 
 KNOWN = people(0)
@@ -154,7 +155,7 @@ def test_a_token_in_a_file_is_read_when_somebody_has_renewed_it(bus: Bus, tmp_pa
 def test_an_error_of_the_register_itself_may_pass_and_others_do_not(bus: Bus) -> None:
     async def act(stage: Scene) -> None:
         assert isinstance(stage.connector, TfomsConnector)
-        asked = schemas.InsuranceQuestion(on_date=msgspec.convert(DAY, Any), enp=FIRST["enp"])
+        asked = schemas.InsuranceQuestion(on_date=msgspec.convert(DAY, date), enp=FIRST["enp"])
         await drive(stage, internal=1)
         assert "INTERNAL_SERVICE_ERROR" in (await refused(stage, enp=FIRST["enp"])).sentence
         assert (await ask(stage, enp=FIRST["enp"]))["outcome"] == "found"

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authority import Authority, Pair, serving
-from line import Line
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,6 +20,8 @@ from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.partner.tls import make_context
 from proto.client import Retry
 from proto.exits import StartError
+from tests.contract.authority import Authority, Pair, serving
+from tests.contract.line import Line
 from tests.ports import free_port
 
 URL = "https://127.0.0.1:1"
@@ -84,7 +84,7 @@ def test_who_it_does_not_vouch_for_is_refused_and_told_once(
         "expired": lambda: region.issue("server", days=-1),
         "no ca_file": lambda: region.issue("server"),
     }[case]()
-    settings = {} if case == "no ca_file" else {"ca_file": region.ca_file}
+    settings: dict[str, Any] = {} if case == "no ca_file" else {"ca_file": region.ca_file}
 
     async def act() -> None:
         async with partner_behind(pair, **settings) as partner:
@@ -132,7 +132,7 @@ def test_check_trusts_whom_the_connector_trusts(region: Authority, tmp_path: Pat
     assert "Сертификату сервера нет доверия" in asyncio.run(found(other))
 
 
-def settings_of(url: str = URL, **files: Path | None) -> PartnerSettings:
+def settings_of(url: str = URL, **files: Any) -> PartnerSettings:
     return PartnerSettings(url=url, **files)
 
 
@@ -144,13 +144,13 @@ def test_files_that_cannot_be_used_are_named(region: Authority, tmp_path: Path) 
     open_key.chmod(0o644)
     absent = tmp_path / "absent.pem"
 
-    def refused(url: str = URL, **files: Path | None) -> str:
+    def refused(url: str = URL, **files: Any) -> str:
         with pytest.raises(StartError) as error:
             make_context(settings_of(url, **files))
         assert error.value.exit_code == 78
         return error.value.sentence
 
-    def pair(certificate: Path, key: Path) -> dict[str, Path | None]:
+    def pair(certificate: Path, key: Path) -> dict[str, Any]:
         return {"client_certificate_file": certificate, "client_key_file": key}
 
     assert str(absent) in refused(ca_file=absent)

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene, scene
 
 from connectors.partners.vimis import VimisConnector
 from connectors.partners.vimis.contract import load_terms
@@ -17,6 +16,7 @@ from connectors.simulators.vimis import create_app
 from proto import catalogue, clinical
 from proto.client import Retry
 from proto.message import Message
+from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
 
 CARD = catalogue.entry("call.card.v1").example

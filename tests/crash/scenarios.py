@@ -13,7 +13,7 @@ import apsw
 
 from router.core.delivery import State
 from router.core.output import Batch
-from router.store import history
+from router.store import history as segments
 from tests.crash.disk import Fault
 from tests.crash.stage import Stage
 
@@ -23,7 +23,7 @@ ENDS: Final = (State.SETTLED, State.SETTLED, State.SETTLED, State.DEAD, State.EX
 SEGMENT: Final = 8
 SMALL: Final = {
     "SEGMENT": SEGMENT,
-    "SEGMENT_OF": history.SEGMENT_OF.replace(str(history.SEGMENT), str(SEGMENT)),
+    "SEGMENT_OF": segments.SEGMENT_OF.replace(str(segments.SEGMENT), str(SEGMENT)),
     "SEGMENTS_STEP": 2,
     "SCAN_STEP": 3,
     "FRONTIER_STEP": 4,

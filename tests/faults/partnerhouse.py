@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.partners.smp import SmpConnector
+from connectors.partners.smp.connector import SmpSettings
 from connectors.runtime.bus.intake import Intake
 from connectors.runtime.door.serving import HttpServer, bind
 from proto.client import BusClient
@@ -130,10 +131,10 @@ async def house(
             await client.start()
             stack.push_async_callback(client.close)
         told = {"partner": {"url": url, "system": "Скорая"} | partner, "credit": credit}
-        connector = SmpConnector("smp", msgspec.convert(told, SmpConnector.Settings), bus)
+        connector = SmpConnector("smp", msgspec.convert(told, SmpSettings), bus)
         stack.push_async_callback(connector.close)
         intake = Intake.of(connector)
         running = asyncio.create_task(intake.run())
-        stack.push_async_callback(asyncio.gather, running, return_exceptions=True)
+        stack.push_async_callback(asyncio.wait, [running])
         stack.push_async_callback(intake.stop, 0)
         yield House(router, connector, ward)

@@ -8,11 +8,11 @@ import zlib
 
 import msgspec
 import pytest
-from rawserver import Heard, raw
 
 from connectors.runtime.partner.http import HttpClient, Unreachable
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Retry
+from tests.faults.rawserver import Heard, raw
 
 MIB = 1024 * 1024
 CHUNK = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
@@ -26,7 +26,7 @@ def test_an_answer_without_end_takes_no_more_than_its_limit(
     """A partner that answered a gigabyte took a connector to 589 MiB; eight of them at a time stay
     within eight times the limit, and the line names the setting."""
 
-    async def say(_: Heard, writer: asyncio.StreamWriter) -> None:
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(ENDLESS)
         for _ in range(16_384):  # a gigabyte
             writer.write(CHUNK)
@@ -60,7 +60,7 @@ def test_a_small_answer_that_unpacks_to_a_large_one_is_not_unpacked(packing: str
         f"HTTP/1.1 200 OK\r\ncontent-encoding: {packing}\r\ncontent-length: {len(packed)}\r\n\r\n"
     )
 
-    async def say(_: Heard, writer: asyncio.StreamWriter) -> None:
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(head.encode() + packed)
 
     async def act() -> int:
@@ -81,7 +81,7 @@ def test_a_small_answer_that_unpacks_to_a_large_one_is_not_unpacked(packing: str
 def test_an_answer_packed_in_a_way_that_was_not_offered_is_none(packing: str) -> None:
     """We offer gzip, and nothing else has its limits checked."""
 
-    async def say(_: Heard, writer: asyncio.StreamWriter) -> None:
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         head = f"HTTP/1.1 200 OK\r\ncontent-encoding: {packing}\r\ncontent-length: 2\r\n\r\n{{}}"
         writer.write(head.encode())
 
@@ -93,7 +93,7 @@ def test_a_packed_answer_that_ends_too_early_is_none() -> None:
     """Half of it reads well, and is half."""
     packed = gzip.compress(b'{"a": 1}' * 1000)[:-12]
 
-    async def say(_: Heard, writer: asyncio.StreamWriter) -> None:
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(packed)}\r\n\r\n"
         writer.write(head.encode() + packed)
 
@@ -115,7 +115,7 @@ def _kind(say: object) -> str:
 def test_an_answer_that_drips_has_the_time_of_one_answer(what: bytes) -> None:
     """A byte now and then kept the read timeout from ever coming; the whole answer has its time."""
 
-    async def say(_: Heard, writer: asyncio.StreamWriter) -> None:
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(what)
         while not writer.is_closing():
             await asyncio.sleep(0.05)
@@ -138,7 +138,7 @@ def test_an_answer_that_drips_has_the_time_of_one_answer(what: bytes) -> None:
 def test_a_head_without_end_is_no_answer() -> None:
     """Sibling: a head of any length is bounded as well."""
 
-    async def say(_: Heard, writer: asyncio.StreamWriter) -> None:
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
         for number in range(20_000):
             writer.write(b"x-%d: %s\r\n" % (number, b"y" * 1000))

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from partnerhouse import Asked, Side, house, page, taken
 from starlette.responses import Response
 
 from connectors.partners.sys112 import Sys112Connector
+from connectors.partners.sys112.connector import Sys112Settings
 from connectors.runtime.partner.breaker import Breaker, BreakerSettings
 from connectors.runtime.partner.partner import path_part
 from proto import catalogue
 from proto.client import BusClient, Delivery, Reject
 from proto.message import Message, Priority
+from tests.faults.partnerhouse import Asked, Side, house, page, taken
 from tests.until import until
 
 
@@ -78,7 +79,7 @@ def test_a_number_cannot_lead_to_another_path(id112: str, tmp_path: Path) -> Non
         side = Side(lambda _: Response(b'{"Code": "200"}'))
         async with side.listening() as url:
             told = {"partner": {"url": url}, "state_file": tmp_path / "cards.db"}
-            settings = msgspec.convert(told, Sys112Connector.Settings)
+            settings = msgspec.convert(told, Sys112Settings)
             bus = BusClient("ipc:///nowhere", name="x")
             connector = Sys112Connector("sys112", settings, bus)
             body = catalogue.entry("call.status.v1").example | {"id112": id112}

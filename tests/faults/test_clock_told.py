@@ -1,13 +1,10 @@
 """A clock that steps is told: a line, and a state of the router."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
+from tests.integration.bus import RouterProcess
 
 # The clock of the process alone, put ahead by the hours that a file holds.
 WRONG = """

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ from typing import Any
 import pytest
 import zmq
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import SMPBUS, RouterProcess
-
 from proto.message import now_ms
 from proto.visible import visible, visible_in, visible_json
 from router.commands import COMMANDS
 from router.commands.table import local_time
+from tests.integration.bus import SMPBUS, RouterProcess
 
 ESCAPE = "call\x1b]0;owned\x07\x9b31m\u202e1"
 WITH_CONFIG = (

@@ -56,7 +56,8 @@ def test_an_emergency_is_taken_without_them_and_the_field_is_told(odd: str) -> N
         assert "Card.CommonData.Description" in told
 
     (message,) = play("sys112", act).accepted
-    description = message.json()["description"]
+    body: Any = message.json()
+    description = body["description"]
     assert not ODD.search(description)
     assert description.startswith("не")
     assert description.endswith("дышит")
@@ -69,7 +70,7 @@ def test_an_emergency_is_taken_whatever_the_bytes_are(raw: bytes, caplog: Any) -
     body = encode(card("не PLACE дышит")).replace(b"PLACE", raw)
 
     async def act(stage: Scene, _: Bus) -> None:
-        for _ in range(3):
+        for _try in range(3):
             assert (await stage.send("PUT", CARD_PATH, body)).status == 200
         ended = encode({"SysCode": "112", "Id112": CARD.id112, "Reason": "PLACE",
                         "CancelOperator": {"OperatorLogin": "a"}})  # fmt: skip
@@ -160,7 +161,8 @@ def test_the_doors_of_hospitals_and_outside_services_tell_the_field(tmp_path: Pa
 
     clients = {"a": {"token_file": tmp_path / "a.token"}}
     bus = play("external", external, state_file=tmp_path / "calls.db", clients=clients)
-    assert bus.accepted[0].json()["address"]["text"] == "Лесная, 3 "
+    taken: Any = bus.accepted[0].json()
+    assert taken["address"]["text"] == "Лесная, 3 "
 
 
 def test_a_row_of_the_outbox_is_refused_by_its_field() -> None:

@@ -2,17 +2,13 @@
 
 import contextlib
 import socket as posix
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
-
+from tests.integration.bus import RouterProcess
 from tests.ports import free_ports
 
 FEW_FILES = 4096

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.partners.sys112.connector import coded_reply
-from connectors.runtime.door.gate import HttpSettings, plain_address
-from connectors.runtime.door.serving import HttpServer, allow_only, bind, membership
+from connectors.runtime.door.gate import HttpSettings, membership, plain_address
+from connectors.runtime.door.serving import HttpServer, allow_only, bind
 from connectors.runtime.partner.http import HttpAnswer, HttpClient
 from connectors.runtime.partner.reply import read_reply
 from proto import catalogue

@@ -126,4 +126,6 @@ def test_a_frame_is_read_before_anything_else_is_asked() -> None:
         peer = Peer(greets=False)
         peer.core.receive(b"peer", b"", [bytes.fromhex(one) for one in vector["frames"]], NOW)
         ((_, said),) = peer.core.out.sends
-        assert frames.read(said, PEER_READS).code == vector["code"]
+        error = frames.read(said, PEER_READS)
+        assert isinstance(error, frames.Error)
+        assert error.code == vector["code"]

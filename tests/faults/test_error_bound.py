@@ -1,18 +1,12 @@
 """What a name gets wrong is bounded by the work it makes: a wrong route bars no emergency."""
 
-import sys
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from proto import frames
 from proto.message import Priority
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
-from test_publish_slices import Raw
+from tests.faults.test_publish_slices import Raw
+from tests.integration.bus import RouterProcess
 
 PERMISSIONS = '[peers.producer]\npublish = ["test.*", "astray.*"]\n'
 BATCH = 3_000

@@ -5,8 +5,6 @@ from collections import Counter
 
 import msgspec
 import pytest
-from partnerhouse import Side
-from rawserver import GOOD, Heard, raw
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -15,6 +13,8 @@ from connectors.runtime.door.serving import HttpServer, bind
 from connectors.runtime.partner.http import HttpClient, Unreachable
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Retry
+from tests.faults.partnerhouse import Side
+from tests.faults.rawserver import GOOD, Heard, raw
 from tests.ports import free_port
 
 

@@ -5,15 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import SMPBUS, RouterProcess
-
 from proto.logs import EQUAL_MAX, LINES_MAX
+from tests.integration.bus import SMPBUS, RouterProcess
 
 FLOOD = """
 import logging, sys, time

@@ -5,7 +5,6 @@ import http.client
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,11 +12,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import SMPBUS, RouterProcess
-
 from connectors.simulators.sys112.samples import Sample, day_of_cards
+from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
 
 CARD: Sample = next(one for one in day_of_cards(11, 5) if one.kind == "new")

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from partnerhouse import Asked, Side, taken
 from starlette.responses import Response
 
 from connectors.runtime.partner.http import HttpClient
+from tests.faults.partnerhouse import Asked, Side, taken
 
 
 @pytest.mark.fault("A18")

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_replay_of_large_letters_takes_no_more_than_the_queue_may_hold() -> No
         first = router.ask("replay", destination="sink", reason="mended")
         assert 16 <= first["replayed"] <= 24
         assert first["replayed"] + first["more"] == 60
-        taken = []
+        taken: list[Any] = []
         with router.blocking("consumer") as bus:
             while len(taken) < 60:
                 for delivery in bus.consume("sink", timeout_s=0.3):

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from partnerhouse import Asked, Side, house, page, taken
 from starlette.responses import Response
 
 from connectors.partners.sys112.connector import coded_reply
 from connectors.runtime.markup import soap, xml
 from connectors.runtime.partner.partner import Answer, Partner, PartnerSettings
 from proto.client import Retry
+from tests.faults.partnerhouse import Asked, Side, house, page, taken
 from tests.until import until
 
 GONE, BACK = "Unable to complete network request", "снова отвечает"
@@ -44,7 +44,9 @@ async def _code(partner: Partner, key: str) -> object:
 
 async def _soap(partner: Partner, key: str) -> object:
     body = xml.parse(b"<Ask/>")
-    return await soap.ask(partner, "", body, key, xml.local, soap=soap.SOAP11)
+    return await soap.ask(
+        partner, "", body, key, lambda call: xml.local(call.body), soap=soap.SOAP11
+    )
 
 
 def _status(status: int) -> Response:

@@ -1,5 +1,6 @@
 """What a contract calls eleven digits is eleven digits, and nothing after them."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import Annotated, Any
@@ -83,12 +84,13 @@ def test_a_number_with_a_line_end_is_refused_by_its_schema(
 def test_no_word_ends_a_line_of_the_exchanges_protocol(bad: str) -> None:
     """Whatever schema is before it: neither value, nor name, nor number of an action."""
     assert encode("Ping", "1", {"A": "b"}) == b"Action: Ping\r\nActionID: 1\r\nA: b\r\n\r\n"
-    for made in (
+    makes: tuple[Callable[[], bytes], ...] = (
         lambda: encode("Originate", "1", {"Channel": bad}),
         lambda: encode("Originate", "1", {bad: "x"}),
         lambda: encode("Originate", bad),
         lambda: encode(bad, "1"),
-    ):
+    )
+    for made in makes:
         with pytest.raises(ValueError, match="control character") as told:
             made()
         assert bad not in str(told.value)

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
+from tests.integration.bus import RouterProcess
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 ROUTES = (

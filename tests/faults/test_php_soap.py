@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from neighbours import php
 from starlette.applications import Starlette
 
 from connectors.partners.rmis.search import contract
 from connectors.partners.rmis.search.client import PersonSearch
 from connectors.runtime.door.serving import HttpServer, bind
-from connectors.runtime.markup import soap
+from connectors.runtime.markup import soap, xml
 from connectors.runtime.partner.http import HttpClient
 from connectors.runtime.partner.partner import PartnerSettings
 from connectors.simulators.kit.people import people
 from connectors.simulators.rmis import search as server
 from proto import clinical
 from proto.client import Reject, Retry
+from tests.faults.neighbours import php
 from tests.ports import free_port
 
 SCRIPT = Path(__file__).parents[1] / "php" / "search.php"
@@ -78,7 +78,7 @@ def test_what_it_says_once_and_refers_to_is_read_twice(port: int) -> None:
     """SOAP encoding: the second of two equal objects is a reference to the first."""
 
     async def act() -> bytes:
-        asked = soap.envelope(soap.xml.parse(f'<searchPersonServices xmlns="{contract.NAMESPACE}"/>'
+        asked = soap.envelope(xml.parse(f'<searchPersonServices xmlns="{contract.NAMESPACE}"/>'
                                              .encode()))  # fmt: skip
         async with HttpClient(f"http://127.0.0.1:{port}") as http:
             answer = await http.request(
@@ -89,7 +89,7 @@ def test_what_it_says_once_and_refers_to_is_read_twice(port: int) -> None:
     raw = asyncio.run(act())
     assert b'href="#' in raw
     (result,) = soap.read_envelope(raw).body
-    assert [soap.xml.read(item, contract.Person).surname for item in result] == ["Канарейкина"] * 2
+    assert [xml.read(item, contract.Person).surname for item in result] == ["Канарейкина"] * 2
 
 
 def _asked(family: str) -> Any:

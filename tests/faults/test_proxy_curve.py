@@ -7,18 +7,14 @@ import io
 import shutil
 import socket as posix
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
-
 from proto import BusClient
+from tests.integration.bus import RouterProcess
 from tests.ports import free_ports
 
 PATIENCE_S = 30.0

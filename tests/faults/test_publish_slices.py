@@ -1,11 +1,9 @@
 """A large PUBLISH is looked at in slices: others go between them, and nobody sees the cuts."""
 
 import sqlite3
-import sys
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,10 +17,7 @@ from proto.message import Message
 from router.core.core import Core, Now
 from router.core.publishing import SLICE_LENGTH
 from router.settings import BusSettings, Destination, Permission, Route, Settings
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import LOOK_S, RouterProcess
+from tests.integration.bus import LOOK_S, RouterProcess
 
 ROUTES = (
     "[destinations.sink]\n[destinations.calls]\n"
@@ -51,9 +46,10 @@ class Raw:
         self.name = name
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
+        curve: Any = self.socket
         pair = KeyPair.load(router.keys / f"{name}.key")
-        self.socket.curve_publickey, self.socket.curve_secretkey = pair.public, pair.secret
-        self.socket.curve_serverkey = (router.keys / "router.pub").read_bytes().strip()
+        curve.curve_publickey, curve.curve_secretkey = pair.public, pair.secret
+        curve.curve_serverkey = (router.keys / "router.pub").read_bytes().strip()
         self.socket.connect(router.address)
         self.say(frames.HELLO, frames.Hello([1], name))
         assert isinstance(self.hear(frames.WELCOME), frames.Welcome)

@@ -5,12 +5,12 @@ import time
 
 import msgspec
 import pytest
-from partnerhouse import Side, house
 
 from connectors.runtime.partner.limiter import Limiter
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.partner.turns import BULK, EMERGENCY, QUESTION, RANK, Turns
 from proto.message import Priority
+from tests.faults.partnerhouse import Side, house
 from tests.until import until
 
 

@@ -1,16 +1,12 @@
 """Reload: what it ignores is said, a socket file taken away comes back, and it takes no time."""
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
-
 from router.config import load
+from tests.integration.bus import RouterProcess
 
 QUEUES = 1_000
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def lives(tmp_path: Path) -> Iterator[Lives]:
     lives.close()
 
 
-def fill(lives: Lives, count: int, peer: bytes = b"p", **rest: object) -> int:
+def fill(lives: Lives, count: int, peer: bytes = b"p", **rest: Any) -> int:
     """Publish bulk without end; return how many were taken."""
     source = "producer" if peer == b"p" else "rival"
     lives.batch += 1

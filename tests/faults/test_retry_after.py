@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from partnerhouse import Asked, Side, house, taken
 from starlette.responses import Response
 
 from connectors.runtime.partner.http import HttpAnswer
 from connectors.runtime.partner.retryafter import LONGEST_S, retry_after_s
 from proto.message import Priority
+from tests.faults.partnerhouse import Asked, Side, house, taken
 from tests.until import until
 
 # One stays closed, whatever comes: what is looked at is the pause of each message.

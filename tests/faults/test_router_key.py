@@ -1,18 +1,13 @@
 """Keys that do not fit: the router says so, since a peer hears nothing in such a handshake."""
 
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
-
 from proto import KeyPair
+from tests.integration.bus import RouterProcess
 
 
 @pytest.mark.fault("A20")

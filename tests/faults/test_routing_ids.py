@@ -4,15 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from bus import RouterProcess
 
 from proto import KeyPair, frames
 from proto.frames import PEER_READS
@@ -20,6 +15,7 @@ from router.settings import BusSettings
 from router.shell.gate import Gate
 from router.shell.peers import GUESS_COST, LATE, Peers, learn_first_id
 from router.shell.socket import open_router
+from tests.integration.bus import RouterProcess
 
 FIRST_ID = """
 import zmq

@@ -208,7 +208,7 @@ def test_a_senders_own_bulk_does_not_shut_out_its_emergencies(tmp_path: Path) ->
     lives = Lives(tmp_path, settings(Destination(open_max=1_000)))
     lives.greet(b"r", "rival")
 
-    def bulk(source: str) -> list[Queued]:
+    def bulk(source: str) -> list[Message]:
         return [Queued(f"{source}-{n}", Priority.BULK, source=source) for n in range(1_000)]
 
     assert set(lives.accept(*bulk("producer"))) == {"queue_full"}

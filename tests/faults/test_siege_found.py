@@ -54,7 +54,7 @@ def test_a_connector_ends_in_order_at_sigterm() -> None:
 def test_a_partner_that_hangs_up_is_no_mistake_of_ours(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever broke off a SOAP request was an error line about a mistake in the connector."""
     service = SoapService("/soap", {}, bytes_max=1000)
-    app = allow_only(Starlette(routes=[service.route()]), ["127.0.0.0/8"])
+    app: Any = allow_only(Starlette(routes=[service.route()]), ["127.0.0.0/8"])
     scope = {
         "type": "http", "method": "POST", "path": "/soap", "query_string": b"", "headers": [],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http",

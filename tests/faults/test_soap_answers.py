@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from partnerhouse import PAGE, Side
 from starlette.responses import Response
 
 from connectors.partners.cssi112 import contract as cssi
@@ -19,12 +18,13 @@ from connectors.partners.tfoms.ferzl import Ferzl, FerzlSettings
 from connectors.partners.tfoms.hl7 import Hl7Settings, question
 from connectors.partners.vimis import contract as vimis
 from connectors.runtime.door.body import BadInput
-from connectors.runtime.markup import soap
+from connectors.runtime.markup import soap, xml
 from connectors.runtime.markup.multiref import FOLLOWED_MAX
 from connectors.runtime.markup.soapclient import SoapClient
 from connectors.runtime.partner.partner import BadReply, Partner, PartnerSettings
 from proto import clinical, schemas
 from proto.client import Reject, Retry
+from tests.faults.partnerhouse import PAGE, Side
 
 ASKED = {"msg_id": "1"}
 NOBODY = clinical.PatientQuestion(enp="7700000000000000", family="Канарейкина")
@@ -222,7 +222,7 @@ def test_requests_without_a_wsdl_say_so_too(version: str) -> None:
     async def act() -> None:
         async with side.listening() as url:
             partner = Partner("test", msgspec.convert({"url": url}, PartnerSettings))
-            body = soap.xml.parse(b"<Ask/>")
+            body = xml.parse(b"<Ask/>")
             await soap.ask(partner, "", body, "k", lambda call: call.raw, soap=version)
             await partner.close()
 

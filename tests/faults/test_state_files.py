@@ -5,7 +5,7 @@ import logging
 import os
 import resource
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -243,7 +243,7 @@ def test_where_the_file_is_needed_the_bus_is_asked_to_come_back(
     store.state._db.set_busy_timeout(0)  # type: ignore[union-attr]
     numbers = Numbers(tmp_path / "numbers.db")
     riams = RiamsNumbers(numbers)
-    asks = {
+    asks: dict[str, Callable[[], object]] = {
         "archive.db": lambda: archive.sent("a", "b"),
         "cards.db": lambda: store.take_due(3),
         "numbers.db": lambda: riams.note_asked("bed", "1"),

@@ -13,13 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from neighbours import apache, nginx
-from partnerhouse import Side
 
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.partner.tls import client_context, make_context
 from proto.client import Retry
 from tests.contract.authority import HOST, Authority, Pair
+from tests.faults.neighbours import apache, nginx
+from tests.faults.partnerhouse import Side
 
 
 @pytest.fixture

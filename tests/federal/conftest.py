@@ -29,7 +29,8 @@ _ROWS = pytest.StashKey[dict[str, list[tuple[str, ...]]]]()
 @pytest.fixture(scope="session")
 def row(pytestconfig: pytest.Config) -> Callable[..., None]:
     """Adds a row to a table, by its heading, that is printed at the end."""
-    rows = pytestconfig.stash.setdefault(_ROWS, defaultdict(list))
+    rows: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    rows = pytestconfig.stash.setdefault(_ROWS, rows)
 
     def add(heading: str, *cells: str) -> None:
         rows[heading].append(cells)

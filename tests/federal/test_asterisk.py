@@ -18,7 +18,16 @@ import pytest
 from connectors.partners.ats.ami import Packet, Parser
 from connectors.simulators.atsmirror import moment
 from tests.contract.stage import Bus
-from tests.contract.switchboard import distinct, drive, exchange, figures, soundness, stories, until
+from tests.contract.switchboard import (
+    connector_of,
+    distinct,
+    drive,
+    exchange,
+    figures,
+    soundness,
+    stories,
+    until,
+)
 
 CALL, GROUP = "telephony.call.v1", "telephony.group.v1"
 FOLDER = Path(os.environ.get("SMPBUS_CONTRACT_DATA", "")) / "asterisk"
@@ -174,7 +183,7 @@ async def _play(capture: Path, bus: Bus, folder: Path) -> None:
     begins = moment(packets[0])
     async with exchange(bus, folder) as scene:
         await scene.wait(lambda ledger: ledger["logins"])
-        await until(lambda: scene.connector._line.session)
+        await until(lambda: connector_of(scene)._line.session)
         if resync not in texts:
             await drive(scene, replay=texts[capture])
         else:  # it comes back to an exchange where the calls are going on
@@ -183,10 +192,10 @@ async def _play(capture: Path, bus: Bus, folder: Path) -> None:
             await drive(scene, lists=texts[resync])
             await drive(scene, **{"break": True})
             await until(lambda: len(stories(bus.bodies(CALL))) >= 3)
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: connector_of(scene)._line.session)
             rest = [one for one in packets if moment(one) > at]
             await drive(scene, replay=_text(rest), shift_s=shift_s)
-        hearing = scene.connector._hearing
+        hearing = connector_of(scene)._hearing
         ends = {one["Uniqueid"] for one in packets if one.event == "Hangup"}
         opened = {one["Uniqueid"] for one in packets if one.event == "Newchannel"}
         if opened <= ends:

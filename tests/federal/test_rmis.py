@@ -10,6 +10,7 @@ import msgspec
 import zeep
 import zeep.transports
 from lxml import etree
+from zeep.helpers import serialize_object
 
 from connectors.partners.rmis.riams.tables import LISTS, load_tables
 from connectors.partners.rmis.search import PersonSearch, contract
@@ -45,7 +46,7 @@ class Files(zeep.transports.Transport):
     """Loads what the real WSDL imports from where it lies, and nothing else."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._folder = folder
 
     def load(self, url: str) -> bytes:
@@ -141,7 +142,7 @@ def test_whatever_the_real_service_answers_is_read(data: Path) -> None:
     schema(data).assertValid(parent[0])
     ours = zeep.Client(str(contract.WSDL), settings=zeep.Settings(strict=True))
     shape = ours.get_element(f"{{{contract.NAMESPACE}}}{contract.OPERATION}Response")
-    told = zeep.helpers.serialize_object(shape.parse(parent[0], ours.wsdl.types), dict)
+    told = serialize_object(shape.parse(parent[0], ours.wsdl.types), dict)
     answer = msgspec.convert(told, contract.Answer, strict=False)
     wrap = answer.searched_response_services_wrap
     (one,) = (wrap and wrap.search_response_wrap) or []

@@ -12,8 +12,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from connectors.partners.rmis import RmisConnector
+from connectors.partners.rmis.connector import RmisSettings
 from connectors.partners.rmr import RmrConnector
+from connectors.partners.rmr.connector import RmrSettings
 from connectors.partners.tfoms import TfomsConnector
+from connectors.partners.tfoms.connector import TfomsSettings
 from connectors.runtime.partner.breaker import Breaker
 from connectors.runtime.partner.http import HttpAnswer
 from connectors.runtime.partner.partner import Partner, PartnerSettings
@@ -28,7 +31,7 @@ from proto import clinical, schemas
 from proto.client import Delivery, Reject, Retry
 from proto.errors import BusError
 from tests.contract.rows import LIST, ROWS, Row
-from tests.fuzz.mutate import NOISE, mutated
+from tests.fuzz.mutate import NOISE, Kind, mutated
 from tests.fuzz.target import Taker, Taking, Target, Wrong, settle
 
 URL: Final = "http://127.0.0.1:9"
@@ -132,7 +135,7 @@ class Heard:
 
 def spoil(answer: HttpAnswer, random: Random) -> HttpAnswer:
     """Return an answer, changed."""
-    kind = "xml" if answer.body[:5].lstrip().startswith(b"<") else "json"
+    kind: Kind = "xml" if answer.body[:5].lstrip().startswith(b"<") else "json"
     status, headers, body = answer.status, dict(answer.headers), answer.body
     if random.random() < 0.95:
         body = mutated(kind, (body,), random)
@@ -253,7 +256,7 @@ class TfomsTarget(AnswerTarget):
             secret.write_text("client:secret", encoding="ascii")
             token = _table("/token", credentials_file=secret)
             table["ferzl"] = {"territory": "99000", "token": token}
-        connector = TfomsConnector("tfoms", msgspec.convert(table, TfomsConnector.Settings),
+        connector = TfomsConnector("tfoms", msgspec.convert(table, TfomsSettings),
                                    Taking("tfoms"))  # fmt: skip
         partners = [connector.partner]
         if self.dialect == "ferzl":
@@ -320,7 +323,7 @@ class RmisQuestions(AnswerTarget):
             table |= {"dialect": "riams", "riams": {"login_file": login}}
         if self.search:
             table["search"] = _table(search_server.PATH)
-        connector = RmisConnector("rmis", msgspec.convert(table, RmisConnector.Settings),
+        connector = RmisConnector("rmis", msgspec.convert(table, RmisSettings),
                                   Taking("rmis"))  # fmt: skip
         return connector, create_rmis(SOUND), connector.partners()
 
@@ -374,7 +377,7 @@ class RmrTarget(AnswerTarget):
         row = next(one for one in ROWS if one.name == "rmr")
         table = {"listen": "127.0.0.1:1", "partner": _table(), "state_file": folder / "r.db",
                  "pause_s": 1e-6, "full_every_s": 1e-6}  # fmt: skip
-        connector = RmrConnector("rmr", msgspec.convert(table, RmrConnector.Settings),
+        connector = RmrConnector("rmr", msgspec.convert(table, RmrSettings),
                                  Taking("rmr"))  # fmt: skip
         return connector, row.create_app(SOUND), [connector.partner]
 

@@ -64,7 +64,9 @@ def play_real(seed: int, inputs: int, folder: Path, only: str = "") -> Tally:
             inputs if only == "real.bus" else 0 if only else inputs // 2,
             inputs if only == "real.ops" else 0 if only else inputs // 4,
         )
-    shapes = [one for one in doors.TARGETS if only in ("", f"real.{one.name}")]
+    shapes: list[type[doors.DoorTarget]] = [
+        one for one in doors.TARGETS if only in ("", f"real.{one.name}")
+    ]
     if shapes:
         uvloop.run(_all_doors(seed, shapes, inputs if only else inputs // 4, folder, tally))
     return tally

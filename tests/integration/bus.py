@@ -123,7 +123,8 @@ class RouterProcess:
 
     def tcp(self) -> str:
         """The address of the TCP listener."""
-        return next(a for a in self.ask("status")["listen"] if a.startswith("tcp"))
+        listen: list[str] = self.ask("status")["listen"]
+        return next(address for address in listen if address.startswith("tcp"))
 
     def client(self, name: str, **options: Any) -> BusClient:
         """An asyncio client with the key of `name`."""

@@ -187,7 +187,7 @@ class House:
     def start(self, *names: str) -> None:
         for name in names:
             with self.log_file(name).open("ab") as log:
-                command = [SMPBUS, *self._arguments(name)]
+                command = [str(SMPBUS), *self._arguments(name)]
                 self.processes[name] = subprocess.Popen(command, stderr=log, stdout=log)
         for name in names:
             if name.startswith("sim-"):

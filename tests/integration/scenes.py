@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bus import RouterProcess
 
 from proto import BusClient, KeyPair, Message, RequestFailed
+from tests.integration.bus import RouterProcess
 
 TESTS = Path(__file__).parents[1]
 SCRIPTS = {"php": TESTS / "php" / "talk.php", "node": TESTS / "node" / "talk.mjs"}

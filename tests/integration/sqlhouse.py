@@ -7,19 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bus import SMPBUS, RouterProcess
-from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
 
 from connectors.partners.smpsql.tables import SCHEMA
 from proto import catalogue
 from proto.message import Message
+from tests.integration.bus import SMPBUS, RouterProcess
+from tests.integration.postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
 from tests.ports import free_port
 from tests.until import wait_for
 

@@ -4,10 +4,9 @@ import asyncio
 import random
 import time
 
-from bus import RouterProcess
-
 from proto import Message
 from proto.message import now_ms
+from tests.integration.bus import RouterProcess
 
 COUNT = 4_800  # half of them: 300 fill the memory, and each of three lanes may have read 256 more
 SUBJECTS = 40

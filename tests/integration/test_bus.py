@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import pytest
-from bus import SMPBUS, RouterProcess
 
 from proto import Message, Refused, RequestFailed
 from proto.errors import BusError
+from tests.integration.bus import SMPBUS, RouterProcess
 
 
 def test_published_messages_reach_the_consumer_in_order_and_are_settled() -> None:

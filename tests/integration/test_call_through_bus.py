@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from house import (
+
+from connectors.simulators.sys112.samples import day_of_cards
+from tests.integration.house import (
     CONNECTORS,
     PATIENCE_S,
     SMPBUS,
@@ -19,8 +21,6 @@ from house import (
     check_reactions,
     without_cancels,
 )
-
-from connectors.simulators.sys112.samples import day_of_cards
 from tests.until import wait_for
 
 DAY = 2  # a seed whose day has everything

@@ -10,7 +10,8 @@ from random import Random
 from typing import Any, Final
 
 import pytest
-from house import (
+
+from tests.integration.house import (
     FEDERAL,
     House,
     check_calls,

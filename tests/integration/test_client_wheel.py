@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bus import RouterProcess
+
+from tests.integration.bus import RouterProcess
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ROOT / "proto" / "clients" / "python" / "pyproject.toml"

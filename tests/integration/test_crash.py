@@ -6,9 +6,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from bus import RouterProcess
-
 from proto import BusClient
+from tests.integration.bus import RouterProcess
 
 PRODUCERS = 3
 CONSUMERS = 3

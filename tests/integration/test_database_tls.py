@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import BUS, PASSWORD, Postgres
 
 from connectors.partners.smpsql.connector import PostgresSettings, _address
 from connectors.partners.smpsql.database import Address, Database, DatabaseAway
 from proto.note import coded
 from proto.wording import text
 from tests.contract.authority import Authority
+from tests.integration.postgres import BUS, PASSWORD, Postgres
 from tests.ports import free_port
 
 # A name of another machine; hostaddr says where it is in the test. Documentation only, RFC 5737.

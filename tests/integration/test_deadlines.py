@@ -5,9 +5,9 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
-from house import House, without_cancels
 
 from connectors.simulators.sys112.samples import Sample
+from tests.integration.house import House, without_cancels
 from tests.until import wait_for
 
 PROCESSES = ("router", "sys112", "smp", "sim-sys112", "sim-smp")

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from bus import RouterProcess
 
 from proto import Message, Refused
 from proto.errors import NotConnected
 from proto.exits import EX_IOERR
 from router.shell.ballast import FILE as BALLAST
+from tests.integration.bus import RouterProcess
 
 MIB = 1024 * 1024
 MARGIN = 512 * MIB  # what others may take or free on this disk meanwhile

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import SMPBUS, House
 
 from connectors.simulators.kit.faults import Faults
+from tests.integration.house import SMPBUS, House
 from tests.until import wait_for
 
 QUICK = ("--before", "1s", "--rate", "3", "--wait", "60s")
@@ -30,7 +30,7 @@ def house() -> Iterator[House]:
 
 
 def begin(house: House, name: str, *arguments: str) -> "subprocess.Popen[str]":
-    command = [SMPBUS, "drill", name, "--config", str(house.config), *QUICK, *arguments]
+    command = [str(SMPBUS), "drill", name, "--config", str(house.config), *QUICK, *arguments]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -148,7 +148,7 @@ def refused(folder: Path, name: str, ops: str = "ipc:///nowhere", /, **urls: str
     config.write_text("\n".join([f'[ops]\nlisten = "{ops}"', *tables]))
     began = time.monotonic()
     done = subprocess.run(
-        [SMPBUS, "drill", name, "--down", "1m", "--config", str(config)],
+        [str(SMPBUS), "drill", name, "--down", "1m", "--config", str(config)],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -4,7 +4,6 @@ processes, the shipped routes and permissions, faults and kills."""
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -16,14 +15,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from house import ROOT, SMPBUS
-
 from connectors.runtime.door.token import digest_of, new_token
 from proto import catalogue
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request
+from tests.integration.house import ROOT, SMPBUS
 from tests.ports import free_ports
 from tests.until import wait_for
 
@@ -101,7 +97,7 @@ class Town:
 
     def run(self, *arguments: str, given: str = "") -> str:
         done = subprocess.run(
-            [SMPBUS, *arguments, "--config", str(self.config)],
+            [str(SMPBUS), *arguments, "--config", str(self.config)],
             input=given, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -110,7 +106,7 @@ class Town:
     def start(self, *names: str) -> None:
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
-                command = [SMPBUS, *self._arguments(name)]
+                command = [str(SMPBUS), *self._arguments(name)]
                 self.processes[name] = subprocess.Popen(command, stderr=log, stdout=log)
         if "router" in names:
             wait_for(self.is_there, "the router")
@@ -267,7 +263,7 @@ def test_what_is_received_stays_in_order_over_kills_and_silence(town: Town) -> N
             if number in (0, 4) and number not in silent:
                 silent.add(number)  # received, and nobody commits it
                 continue
-            commit = {"refs": [message["ref"]], "outcome": "done"}
+            commit: dict[str, Any] = {"refs": [message["ref"]], "outcome": "done"}
             if number == 7 and number not in silent:
                 silent.add(number)
                 commit = {"refs": [message["ref"]], "outcome": "retry", "after_s": 0.1}

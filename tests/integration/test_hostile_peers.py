@@ -5,10 +5,8 @@ nothing of the pair's is missing and the books balance.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,12 +14,9 @@ import msgspec
 import pytest
 import zmq
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bus import RouterProcess
-
 from proto import KeyPair, frames
 from proto.frames import PEER_READS
+from tests.integration.bus import RouterProcess
 
 ROUTES = (
     "[destinations.sink]\n[destinations.trap]\nopen_max = 500\n"

@@ -4,7 +4,6 @@ import asyncio
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bus import SMPBUS, RouterProcess
-
 from proto import BusClient, BusError, KeyPair, Refused, frames
 from proto.errors import NotConnected
 from proto.exits import StartError
 from proto.frames import PEER_READS
 from router.shell.keyring import ZAP_DOMAIN
 from router.shell.socket import open_router, self_test
+from tests.integration.bus import SMPBUS, RouterProcess
 
 PERMISSIONS = (
     '[peers.producer]\npublish = ["test.*"]\n'

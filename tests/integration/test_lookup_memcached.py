@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcache import Memcache, liar
 
 from connectors.services.lookup import CODE_LIST, NUMBER, PATIENT, CodeList, Lookup, LookupSettings
+from connectors.services.lookup.lookup import Load
 from connectors.services.lookup.secret import Secret
 from proto.schemas import Person
+from tests.integration.memcache import Memcache, liar
 
 ANNA = Person(family="Вымышленная", given="Анна", snils="00000000017", enp="9900000000000017")
 QUESTION = ("enp", "9900000000000017")
@@ -56,6 +57,10 @@ class Ahead:
 
     def __call__(self) -> float:
         return time.time() + self.by
+
+
+async def patient(lookup: Lookup, load: Load[Person]) -> Person | None:
+    return await lookup.get(PATIENT, QUESTION, load)
 
 
 def play(server: str, secret: Path, act: Callable[[Lookup, Register], Awaitable[None]]) -> None:
@@ -123,14 +128,14 @@ def test_of_many_who_ask_at_once_each_process_asks_the_partner_once(
         second, third = (open_lookup(cache.server, secret) for _ in range(2))
         both, gate = asyncio.Event(), asyncio.Event()
 
-        async def slowly() -> Person:
+        async def slowly() -> Person | None:
             register.asked += 1
             if register.asked == 2:
                 both.set()
             await gate.wait()
             return ANNA
 
-        asks = [one.get(PATIENT, QUESTION, slowly) for one in (first, second) for _ in range(100)]
+        asks = [patient(one, slowly) for one in (first, second) for _ in range(100)]
         asking = [asyncio.ensure_future(ask) for ask in asks]
         await asyncio.wait_for(both.wait(), 10)
         gate.set()
@@ -199,7 +204,9 @@ def test_values_are_unreadable_to_whoever_asks_memcached(cache: Memcache, secret
 
 
 def test_a_long_code_list_goes_through(cache: Memcache, secret: Path) -> None:
-    rows = {str(n): {"Id": str(n), "Name": f"Диагноз {n}"} for n in range(15_000)}
+    rows: dict[str, dict[str, str | None]] = {
+        str(n): {"Id": str(n), "Name": f"Диагноз {n}"} for n in range(15_000)
+    }
     whole = CodeList(oid="1.2", version="2", name="МКБ", key="Id", title="Name", rows=rows)
 
     async def act(first: Lookup, _: Register) -> None:
@@ -352,7 +359,7 @@ def test_nothing_is_left_running_when_it_is_closed(cache: Memcache, secret: Path
             await gate.wait()
             return ANNA
 
-        asking = asyncio.ensure_future(lookup.get(PATIENT, QUESTION, slow))
+        asking = asyncio.ensure_future(patient(lookup, slow))
         await asyncio.sleep(0.05)
         await lookup.close()
         with pytest.raises(asyncio.CancelledError):

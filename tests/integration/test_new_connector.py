@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bus import SMPBUS, RouterProcess
-
+from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_ports
 from tests.until import wait_for
 

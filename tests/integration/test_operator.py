@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ from typing import Any
 import apsw
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bus import SMPBUS, RouterProcess
+from tests.integration.bus import SMPBUS, RouterProcess
 
 
 @pytest.fixture
@@ -47,7 +44,8 @@ async def take(
     taken = []
     async with router.client("consumer") as bus:
         async for delivery in bus.consume("sink"):
-            taken.append((delivery.id, delivery.attempt, delivery.message.json()["n"]))
+            body: Any = delivery.message.json()
+            taken.append((delivery.id, delivery.attempt, body["n"]))
             if reject:
                 delivery.reject(reason)
             else:

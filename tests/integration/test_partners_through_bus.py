@@ -102,7 +102,7 @@ def test_a_partner_that_falls_silent_is_an_event(site: Site) -> None:
             site.row("consumer", lambda row: row["partners"])
             assert events.poll(10_000)  # it has come
             bus.report(DOWN)
-            told = []
+            told: list[Any] = []
             while {"name": "consumer", "system": "МИС", "state": "down"} not in told:
                 assert events.poll(10_000), told
                 told.append(msgspec.json.decode(events.recv_multipart()[1]))

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scenes import MISSING, Scenes
+from tests.integration.scenes import MISSING, Scenes
 
 TESTS = Path(__file__).parents[1]
 

@@ -8,24 +8,19 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bus import SMPBUS, RouterProcess
-from wire import Wire
-
 from proto.keys import KeyPair
 from proto.message import Message
+from tests.integration.bus import SMPBUS, RouterProcess
+from tests.integration.wire import Wire
 from tests.ports import free_port
 from tests.until import wait_for
 

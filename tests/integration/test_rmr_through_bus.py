@@ -12,12 +12,12 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from house import PATIENCE_S, ROOT, SMPBUS
-from memcache import Memcache
 
 from connectors.simulators.rmr import samples
 from proto import BusClient, KeyPair
 from proto.ops import OpsError, ops_request
+from tests.integration.house import PATIENCE_S, ROOT, SMPBUS
+from tests.integration.memcache import Memcache
 from tests.ports import free_ports
 from tests.until import wait_for
 
@@ -78,7 +78,7 @@ class RegisterHouse:
 
     def run(self, *arguments: str, given: str = "") -> str:
         done = subprocess.run(
-            [SMPBUS, *arguments], input=given, capture_output=True, text=True, check=False
+            [str(SMPBUS), *arguments], input=given, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -94,7 +94,7 @@ class RegisterHouse:
         }
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
-                command = [SMPBUS, *commands[name]]
+                command = [str(SMPBUS), *commands[name]]
                 self.processes[name] = subprocess.Popen(command, stderr=log, stdout=log)
 
     def kill(self, name: str) -> None:

@@ -10,13 +10,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -24,16 +22,13 @@ from urllib.request import Request, urlopen
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bus import SMPBUS
-from postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
-from sqlhouse import CARD, ROUTES, STATUS, House, events
-
 from connectors.partners.smpsql.tables import SCHEMA
 from connectors.simulators.smp.simulator import LIFE
 from proto import catalogue
 from proto.message import Message
+from tests.integration.bus import SMPBUS
+from tests.integration.postgres import BUS, OWNER, PASSWORD, VENDOR, Postgres
+from tests.integration.sqlhouse import CARD, ROUTES, STATUS, House, events
 from tests.ports import free_port
 from tests.until import wait_for
 

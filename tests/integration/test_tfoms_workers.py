@@ -12,11 +12,11 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from bus import SMPBUS, RouterProcess
-from house import PATIENCE_S, ROOT
 
 from connectors.simulators.kit.people import people
 from proto import BlockingBusClient, Message, catalogue
+from tests.integration.bus import SMPBUS, RouterProcess
+from tests.integration.house import PATIENCE_S, ROOT
 from tests.ports import free_ports
 from tests.until import wait_for
 

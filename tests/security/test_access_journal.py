@@ -26,10 +26,12 @@ def router() -> Iterator[RouterProcess]:
         yield running
 
 
-def fill(folder: Path, count: int, *, file_bytes: int = MIB, name: str = "smp") -> AccessFiles:
+def fill(
+    folder: Path, count: int, *, file_bytes: int = MIB, name: str = "smp", who: str = "smp/doctor7"
+) -> AccessFiles:
     files = AccessFiles(folder, name, 366, file_bytes)
     for number in range(count):
-        files.append(accesses_of("patient.summary.v1", "smp/doctor7", "вызов", [f"call-{number}"]))
+        files.append(accesses_of("patient.summary.v1", who, "вызов", [f"call-{number}"]))
     files.close()
     return files
 
@@ -91,7 +93,8 @@ class TestSeals:
     def test_the_seal_in_the_log_shows_what_was_written_anew(self, tmp_path: Path) -> None:
         before, after = tmp_path / "before", tmp_path / "after"
         head = fill(before, 5).head
-        fill(after, 8)  # all of it, the head too, by somebody with every right on these files
+        # All of it, the head too, by somebody with every right on these files.
+        fill(after, 8, who="smp/doctor8")
         assert verify(after) == 0
         seal = f"smp:{head.n}:{head.seal[:32]}"
         assert verify(before, "--seal", seal) == 0
@@ -164,9 +167,14 @@ class TestWriter:
     def test_many_at_once_are_in_order_and_few_syncs(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        syncs = []
+        syncs: list[int] = []
         sync = os.fdatasync
-        monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(fd), sync(fd))[1])
+
+        def noted(fd: int) -> None:
+            syncs.append(fd)
+            sync(fd)
+
+        monkeypatch.setattr(os, "fdatasync", noted)
 
         async def scene() -> None:
             kept = WrittenAccesses(tmp_path, "smp", 366, MIB)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -101,7 +102,7 @@ def test_the_notice_names_every_package_and_its_licence() -> None:
 
 def said(package: Distribution) -> Iterator[str]:
     """Yield what a package's metadata call its licence, as SPDX names it."""
-    metadata = package.metadata
+    metadata: Any = package.metadata
     for key in ("License-Expression", "License"):
         told = metadata.get(key) or ""
         yield told

@@ -6,8 +6,7 @@ import contextlib
 import logging
 import os
 import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +19,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-
-from authority import Authority
-
 from connectors.runtime.bus.settings import ConnectorSettings
 from connectors.runtime.door.callers import behind_guard, caller_of
 from connectors.runtime.door.gate import membership
@@ -32,6 +27,7 @@ from connectors.runtime.door.serving import HttpServer, allow_only, bind
 from connectors.runtime.door.token import TokenFile, digest_of, lines_of, make_token
 from connectors.runtime.partner.http import HttpAnswer, HttpClient
 from proto.exits import StartError
+from tests.contract.authority import Authority
 from tests.integration.bus import SMPBUS
 from tests.ports import free_port
 
@@ -48,7 +44,7 @@ def told(folder: Path, callers: dict[str, Any], **more: Any) -> ConnectorSetting
     partner = {"url": "http://127.0.0.1:9"}
     table = {"partner": partner, "listen": f"127.0.0.1:{free_port()}", "callers": callers, **more}
 
-    def path(_: type, value: Any) -> Path:
+    def path(_: type, value: str) -> Path:
         return folder / value
 
     return msgspec.convert(table, ConnectorSettings, dec_hook=path)
@@ -150,7 +146,7 @@ def test_a_caller_proves_itself_the_way_that_is_set_and_no_other(
     callers: dict[str, Any] = {way: {"token_file": f"w-{way}", "by": way} for way in ways}
     callers["header"]["header"] = "X-Api-Key"
     door = Door(told(tmp_path, callers))
-    shown = {
+    shown: dict[str, Callable[[str], tuple[str, dict[str, str]]]] = {
         "bearer": lambda token: ("/a", bearing(token)),
         "basic": lambda token: ("/a", basic("basic", token)),
         "header": lambda token: ("/a", {"x-api-key": token}),

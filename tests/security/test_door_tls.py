@@ -5,18 +5,14 @@ import http.client
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-
-from authority import Authority, Pair
-
 from connectors.runtime.door.token import make_token
+from tests.contract.authority import Authority, Pair
 from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
 
@@ -43,7 +39,7 @@ NOTHING_THERE = 404  # is told to those only who are known
 
 def fingerprint(pair: Pair) -> str:
     """Return what an administrator is told by openssl."""
-    command = ["openssl", "x509", "-in", pair.certificate, "-noout", "-fingerprint", "-sha256"]
+    command = ["openssl", "x509", "-in", str(pair.certificate), "-noout", "-fingerprint", "-sha256"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     return shown.stdout.partition("=")[2].strip()
 

@@ -168,9 +168,12 @@ def test_who_cannot_be_told_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
             known.close()
 
         monkeypatch.setattr(operators, "LOOK_UP_S", 0.05)
-        monkeypatch.setattr(
-            operators, "look_up", lambda uid, gid: time.sleep(1) or look_up(uid, gid)
-        )
+
+        def slowly(uid: int, gid: int) -> Any:
+            time.sleep(1)
+            return look_up(uid, gid)
+
+        monkeypatch.setattr(operators, "look_up", slowly)
         slow = Operators(lambda: OpsSettings(look=(LOOKING,)))
         try:
             assert await refused(slow, f"localhost:{pwd.getpwnam(LOOKING).pw_uid}:2:1")

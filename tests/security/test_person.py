@@ -53,7 +53,7 @@ class Marked(House):
         self.settle()
 
     def person(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [SMPBUS, "person", *arguments, "--config", str(self.config)]
+        command = [str(SMPBUS), "person", *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
 
     def files_with(self, *marks: str) -> list[str]:
@@ -80,7 +80,7 @@ def house() -> Iterator[Marked]:
 
 def number_of_card(house: House, call: str) -> str:
     """The policy of a call's patient, as the ambulance has it."""
-    return next(one["id"] for one in house.ledger("smp")["calls"] if call in one["cards"])
+    return next(str(one["id"]) for one in house.ledger("smp")["calls"] if call in one["cards"])
 
 
 class TestHouse:

@@ -186,8 +186,8 @@ def test_the_ledger_of_registers_has_an_end(tmp_path: Path) -> None:
     for month in ("2110", "2311", "2611"):
         billed.note(f"HM990101S99001_{month}1", [Entry(f"kv-{month}", 1)])
     billed.note("of-another-name", [Entry("kv-x", 1)])
-    month = date(2026, 11, 30) - timedelta(days=Retention().fund_ledger_days)
-    assert billed.forget(f"{month:%y%m}") == 1
+    least = date(2026, 11, 30) - timedelta(days=Retention().fund_ledger_days)
+    assert billed.forget(f"{least:%y%m}") == 1
     standing = [billed.standing(f"kv-{one}", "new") for one in ("2110", "2311", "2611", "x")]
     assert standing == ["new", "billed", "billed", "billed"]
     billed.close()

@@ -12,7 +12,7 @@ from connectors.partners.external.memory import KEPT_S, Call, Memory, ref_of
 from connectors.runtime.statefile import Spared, StateFile
 from proto.message import Message, encode_message
 from router.core.delivery import State
-from router.core.output import Batch
+from router.core.output import Batch, OutcomeRow
 from router.store.sqlite import SqliteStore
 
 AT = 1_800_000_000_000
@@ -97,7 +97,9 @@ def test_a_message_that_is_pruned_is_gone(tmp_path: Path) -> None:
         raw = encode_message(msgspec.structs.replace(message, subject=subject))
         batch.messages.append((n, "smp", message.id, subject, AT, n, "sink", crc32(raw), raw))
     store.write(batch)
-    ended = [(n, n, "sink", State.SETTLED, 1, AT, AT, WORDS) for n in range(1, len(SIZES) + 1)]
+    ended: list[OutcomeRow] = [
+        (n, n, "sink", State.SETTLED, 1, AT, AT, WORDS) for n in range(1, len(SIZES) + 1)
+    ]
     store.write(Batch(outcomes=ended))
     while store.tidy():
         pass

@@ -40,8 +40,8 @@ async def a_door(
     callers = None
     if tokens is not None:
         callers = Callers({"who": CallerSettings(token_file=tokens)}, (), "test")
-    app = Guard(Starlette(routes=[Route("/", _who)]), callers, lambda _: "", ())
-    app = allow_only(app, allow)
+    guard = Guard(Starlette(routes=[Route("/", _who)]), callers, lambda _: "", ())
+    app = allow_only(guard, allow)
     settings = msgspec.convert(http, HttpSettings)
     channel = bind(f"127.0.0.1:{port}", "test")
     server = HttpServer(app, channel, settings, membership(allow), refusals)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from connectors.partners.smp import SmpConnector
+from connectors.partners.smp.connector import SmpSettings
 from connectors.partners.smp.contract import CommitRequest
 from connectors.partners.sys112.connector import coded_reply
 from connectors.runtime.bus.intake import Intake
@@ -65,7 +66,7 @@ def test_a_partners_sentence_goes_to_the_dead_letter_alone(
 
     async def whole(router: RouterProcess) -> list[Any]:
         async with router.client("sys112") as sender, router.client("smp") as bus:
-            connector = SmpConnector("smp", msgspec.convert(table, SmpConnector.Settings), bus)
+            connector = SmpConnector("smp", msgspec.convert(table, SmpSettings), bus)
             intake = Intake.of(connector)
             taking = asyncio.create_task(intake.run())
             assert connector.queue is not None

@@ -64,7 +64,7 @@ def feeder(place: Field) -> None:
 @attack
 def never_reads(place: Field) -> None:
     """HELLO and CREDIT, PING each second to look alive, and nothing is ever received."""
-    peers = []
+    peers: list[Any] = []
     while place.goes_on:
         if len(peers) < 5:
             peers.append(Peer(place))

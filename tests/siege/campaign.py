@@ -130,7 +130,8 @@ class Siege:
         if not took or took[-1] >= WELL_S:
             return False
         row = town.queue("smp") if attack.partner else {}
-        return sum(row.get(key, 0) for key in ("pending", "in_flight", "retrying")) <= WAITING_MAX
+        waiting = sum(int(row.get(key, 0)) for key in ("pending", "in_flight", "retrying"))
+        return waiting <= WAITING_MAX
 
     @staticmethod
     def _check(town: Town, line: Line) -> None:

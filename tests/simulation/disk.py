@@ -162,7 +162,7 @@ class Disk:
             rows = list(lane)
             for at in range(0, len(rows), RUN_LENGTH):
                 run = rows[at : at + RUN_LENGTH]
-                yield Filed(*place, [row[2] for row in run], [row[4] for row in run])
+                yield Filed(place[0], place[1], [row[2] for row in run], [row[4] for row in run])
 
     def recent(self) -> Iterator[OpenDelivery]:
         """See Store.recent."""

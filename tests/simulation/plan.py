@@ -4,7 +4,7 @@ An action means something in every state of the world, so any part of a plan is 
 what lets a failing one be shrunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
@@ -241,7 +241,7 @@ def say(name: str, numbers: tuple[int, ...]) -> str:
 
 _P, _C, _A = ([peer.decode() for peer in who] for who in (PRODUCERS, CONSUMERS, PEERS))
 _SWITCH = ("off", "on")
-_SAY: Final[dict[str, tuple[object, ...]]] = {
+_SAY: Final[dict[str, tuple[Sequence[object], ...]]] = {
     "repeat": (_P,), "again": (_P, (), ()), "resend": (_P,),
     "credit": (_C, QUEUES, WINDOWS),
     "settle": (_C, (), OUTCOMES, [f"after {ms}" for ms in AFTERS_MS]),

@@ -753,7 +753,7 @@ class World:
         self._crash(0)
         self._check()
 
-    _acts: Final = {}
+    _acts: Final[dict[str, Any]] = {}
 
 
 World._acts.update((name, getattr(World, f"_do_{name}")) for name in plan.WEIGHTS)

@@ -1,16 +1,13 @@
 """One machine with the bus installed on it by the guide's commands, per module of tests."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from guide import commands
-from machine import Machine, hindrance
+from tests.system.guide import commands
+from tests.system.machine import Machine, hindrance
 
 INSTALL_S = 300.0  # of a busy machine
 HERE = Path(__file__).parent

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from guide import commands
-from machine import Machine
+
+from tests.system.guide import commands
+from tests.system.machine import Machine
 
 CONTROL = "supervisorctl -c /etc/smpbus/supervisor/smpbus.conf"
 PROGRAMS = ("router", "smp", "sys112")

@@ -4,8 +4,9 @@ import json
 import shlex
 
 import pytest
-from guide import commands
-from machine import Machine
+
+from tests.system.guide import commands
+from tests.system.machine import Machine
 
 UNITS = ("smpbus-router", "smpbus-connector@sys112", "smpbus-connector@smp")
 OWNERS = {"smpbus-router": "smpbus", UNITS[1]: "smpbus-sys112", UNITS[2]: "smpbus-smp"}

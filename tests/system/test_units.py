@@ -2,11 +2,13 @@
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
-from guide import commands
-from machine import Machine
+
+from tests.system.guide import commands
+from tests.system.machine import Machine
 
 CONNECTORS = (
     *("sys112", "cssi112", "smp", "smpsql", "ats", "rmis", "rmr", "tfoms", "remd", "vimis"),
@@ -225,7 +227,7 @@ class TestSupervision:
         bus.run(f"kill -STOP {' '.join(str(before[unit]) for unit in hanging)}")
 
         for unit in (killed, *hanging):
-            bus.wait(f"another {unit}", lambda unit=unit: running(bus, unit, before[unit]))
+            bus.wait(f"another {unit}", partial(running, bus, unit, before[unit]))
         assert "watchdog" in bus.log("smpbus-router.service").lower()
         bus.wait("every connector on the bus", lambda: sessions(bus) == set(CONNECTORS))
 

@@ -30,7 +30,7 @@ WORDS = [
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def _plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(wording, "_chosen", None)
     monkeypatch.setattr(click.Context, "formatter_class", click.HelpFormatter)
     monkeypatch.delenv("SMPBUS_LANG", raising=False)
@@ -47,14 +47,14 @@ def _plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_help_of_every_command(capsys, word: str):
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str], word: str) -> None:
     assert main([*word.split(), "--help"]) == 0
     page = capsys.readouterr().out
     assert "Примеры:" in page
     assert max(map(len, page.splitlines())) <= 80
 
 
-def test_help_lists_every_command_and_exit_status(capsys):
+def test_help_lists_every_command_and_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     page = capsys.readouterr().out
     assert [word for word in COMMANDS if f"\n  {word} " not in page] == []
@@ -63,7 +63,7 @@ def test_help_lists_every_command_and_exit_status(capsys):
     assert max(map(len, page.splitlines())) <= 80
 
 
-def test_help_in_english(capsys):
+def test_help_in_english(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help", "--lang", "en"]) == 0
     page = capsys.readouterr().out
     assert page.startswith("Usage: smpbus")
@@ -81,7 +81,9 @@ def test_help_in_english(capsys):
         (["tail", "--count", "0"], "0"),
     ],
 )
-def test_wrong_command_line_is_64(capsys, arguments: list[str], named: str):
+def test_wrong_command_line_is_64(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
     assert main(arguments) == 64
     out, err = capsys.readouterr()
     assert out == ""
@@ -90,7 +92,7 @@ def test_wrong_command_line_is_64(capsys, arguments: list[str], named: str):
     assert named in err
 
 
-def test_no_arguments_shows_help_and_is_64(capsys):
+def test_no_arguments_shows_help_and_is_64(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 64
     assert "Применение: smpbus" in capsys.readouterr().err
 
@@ -106,7 +108,9 @@ def test_no_arguments_shows_help_and_is_64(capsys):
         (["tail"], "ops.events"),
     ],
 )
-def test_missing_router_is_69(capsys, arguments: list[str], key: str):
+def test_missing_router_is_69(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], key: str
+) -> None:
     assert main(arguments) == 69
     out, err = capsys.readouterr()
     assert out == ""
@@ -115,20 +119,22 @@ def test_missing_router_is_69(capsys, arguments: list[str], key: str):
     assert err.count("\n") == 1
 
 
-def test_send_without_router_is_69(capsys, tmp_path: Path):
+def test_send_without_router_is_69(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     message = tmp_path / "m.json"
     message.write_text('{"type": "call.status.v1"}')
     assert main(["send", str(message)]) == 69
     assert "bus.listen" in capsys.readouterr().err
 
 
-def test_wrong_configuration_is_78(capsys, tmp_path: Path):
+def test_wrong_configuration_is_78(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "etc/routes.toml").unlink()
     assert main(["config", "check"]) == 78
     assert "routes.toml" in capsys.readouterr().err
 
 
-def test_keys_can_be_revoked_while_other_files_are_being_edited(capsys, tmp_path: Path):
+def test_keys_can_be_revoked_while_other_files_are_being_edited(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     main(["keys", "new", "smp"])
     (tmp_path / "etc/routes.toml").write_text("[[[")
     (tmp_path / "etc/permissions.toml").write_text("[[[")
@@ -139,14 +145,18 @@ def test_keys_can_be_revoked_while_other_files_are_being_edited(capsys, tmp_path
 # -- config ---------------------------------------------------------------------------------------
 
 
-def test_config_check_says_what_it_checked(capsys, tmp_path: Path):
+def test_config_check_says_what_it_checked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["config", "check"]) == 0
     out, err = capsys.readouterr()
     assert str(tmp_path / "etc/smpbus.toml") in out
     assert err.count("ПРЕДУПРЕЖДЕНИЕ: ") == 10
 
 
-def test_config_show_origin(capsys, monkeypatch, tmp_path: Path):
+def test_config_show_origin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("SMPBUS_LOG__LEVEL", "debug")
     assert main(["config", "show", "--origin"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -160,7 +170,7 @@ def test_config_show_origin(capsys, monkeypatch, tmp_path: Path):
     )
 
 
-def test_config_show_json(capsys):
+def test_config_show_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == {"path", "digest", "settings", "origins", "connectors"}
@@ -170,7 +180,9 @@ def test_config_show_json(capsys):
 # -- keys -----------------------------------------------------------------------------------------
 
 
-def test_new_key_is_written_and_its_secret_is_not_shown(capsys, tmp_path: Path):
+def test_new_key_is_written_and_its_secret_is_not_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["keys", "new", "smp"]) == 0
     out, err = capsys.readouterr()
     key = tmp_path / "keys/smp.key"
@@ -180,7 +192,9 @@ def test_new_key_is_written_and_its_secret_is_not_shown(capsys, tmp_path: Path):
 
 
 @pytest.mark.fault("S14")
-def test_what_a_command_writes_is_its_owners_alone_but_public_keys_are_public(tmp_path: Path):
+def test_what_a_command_writes_is_its_owners_alone_but_public_keys_are_public(
+    tmp_path: Path,
+) -> None:
     """Journals, state files and registers hold patients' data, whatever umask the shell has."""
     os.umask(0o000)
     assert main(["keys", "new", "smp"]) == 0
@@ -189,7 +203,7 @@ def test_what_a_command_writes_is_its_owners_alone_but_public_keys_are_public(tm
     assert stat.S_IMODE((tmp_path / "written").stat().st_mode) == 0o600
 
 
-def test_a_key_in_force_is_not_replaced(capsys, tmp_path: Path):
+def test_a_key_in_force_is_not_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["keys", "new", "smp", "--dir", str(tmp_path / "k")]) == 0
     before = (tmp_path / "k/smp.key").read_bytes()
     assert main(["keys", "new", "smp", "--dir", str(tmp_path / "k")]) == 73
@@ -198,7 +212,7 @@ def test_a_key_in_force_is_not_replaced(capsys, tmp_path: Path):
     assert main(["keys", "new", "smp", "--dir", str(tmp_path / "k")]) == 73
 
 
-def test_a_revoked_key_is_replaced(capsys, tmp_path: Path):
+def test_a_revoked_key_is_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["keys", "new", "smp"])
     old = load_public(tmp_path / "keys/smp.pub")
     assert main(["keys", "revoke", "smp"]) == 0
@@ -219,7 +233,9 @@ def test_a_revoked_key_is_replaced(capsys, tmp_path: Path):
     ("arguments", "status"),
     [(["new", "../x"], 65), (["new", "СМП"], 65), (["revoke", "nobody"], 1)],
 )
-def test_refused_key_commands(capsys, arguments: list[str], status: int):
+def test_refused_key_commands(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
+) -> None:
     assert main(["keys", *arguments]) == status
     assert capsys.readouterr().err.startswith("ОШИБКА: ")
 
@@ -227,7 +243,7 @@ def test_refused_key_commands(capsys, arguments: list[str], status: int):
 # -- schema, explain, completion, version ---------------------------------------------------------
 
 
-def test_schema_of_every_type(capsys):
+def test_schema_of_every_type(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "--json"]) == 0
     types = [row["type"] for row in json.loads(capsys.readouterr().out)]
     assert types == [entry.name for entry in catalogue.entries()]
@@ -236,14 +252,14 @@ def test_schema_of_every_type(capsys):
         assert "$ref" in json.loads(capsys.readouterr().out)
 
 
-def test_every_example_is_a_message_that_can_be_sent(capsys):
+def test_every_example_is_a_message_that_can_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
     for entry in catalogue.entries():
         main(["schema", entry.name, "--example"])
         [draft] = read_drafts(capsys.readouterr().out, "-")
         assert entry.read(draft.message("smp").body) == entry.read(bytes(draft.body))
 
 
-def test_unknown_type_and_code(capsys):
+def test_unknown_type_and_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "no.such"]) == 1
     assert main(["explain", "no_such"]) == 1
     assert main(["explain", "queue_full"]) == 0
@@ -251,19 +267,19 @@ def test_unknown_type_and_code(capsys):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(capsys, shell: str):
+def test_completion_script(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     assert main(["completion", shell]) == 0
     assert "_SMPBUS_COMPLETE" in capsys.readouterr().out
 
 
-def test_version(capsys):
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {
         "version", "protocol", "python", "libzmq", "sqlite",
     }  # fmt: skip
 
 
-def test_a_closed_pipe_is_no_failure():
+def test_a_closed_pipe_is_no_failure() -> None:
     command = [sys.executable, "-m", "router.commands", "schema", "--json"]
     run = subprocess.run(
         f"{' '.join(command)} | head -c 1", shell=True, capture_output=True, check=True, text=True
@@ -276,7 +292,7 @@ def test_a_closed_pipe_is_no_failure():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text("абв g", max_size=90), st.integers(0, 10**9)), max_size=5))
-def test_tables_fit_the_terminal(rows: list[tuple[str, int]]):
+def test_tables_fit_the_terminal(rows: list[tuple[str, int]]) -> None:
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(click, "echo", lines.append)
@@ -297,7 +313,7 @@ def test_tables_fit_the_terminal(rows: list[tuple[str, int]]):
         (3 * 86_400_000, "3 д 0 ч"),
     ],
 )
-def test_span(ms: int, shown: str):
+def test_span(ms: int, shown: str) -> None:
     assert span(ms) == shown
 
 
@@ -311,7 +327,7 @@ def test_span(ms: int, shown: str):
         (1 << 40, "1024 ГиБ"),
     ],
 )
-def test_size(count: int, shown: str):
+def test_size(count: int, shown: str) -> None:
     assert size(count) == shown
 
 
@@ -324,13 +340,13 @@ def test_size(count: int, shown: str):
         '\n{"type": "a.b", "body": {"x": 1}}\n\n',
     ],
 )
-def test_one_draft(content: str):
+def test_one_draft(content: str) -> None:
     [draft] = read_drafts(content, "f")
     message = draft.message("smp")
     assert (message.type, message.source, json.loads(message.body)) == ("a.b", "smp", {"x": 1})
 
 
-def test_several_drafts_as_lines():
+def test_several_drafts_as_lines() -> None:
     assert [draft.priority for draft in read_drafts(
         '{"type": "a.b", "priority": 0}\n\n{"type": "a.b", "priority": 3}', "f"
     )] == [0, 3]  # fmt: skip
@@ -353,7 +369,7 @@ DEEP = '{"type": "a.b", "body": ' + "[" * 100_000 + "]" * 100_000 + "}"
         ('{"type": "a.b"}\n' + DEEP, "строка 2"),
     ],
 )
-def test_bad_drafts_are_65(content: str, named: str):
+def test_bad_drafts_are_65(content: str, named: str) -> None:
     with pytest.raises(Failure, match=named) as caught:
         read_drafts(content, "f")
     assert caught.value.exit_code == 65
@@ -371,11 +387,11 @@ def test_bad_drafts_are_65(content: str, named: str):
         ({"type": "a.b", "subject": "x"}, False),
     ],
 )
-def test_filter_of_events(wanted: dict[str, str | None], shown: bool):
+def test_filter_of_events(wanted: dict[str, str | None], shown: bool) -> None:
     assert is_wanted({"type": "a.b"}, wanted) is shown
 
 
-def test_hops_are_in_order_of_time():
+def test_hops_are_in_order_of_time() -> None:
     delivery = {
         "destination": "smp", "state": "settled", "attempts": 2, "delivered_at": 140,
         "settled_at": 150, "due": None, "note": "HTTP 200",

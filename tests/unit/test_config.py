@@ -21,7 +21,7 @@ OWN = Path(__file__).parents[2] / "config"
 
 
 @pytest.fixture(autouse=True)
-def _russian(monkeypatch: pytest.MonkeyPatch):
+def _russian(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wording, "_chosen", None)
     monkeypatch.delenv("SMPBUS_LANG", raising=False)
 
@@ -37,7 +37,9 @@ def write(folder: Path, file: str, content: str) -> Path:
     return folder / "smpbus.toml"
 
 
-def fault(folder: Path, file: str, content: str, environ: dict[str, str] | None = None):
+def fault(
+    folder: Path, file: str, content: str, environ: dict[str, str] | None = None
+) -> ConfigError:
     write(folder, file, content)
     with pytest.raises(ConfigError) as caught:
         load(folder / "smpbus.toml", environ=environ or {})
@@ -47,7 +49,7 @@ def fault(folder: Path, file: str, content: str, environ: dict[str, str] | None 
 # -- the files brought along ----------------------------------------------------------------------
 
 
-def test_own_files_are_the_built_in_values(folder: Path):
+def test_own_files_are_the_built_in_values(folder: Path) -> None:
     loaded = load(folder / "smpbus.toml", environ={})
     built_in = (BusSettings(), OpsSettings(), Store(), LogSettings())
     settings = loaded.settings
@@ -59,7 +61,7 @@ def test_own_files_are_the_built_in_values(folder: Path):
     assert set(loaded.origins.values()) >= {"built-in"}
 
 
-def test_commented_values_of_the_own_file_are_the_built_in_ones(folder: Path):
+def test_commented_values_of_the_own_file_are_the_built_in_ones(folder: Path) -> None:
     commented = (folder / "smpbus.toml").read_text(encoding="utf-8")
     shown = re.sub(r"^# (?=[a-z_]+ = )", "", commented, flags=re.MULTILINE)
     loaded = load(write(folder, "smpbus.toml", shown), environ={})
@@ -70,7 +72,7 @@ def test_commented_values_of_the_own_file_are_the_built_in_ones(folder: Path):
         )
 
 
-def test_documented_backoff_is_the_built_in_one(folder: Path):
+def test_documented_backoff_is_the_built_in_one(folder: Path) -> None:
     text = (folder / "routes.toml").read_text(encoding="utf-8")
     documented = dict(re.findall(r"^#   (\w+) = ([\d.]+)", text, re.MULTILINE))
     built_in = Destination()
@@ -116,7 +118,7 @@ def test_documented_backoff_is_the_built_in_one(folder: Path):
         ("smp", "external.call.v1", ()),
     ],
 )
-def test_own_routes(source: str, type: str, to: tuple[str, ...]):
+def test_own_routes(source: str, type: str, to: tuple[str, ...]) -> None:
     from router.core.routing import Routes
 
     settings = load(OWN / "smpbus.toml", environ={}).settings
@@ -126,7 +128,7 @@ def test_own_routes(source: str, type: str, to: tuple[str, ...]):
 # -- layers ---------------------------------------------------------------------------------------
 
 
-def test_layers_in_order(folder: Path):
+def test_layers_in_order(folder: Path) -> None:
     path = write(
         folder, "smpbus.toml", '[store]\nfolder = "/a"\nhistory_hours = 5\ndedup_hours = 6\n'
     )
@@ -140,7 +142,7 @@ def test_layers_in_order(folder: Path):
     assert loaded.origins["store.free_bytes_min"] == "built-in"
 
 
-def test_environment_values_of_each_kind(folder: Path):
+def test_environment_values_of_each_kind(folder: Path) -> None:
     environ = {
         "SMPBUS_BUS__LISTEN": "ipc:///a/b.sock, tcp://127.0.0.1:5570",
         "SMPBUS_BUS__CURVE": "false",
@@ -158,7 +160,7 @@ def test_environment_values_of_each_kind(folder: Path):
     assert settings.ops.http == ""
 
 
-def test_relative_paths_start_from_the_folder_of_the_file(folder: Path):
+def test_relative_paths_start_from_the_folder_of_the_file(folder: Path) -> None:
     content = (
         '[bus]\nlisten = ["ipc://run/b.sock"]\nkeys_dir = "../keys"\n[store]\nfolder = "data"\n'
     )
@@ -169,20 +171,20 @@ def test_relative_paths_start_from_the_folder_of_the_file(folder: Path):
     assert loaded.where("bus.key") == f"{folder / 'smpbus.toml'}, bus.key"
 
 
-def test_search_order(tmp_path: Path):
+def test_search_order(tmp_path: Path) -> None:
     assert find_file(tmp_path / "x.toml", {"SMPBUS_CONFIG": "/y.toml"}) == tmp_path / "x.toml"
     assert find_file(None, {"SMPBUS_CONFIG": "/y.toml"}) == Path("/y.toml")
     assert find_file(tmp_path, {}) == tmp_path / "smpbus.toml"
     assert shipped_folder() == OWN
 
 
-def test_digest_changes_with_any_setting(folder: Path):
+def test_digest_changes_with_any_setting(folder: Path) -> None:
     plain = load(folder, environ={}).digest
     assert plain == load(folder, environ={}).digest
     assert plain != load(folder, {"log.level": "debug"}, {}).digest
 
 
-def test_connector_tables_are_passed_by(folder: Path):
+def test_connector_tables_are_passed_by(folder: Path) -> None:
     path = write(
         folder,
         "smpbus.toml",
@@ -192,7 +194,7 @@ def test_connector_tables_are_passed_by(folder: Path):
     assert connectors == {"smp": {"base_url": "http://x", "retry": {"n": 1}, "x": "1"}}
 
 
-def test_a_peer_without_key_is_a_warning(folder: Path):
+def test_a_peer_without_key_is_a_warning(folder: Path) -> None:
     keys = folder / "keys"
     keys.mkdir()
     (keys / "smp.pub").write_text("x")
@@ -202,7 +204,7 @@ def test_a_peer_without_key_is_a_warning(folder: Path):
     assert not [sentence for sentence in found if "у smp " in sentence]
 
 
-def test_no_key_warnings_without_curve(folder: Path):
+def test_no_key_warnings_without_curve(folder: Path) -> None:
     path = write(folder, "smpbus.toml", "[bus]\ncurve = false\n")
     assert load(path, environ={}).warnings == ()
 
@@ -242,7 +244,7 @@ MAIN_FAULTS = {
 
 
 @pytest.mark.parametrize("case", MAIN_FAULTS)
-def test_fault_in_smpbus_toml(folder: Path, case: str):
+def test_fault_in_smpbus_toml(folder: Path, case: str) -> None:
     content, key, line = MAIN_FAULTS[case]
     error = fault(folder, "smpbus.toml", content)
     assert (error.file, error.key or None, error.line) == (folder / "smpbus.toml", key, line)
@@ -289,7 +291,7 @@ ROUTES_FAULTS = {
 
 
 @pytest.mark.parametrize("case", ROUTES_FAULTS)
-def test_fault_in_routes_toml(folder: Path, case: str):
+def test_fault_in_routes_toml(folder: Path, case: str) -> None:
     content, key, line = ROUTES_FAULTS[case]
     error = fault(folder, "routes.toml", content)
     assert (error.file, error.key or None, error.line) == (folder / "routes.toml", key, line)
@@ -311,7 +313,7 @@ PEER_FAULTS = {
 
 
 @pytest.mark.parametrize("case", PEER_FAULTS)
-def test_fault_in_permissions_toml(folder: Path, case: str):
+def test_fault_in_permissions_toml(folder: Path, case: str) -> None:
     content, key, line = PEER_FAULTS[case]
     error = fault(folder, "permissions.toml", content)
     assert (error.file, error.key or None, error.line) == (folder / "permissions.toml", key, line)
@@ -330,28 +332,28 @@ def assert_one_sentence(error: ConfigError, file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["smpbus.toml", "routes.toml", "permissions.toml"])
-def test_missing_file(folder: Path, file: str):
+def test_missing_file(folder: Path, file: str) -> None:
     (folder / file).unlink()
     with pytest.raises(ConfigError, match=re.escape(str(folder / file))):
         load(folder / "smpbus.toml", environ={})
 
 
-def test_file_in_another_encoding(folder: Path):
+def test_file_in_another_encoding(folder: Path) -> None:
     (folder / "smpbus.toml").write_bytes("[bus]\n# Шина\n".encode("cp1251"))
     with pytest.raises(ConfigError, match=r"строка 2: .*UTF-8"):
         load(folder, environ={})
 
 
-def test_what_was_meant_by_a_key(folder: Path):
+def test_what_was_meant_by_a_key(folder: Path) -> None:
     assert "имелось в виду listen" in fault(folder, "smpbus.toml", "[bus]\nlisen = []\n").sentence
 
 
-def test_what_was_meant_by_a_destination(folder: Path):
+def test_what_was_meant_by_a_destination(folder: Path) -> None:
     route = '[destinations.smp]\n[[routes]]\ntype = "*"\nto = ["smpp"]\n'
     assert 'имелось в виду "smp"' in fault(folder, "routes.toml", route).sentence
 
 
-def test_bind_form(folder: Path):
+def test_bind_form(folder: Path) -> None:
     error = fault(folder, "smpbus.toml", '[bus]\nlisten = ["tcp:/x"]\n')
     assert error.sentence.startswith(
         "Ошибка сокета 22 при выполнении bind. Требуемый адрес для своего контекста неверен: "
@@ -371,13 +373,13 @@ def test_bind_form(folder: Path):
         ("SMPBUS_STORE__FOLDER", ""),
     ],
 )
-def test_fault_in_the_environment(folder: Path, variable: str, value: str):
+def test_fault_in_the_environment(folder: Path, variable: str, value: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"${variable}")) as caught:
         load(folder, environ={variable: value})
     assert caught.value.file is None
 
 
-def test_english_sentences(folder: Path):
+def test_english_sentences(folder: Path) -> None:
     wording.set_language("en")
     error = fault(folder, "smpbus.toml", "[log]\nlevel = 5\n")
     assert error.sentence == (
@@ -425,7 +427,7 @@ k.l = 3
         (("missing",), None),
     ],
 )
-def test_line_of_a_key(key: tuple[str | int, ...], line: int | None):
+def test_line_of_a_key(key: tuple[str | int, ...], line: int | None) -> None:
     assert find_line(LINES, key) == line
 
 
@@ -435,7 +437,7 @@ tables = st.dictionaries(names, st.dictionaries(names, st.integers(), min_size=1
 
 @settings(deadline=None)
 @given(tables, st.integers(0, 3))
-def test_line_of_every_key_of_any_file(tree: dict[str, dict[str, int]], gap: int):
+def test_line_of_every_key_of_any_file(tree: dict[str, dict[str, int]], gap: int) -> None:
     lines = []
     expected = {}
     for table, entries in tree.items():

@@ -1069,7 +1069,7 @@ def test_what_expired_in_lost_hands_does_not_come_again(bench: Bench) -> None:
     ((_, delivery, _),) = bench.taken()
     bench.wait(1000)
     bench.core.gone(b"c", bench.now, "lost")
-    assert bench.fate(delivery).startswith("expired")
+    assert str(bench.fate(delivery)).startswith("expired")
 
 
 def test_a_busy_subject_starves_nobody(bench: Bench) -> None:

@@ -263,7 +263,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("SMPBUS_LANG", "ru")
     monkeypatch.setattr(wording, "_chosen", None)
-    monkeypatch.setattr(command.time, "time", lambda: WALL_MS / 1000 + 1)
+    monkeypatch.setattr("time.time", lambda: WALL_MS / 1000 + 1)
 
     def show(router: Router) -> tuple[list[str], list[str]]:
         rows = msgspec.json.decode(msgspec.json.encode(router.partners.rows()))

@@ -1,5 +1,6 @@
 """The account of what is on the disk only, held against plain sets."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -16,7 +17,7 @@ lanes = st.integers(0, LANES - 1)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _short_runs():
+def _short_runs() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "RUN_LENGTH", RUN)
     patch.setattr(module, "AHEAD_MIN", 2)

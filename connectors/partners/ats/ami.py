@@ -1,7 +1,8 @@
 """The Asterisk Manager Interface as bytes: packets out of a stream, actions into it. No I/O.
 
 A packet is lines of `Key: Value`, ended by an empty line; a connection begins with one line that is
-the banner. Sources: docs.asterisk.org, "AMI v2 Specification".
+the banner. Sources: docs.asterisk.org, "AMI v2 Specification";
+what real exchanges do besides: docs/domain.md 9.
 """
 
 import re

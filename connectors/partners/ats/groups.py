@@ -1,7 +1,7 @@
 """Groups of operators: who is in which state, and the figures of each minute. Pure.
 
-The threshold of 20 seconds is the norm for answering an emergency call (Government decree 1931).
-How a caller left a group is `visits.py`'s to say.
+The threshold of 20 seconds is the norm for answering an emergency call (Government decree 1931,
+docs/domain.md 4.3). How a caller left a group is `visits.py`'s to say.
 """
 
 from dataclasses import dataclass, field

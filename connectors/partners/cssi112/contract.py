@@ -1,4 +1,5 @@
-"""What ЦССИ-112 is sent: SOAP 1.1, `send_ukio(Ukios)` -> `Response` (its ПИТВ, editions 4.3, 5).
+"""What ЦССИ-112 is sent: SOAP 1.1, `send_ukio(Ukios)` -> `Response` (its ПИТВ, editions 4.3, 5;
+docs/domain.md 4.2).
 
 A card (УКИО) may come in parts: what is left out keeps its value there. Of several with one
 `globalId` the newest `dtSend` holds. Up to a thousand go in one request. The structures have what

@@ -33,7 +33,7 @@ from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
 from proto.note import coded
 
-STORED_YEARS: Final = 25
+STORED_YEARS: Final = 25  # docs/domain.md 6.1
 FILE_BYTES_MAX: Final = 1024 * 1024  # of a request: an answer of ours may be longer
 UNDERSTOOD: Final = (contract.ADDRESSING, contract.TRANSPORT)
 # Understood only by whoever verifies it.

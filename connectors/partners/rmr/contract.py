@@ -6,7 +6,7 @@
 
 The first page of `workers` gives `since`, from which `changes` tells what was changed while the
 pages were read. Cursors are the register's own and opaque to us. The fields of a record are those
-of domain.md 9 (the federal register's, FHIR-RU Practitioner).
+of docs/domain.md 8 (the federal register's, FHIR-RU Practitioner).
 """
 
 from datetime import date

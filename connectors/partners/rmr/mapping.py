@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from connectors.partners.rmr import contract
+from connectors.runtime.checks import snils_problem
 from connectors.runtime.door.body import BadInput, convert
 from proto import schemas
 
 POSTS: Final = "1.2.643.5.1.13.13.11.1002"
 SPECIALITIES: Final = "1.2.643.5.1.13.13.11.1066"
-# Numbers up to this one were given out without a check number (domain.md 13).
-UNCHECKED_MAX: Final = 1_001_998
 
 Name = Callable[[str, str], str | None]
 
@@ -65,16 +64,8 @@ def _speciality(
 
 
 def snils_of(written: str) -> str:
-    """Return the 11 digits of a СНИЛС. Raises BadInput when its check number is wrong.
-
-    The rule (domain.md 13): the sum of the nine digits times 9 to 1, modulo 101, where 100 is 00;
-    the first 1,001,998 numbers have none.
-    """
+    """Return the 11 digits of a СНИЛС. Raises BadInput when its check digits are wrong."""
     digits = re.sub(r"[ \-]", "", written)
-    if not re.fullmatch(r"\d{11}", digits, re.ASCII):
-        raise BadInput("snils", "is not 11 digits")
-    number, check = digits[:9], int(digits[9:])
-    total = sum(int(digit) * (9 - place) for place, digit in enumerate(number))
-    if int(number) > UNCHECKED_MAX and total % 101 % 100 != check:
-        raise BadInput("snils", "has a wrong check number")
+    if problem := snils_problem(digits):
+        raise BadInput("snils", problem)
     return digits

@@ -38,8 +38,8 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
     """[connectors.smp]. With `clinical` off the ambulance's tickets, call cards, beds and visits
     are taken and go nowhere: for a region whose hospitals' system is not on the bus yet. A question
     of the ambulance is answered within `question_timeout_s`, by whom `questions` say. A card that
-    took longer than `card_within_s` from System-112 to the ambulance is counted (decree 1931 leaves
-    the bus 1 s).
+    took longer than `card_within_s` from System-112 to the ambulance is counted (docs/domain.md
+    4.3).
 
     `mode` "push": we post to `partner.url`. "queue": the ambulance receives and commits by itself;
     what it holds comes again after `visibility_s`, and its silence of `quiet_s` is told. A

@@ -83,8 +83,8 @@ class Maker:
         ]
 
     def _status(self, body: bytes) -> list[Message]:
-        """One message for each card of System-112 that the call is tied to (domain.md 2.3), and one
-        for each outside service that handed it in."""
+        """One message for each card of System-112 that the call is tied to (docs/domain.md 2.3),
+        and one for each outside service that handed it in."""
         raw = decode(body, dict[str, Any])
         report = convert(raw, contract.StatusReport)
         cards, refs = _several(report.id112), _several(report.external)

@@ -42,7 +42,7 @@ class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     """[connectors.sys112]. `protocol` is what we speak to System-112 (with "soap", partner.url is
     the address of its service); it may speak both to us, SOAP at /112/soap. `sys_code` is our name
     in what we send; repeats to System-112 are not sooner than `repeat_after_s` and grow to
-    `repeat_after_max_s` (domain.md 4.1: 3 s).
+    `repeat_after_max_s` (docs/domain.md 4.1: 3 s).
 
     `state_file` remembers cards over a restart; while it is younger than `unknown_after_h`, a card
     that it does not know may be older than itself, and is not refused. A dispatcher confirms a card
@@ -160,7 +160,7 @@ class Sys112Connector(Connector):
         if id112 is None or reaction is None:
             return None
         if reaction.word == LAST:
-            # The card of a double hears where the call it doubles has come to (domain.md 2.3).
+            # A double's card hears how far the call it doubles has come (docs/domain.md 2.3).
             call = status.duplicate_of or status.call_id
             last = self._memory.last_told(call, status.occurred_at)
             reaction = None if last is None else self._words.reaction(last)

@@ -1,7 +1,7 @@
 """The contract with System-112: the five operations of the ЦПГ protocol, in JSON.
 
 Field names, their kinds and which are required are those of the protocol (ПИТВ ГИС ЦПГ), with the
-block of service 03 (`DdsData03`) in place of that of service 01. Sources: domain.md 4.1B and 4.4.
+block of service 03 (`DdsData03`) in place of that of service 01 (docs/domain.md 4.1 and 4.4).
 Fields that the contract does not name are kept (`extensions` of the canonical card).
 
     PUT  /112/cards/{id112}             UpdateCard
@@ -238,7 +238,7 @@ def check_id(path: str, id112: str) -> None:
 
 
 def check_card(update: UpdateCard) -> None:
-    """Check the rules that kinds cannot tell (domain.md 4.4). Raises BadInput."""
+    """Check the rules that types cannot express (docs/domain.md 4.4). Raises BadInput."""
     card = update.card
     _check_location(card.location, "Card.Location", settlement_required=True)
     if update.ier is not None:

@@ -1,4 +1,5 @@
-"""The 30 seconds of Government decree 1931: a dispatcher confirms each card of System-112.
+"""The 30 seconds of Government decree 1931: a dispatcher confirms each card of System-112
+(docs/domain.md 4.3).
 
 The watch has a queue of its own, `deadlines`, with the cards, their ends and the statuses of calls:
 it hears of them even while System-112 or the ambulance is down. For each card it sends itself a

@@ -1,6 +1,6 @@
 """The words of System-112, from the tables of config/: what it says, and what it hears of a status.
 
-Source of the reactions: domain.md 2.3.
+Source of the reactions: docs/domain.md 2.3.
 """
 
 from typing import Any, Final, NamedTuple, get_args
@@ -54,7 +54,7 @@ class Words:
         return reaction is not None and reaction.word != LAST
 
     def is_over(self, state: schemas.CardState) -> bool:
-        """Whether the work on a card is done: there is no way back from here (domain.md 2.2)."""
+        """Whether the work on a card is done: there is no way back (docs/domain.md 2.2)."""
         return self.stages.get(state) in ("3", "4")
 
     def is_at_work(self, state: schemas.CardState) -> bool:

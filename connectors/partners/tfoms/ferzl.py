@@ -2,7 +2,8 @@
 
 Who fits is asked by findPersonsByPersCriteria, page by page; then the policies of each by
 getPersonData. Every request shows a token; one that is refused is renewed once. Answers are read by
-the names of their elements, whatever stands between them: editions differ in that.
+the names of their elements, whatever stands between them: editions differ in that. What its dates
+mean: docs/domain.md 7.1.
 """
 
 import asyncio

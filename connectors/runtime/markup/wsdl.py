@@ -38,6 +38,4 @@ def open_wsdl(wsdl: Path) -> Any:
         forbid_external=True,
         xml_huge_tree=False,
     )
-    return zeep.Client(  # type: ignore[no-untyped-call]
-        str(wsdl), transport=_Transport(wsdl.parent), settings=settings
-    )
+    return zeep.Client(str(wsdl), transport=_Transport(wsdl.parent), settings=settings)

@@ -1,7 +1,8 @@
 """The call card as a clinical document (HL7 CDA R2, СЭМД kind 115).
 
 Sources: HL7 CDA R2; the header by the rules common to all Russian documents of level 3; the fields
-by 1.2.643.5.1.13.13.99.2.166. The patient may be unknown: what is not known is marked NI.
+by 1.2.643.5.1.13.13.99.2.166 (docs/domain.md 6.2). The patient may be unknown:
+what is not known is marked NI.
 """
 
 from collections.abc import Iterable

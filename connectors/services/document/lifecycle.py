@@ -44,7 +44,7 @@ class DocumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     archive_file: Path
     signer: SignerSettings = SignerSettings()
     plan_file: Path | None = None
-    deadline_days: float = 15.0
+    deadline_days: float = 15.0  # docs/domain.md 6.3
     files_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
 
 

@@ -1,4 +1,4 @@
-"""What НСИ, the federal register of code lists, answers (REST of nsi.rosminzdrav.ru, domain.md 9).
+"""What НСИ, the federal register of code lists, answers (REST; docs/domain.md 8).
 
     GET /passport?userKey=&identifier=OID[&version=]
     GET /data?userKey=&identifier=OID&version=&page=&size=

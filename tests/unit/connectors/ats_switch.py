@@ -157,7 +157,7 @@ class Switch:
                        HoldTime=str(int(self.now - joined)))  # fmt: skip
         self.event("QueueCallerLeave", channel, Queue=queue)
 
-    def together(self, *deeds: Callable[[], None]) -> None:
+    def together(self, *deeds: Callable[[], object]) -> None:
         """Do what happens in one moment, in any order."""
         for deed in self.random.sample(deeds, len(deeds)):
             deed()

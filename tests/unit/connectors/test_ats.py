@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -120,7 +121,7 @@ class TestCalls:
         ]
         assert calls.resync(live, NOW) == []
 
-    def test_what_an_earlier_process_knew_ends_too(self, tmp_path) -> None:
+    def test_what_an_earlier_process_knew_ends_too(self, tmp_path: Path) -> None:
         memory = LiveCalls(tmp_path / "live")
         memory.open()
         _, (first, second) = book(incoming("1"), incoming("2"))
@@ -154,7 +155,9 @@ class TestCalls:
         events += calls.resync(shown, NOW)
         events += calls.resync([], NOW)
         assert calls.calls == {}
-        assert calls.legs.all == calls.of == calls._alias == {}
+        assert not calls.legs.all
+        assert not calls.of
+        assert not calls._alias
         per_call = Counter((one.call.id, one.kind) for one in events)
         begun = {id for id, kind in per_call if kind == "started"}
         assert begun == {id for id, kind in per_call if kind == "ended"}

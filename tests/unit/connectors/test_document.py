@@ -46,16 +46,16 @@ def test_versions_of_a_document_have_one_set_and_numbers_of_their_own() -> None:
         etree.fromstring(build(CARD, PLAN, PLACE, number="kv-1", version=version))
         for version in (1, 2)
     ]
-    sets = {root.find("v:setId", V3).attrib["extension"] for root in roots}
-    ids = {root.find("v:id", V3).attrib["extension"] for root in roots}
-    versions = [root.find("v:versionNumber", V3).attrib["value"] for root in roots]
+    sets = {root.xpath("string(v:setId/@extension)", namespaces=V3) for root in roots}
+    ids = {root.xpath("string(v:id/@extension)", namespaces=V3) for root in roots}
+    versions = [root.xpath("string(v:versionNumber/@value)", namespaces=V3) for root in roots]
     assert (len(sets), len(ids), versions) == (1, 2, ["1", "2"])
 
 
 def test_nothing_is_said_of_an_unknown_patient() -> None:
     unknown = msgspec.structs.replace(CARD, patients=[])
     root = etree.fromstring(build(unknown, PLAN, PLACE, number="kv-1", version=1))
-    patient = root.find(".//v:patient", V3)
+    patient = next(root.iterfind(".//v:patient", V3))
     assert [one.get("nullFlavor") for one in patient.iter() if not len(one)] == ["NI"] * 4
 
 
@@ -87,7 +87,7 @@ def test_a_plan_that_contradicts_itself_is_named(
 
 
 def test_a_signature_is_detached_and_by_our_certificate(tmp_path: Path) -> None:
-    settings = SignerSettings(**make_signer(tmp_path))
+    settings = msgspec.convert(make_signer(tmp_path), SignerSettings)
     signed = load_signer(settings).sign(b"<document/>")
     assert b"<document/>" not in signed.signature
     (certificate,) = pkcs7.load_der_pkcs7_certificates(signed.signature)
@@ -103,10 +103,10 @@ def test_signers_that_cannot_work_are_one_sentence(tmp_path: Path) -> None:
         load_signer(SignerSettings(use="connectors.services.document.signer:Nobody"))
     good["key_file"].chmod(0o644)
     with pytest.raises(StartError, match="chmod 600"):
-        RsaSigner(SignerSettings(**good))
+        RsaSigner(msgspec.convert(good, SignerSettings))
     good["key_file"].write_text("secret words")
     with pytest.raises(StartError) as refused:
-        RsaSigner(SignerSettings(**good))
+        RsaSigner(msgspec.convert(good, SignerSettings))
     assert "secret words" not in refused.value.sentence
 
 

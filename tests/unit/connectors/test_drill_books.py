@@ -1,6 +1,7 @@
 """What is lost, doubled or out of order, by the books and by the ledger."""
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,7 +19,11 @@ BUS = "b1"
 
 
 def hop(number: int, subject: str = "112-1", state: str = "settled", **told: Any) -> Hop:
-    fields = {"destination": "smp", "type": "incident.card.v1", "accepted_at": 1000 + number}
+    fields: dict[str, Any] = {
+        "destination": "smp",
+        "type": "incident.card.v1",
+        "accepted_at": 1000 + number,
+    }
     ended_at = None if state == "pending" else 2000 + number
     fields |= {"ended_at": ended_at, "note": "HTTP 200"} | told
     return Hop(subject=subject, number=number, state=state, **fields)
@@ -36,7 +41,9 @@ taken = st.lists(st.integers(1, 500), unique=True, max_size=8).flatmap(
 
 
 @given(taken, st.randoms())
-def test_all_there_once_in_the_order_of_each_subject_is_good(taken: Sequence[Hop], random) -> None:
+def test_all_there_once_in_the_order_of_each_subject_is_good(
+    taken: Sequence[Hop], random: Random
+) -> None:
     lines: dict[str, list[Hop]] = {}
     for one in sorted(taken, key=lambda one: one.number):
         lines.setdefault(one.subject, []).append(one)

@@ -2,8 +2,10 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +17,7 @@ from connectors.partners.external.checking import CLOCKS_DIFFER, check
 from connectors.partners.external.command import external
 from connectors.partners.external.connector import ExternalSettings
 from connectors.partners.external.contract import Event
-from connectors.partners.external.memory import DAY_S, KEPT_S, Call, Memory
+from connectors.partners.external.memory import KEPT_S, Call, Memory
 from connectors.runtime.bus.settings import load
 from connectors.runtime.checks import make_enp, snils_problem
 from connectors.runtime.door.body import BadInput
@@ -26,6 +28,7 @@ from connectors.runtime.partner.limiter import Limiter
 from proto.exits import StartError
 from proto.external import HandIn
 from proto.external_types import HAND_IN
+from proto.retention import DAY_S
 from proto.schemas import Coded
 
 NOW = datetime(2026, 11, 23, 8, 14, tzinfo=UTC)
@@ -93,7 +96,7 @@ def test_somewhere_and_some_reason_are_enough() -> None:
 
 
 @pytest.fixture
-def memory(tmp_path: Path):
+def memory(tmp_path: Path) -> Iterator[Memory]:
     made = Memory(tmp_path / "calls.db")
     yield made
     made.close()
@@ -111,7 +114,8 @@ def event(id: str, minute: int, code: str = "departed") -> Event:
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_day_has_more_calls_than_it_may(memory: Memory, limit: int) -> None:
-    begun, now, taken = 1e9, 1e9, []
+    begun, now = 1e9, 1e9
+    taken: list[Any] = []
     while now < begun + 3 * DAY_S:
         wait_s = memory.day_wait_s("medevac", limit, now)
         if wait_s:

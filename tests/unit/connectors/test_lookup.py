@@ -178,6 +178,14 @@ def test_an_answer_is_asked_for_once_and_again_after_its_time() -> None:
     play(act)
 
 
+async def patient(lookup: Lookup, register: Register) -> Person | None:
+    return await lookup.get(PATIENT, ("enp", "1"), register)
+
+
+async def number(lookup: Lookup, register: Register) -> str | None:
+    return await lookup.get(NUMBER, ("112", "7"), register)
+
+
 def test_that_there_is_nobody_is_remembered_briefly() -> None:
     async def act(lookup: Lookup, clock: Clock) -> None:
         register = Register(None)
@@ -195,9 +203,7 @@ def test_a_thousand_ask_at_once_and_the_partner_is_asked_once() -> None:
     async def act(lookup: Lookup, _: Clock) -> None:
         register = Register(ANNA)
         register.gate.clear()
-        asks = [
-            asyncio.ensure_future(lookup.get(PATIENT, ("enp", "1"), register)) for _ in range(1000)
-        ]
+        asks = [asyncio.ensure_future(patient(lookup, register)) for _ in range(1000)]
         await asyncio.sleep(0.01)
         asks[0].cancel()  # whoever goes away takes nobody's answer along
         register.gate.set()
@@ -214,7 +220,7 @@ def test_a_thousand_ask_at_once_and_the_partner_is_asked_once() -> None:
 def test_a_failure_of_the_partner_reaches_all_who_wait_and_is_not_kept() -> None:
     async def act(lookup: Lookup, _: Clock) -> None:
         register = Register(ConnectionError("away"))
-        asks = [lookup.get(PATIENT, ("enp", "1"), register) for _ in range(3)]
+        asks = [patient(lookup, register) for _ in range(3)]
         answers = await asyncio.gather(*asks, return_exceptions=True)
         assert [type(answer) for answer in answers] == [ConnectionError] * 3
         register.answer = ANNA
@@ -255,7 +261,7 @@ def test_what_came_by_itself_is_newer_than_what_is_being_asked_for() -> None:
     async def act(lookup: Lookup, _: Clock) -> None:
         register = Register("old")
         register.gate.clear()
-        asking = asyncio.ensure_future(lookup.get(NUMBER, ("112", "7"), register))
+        asking = asyncio.ensure_future(number(lookup, register))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await lookup.put(NUMBER, ("112", "7"), "new")

@@ -99,7 +99,7 @@ def test_a_length_of_being_down_ends_and_switching_begins_it_anew() -> None:
 
 def test_what_was_set_for_a_time_ends_by_itself_and_what_is_set_later_holds() -> None:
     async def whole() -> None:
-        faulty = FaultyApp(lambda *_: None, Faults(seed=7))  # type: ignore[arg-type, return-value]
+        faulty = FaultyApp(lambda *_: None, Faults(seed=7))  # type: ignore[arg-type]
         await switch(faulty, b'{"down": true, "delay_s": 0.5, "for_s": 20}')
         assert faulty.faults.down
         clock.leap(20)

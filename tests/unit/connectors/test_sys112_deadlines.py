@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,13 @@ class Scene:
         self.now += GRACE_S
 
     def _start(self) -> Deadlines:
+        settings: dict[str, Any] = {"within_s": 30.0, "clock": self.clock} | self.settings
         return Deadlines(
             "sys112",
             self.publish,
             self.memory,
             WORDS,
-            **{"within_s": 30.0, "clock": self.clock} | self.settings,
+            **settings,
         )
 
     def clock(self) -> float:
@@ -171,7 +172,7 @@ def test_a_confirmation_that_is_late_is_told_as_missed() -> None:
 @pytest.mark.parametrize("first", ["card", "end"])
 def test_a_cancelled_card_needs_no_confirmation(first: str) -> None:
     scene = Scene()
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: scene.card(),
         lambda: scene.take("incident.cancelled.v1", ENDED | {"id112": "1"}),
     ]

@@ -24,7 +24,7 @@ def sample(kind: str = "new") -> Sample:
 
 
 def copy(body: dict[str, Any]) -> dict[str, Any]:
-    return msgspec.json.decode(msgspec.json.encode(body))
+    return msgspec.json.decode(msgspec.json.encode(body), type=dict[str, Any])
 
 
 def read(body: dict[str, Any], id112: str) -> schemas.IncidentCard:
@@ -169,7 +169,7 @@ def test_what_is_not_json_is_bad_input(body: bytes) -> None:
 # -- statuses -------------------------------------------------------------------------------------
 
 # What System-112 hears of a brigade's status, of one whose call goes on with another brigade, and
-# of one of the polyclinic's urgent care (domain.md 2.3).
+# of one of the polyclinic's urgent care (docs/domain.md 2.3).
 EXPECTED: dict[str, tuple[str | None, str | None, str | None]] = {
     "received": (None, None, None),
     "assigned": ("Notification", "Notification", "Notification"),

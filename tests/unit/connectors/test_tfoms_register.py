@@ -13,12 +13,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from lxml import etree
-from tfoms_cases import cases, write_cases
 
 from connectors.billing.answer import BadAnswer, read_answer
 from connectors.billing.command import register
 from connectors.billing.profile import load
 from proto.exits import StartError
+from tests.unit.connectors.tfoms_cases import cases, write_cases
 
 COUNT = 50
 STEM = "M990101S99001_26101"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,7 +20,8 @@ def cases(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
         person = number - 1 if number % 10 == 0 else number
         chance = Random(person)
         born = date(1930, 1, 1) + timedelta(days=chance.randrange(34_000))
-        sex = chance.choice(["male", "female"])
+        sexes: list[Literal["male", "female"]] = ["male", "female"]
+        sex = chance.choice(sexes)
         day = date(2026, 10, 1 + random.randrange(30))
         yield {
             "card_id": f"2026-{number}", "number": str(number),

@@ -1,4 +1,4 @@
-"""A ticket, a call card or a status as the fields of АДИС. Pure."""
+"""A ticket, a call card or a status as the fields of АДИС (docs/domain.md 3.4). Pure."""
 
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, tzinfo
