@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.until import wait_for
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from bus import SMPBUS, RouterProcess
@@ -77,11 +79,8 @@ def nginx(door: str) -> Iterator[int]:
             [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (folder / "nginx.pid").exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: (folder / "nginx.pid").exists() or process.poll() is not None, "nginx")
+        assert process.poll() is None, (folder / "log").read_text()
         yield port
     finally:
         process.terminate()

@@ -8,11 +8,12 @@ import shutil
 import socket as posix
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.until import wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
@@ -60,11 +61,8 @@ class Proxy:
         self._process = subprocess.Popen(
             [program, "-db", "-f", str(settings)], stdout=self._log, stderr=self._log
         )
-        deadline = time.monotonic() + PATIENCE_S
-        while not self._is_up():
-            assert self._process.poll() is None, (folder / "haproxy.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: self._is_up() or self._process.poll() is not None, "haproxy")
+        assert self._process.poll() is None, (folder / "haproxy.log").read_text()
 
     @property
     def address(self) -> str:

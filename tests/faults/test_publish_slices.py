@@ -19,10 +19,11 @@ from proto.message import Message
 from router.core.core import Core, Now
 from router.core.publishing import SLICE_LENGTH
 from router.settings import BusSettings, Destination, Permission, Route, Settings
+from tests.until import wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from bus import LOOK_S, RouterProcess
+from bus import RouterProcess
 
 ROUTES = (
     "[destinations.sink]\n[destinations.calls]\n"
@@ -110,10 +111,7 @@ class Caller(threading.Thread):
         self.join(WAIT_S)
 
     def wait_for(self, count: int) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while self.accepted < count:
-            assert time.monotonic() < deadline, "no emergency is accepted"
-            time.sleep(LOOK_S)
+        wait_for(lambda: self.accepted >= count, "an emergency to be accepted", WAIT_S)
 
 
 def serving() -> RouterProcess:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.until import wait_for
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from bus import RouterProcess
@@ -126,10 +128,7 @@ def test_what_is_for_a_vanished_peer_does_not_reach_who_took_its_id() -> None:
         assert peers.is_there(peer)
         assert not peers.is_chosen(id)
         socket.close(0)
-        deadline = time.monotonic() + 10
-        while peers.is_there(peer):
-            assert time.monotonic() < deadline, "its end is not noticed"
-            time.sleep(0.01)
+        wait_for(lambda: not peers.is_there(peer), "its end to be noticed")
         _, received = speak(id)
         assert received[0].bytes == id
         assert not peers.is_there(peer)
