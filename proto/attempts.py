@@ -48,7 +48,7 @@ class Pauses:
         return pause_s * uniform(0.5, 1.0)
 
 
-def told(monitor: "zmq.Socket[bytes]") -> Iterator[int]:
+def events(monitor: "zmq.Socket[bytes]") -> Iterator[int]:
     """Yield the events that a socket's monitor has for us, without waiting."""
     while True:
         try:

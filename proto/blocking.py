@@ -321,7 +321,7 @@ class BlockingBusClient:
     def _watch(self) -> bool:
         """Look at what became of the connection; return whether it ended."""
         ended = False
-        for event in attempts.told(self._monitor) if self._monitor is not None else ():
+        for event in attempts.events(self._monitor) if self._monitor is not None else ():
             if event == attempts.UNKNOWN_KEY:
                 reason = "the router does not know this key, or it was revoked"
                 self._peer.fatal = BusError(Code.UNKNOWN_NAME, reason)

@@ -86,7 +86,7 @@ class Peer:
         self.windows: dict[str, int] = {}
         self._served: set[str] = set()  # to these questions are answered
         self.refused: dict[str, str] = {}  # destination -> the code by which it is not given
-        self._told: dict[str, str] = {}  # the same, as it was said last; outlives a consumer
+        self._said: dict[str, str] = {}  # the same, as it was said last; outlives a consumer
         self._asked: deque[tuple[int, str]] = deque()  # PINGs behind a CREDIT, and its destination
         self._given: set[str] = set()  # asked for, and no ERROR so far
         self._nonce = 0
@@ -297,7 +297,7 @@ class Peer:
         destination = self._asked.popleft()[1]
         if destination in self._given and destination in self.refused:
             del self.refused[destination]
-            if self._told.pop(destination, ""):
+            if self._said.pop(destination, ""):
                 return [Granting(destination)]
         return []
 
@@ -312,9 +312,9 @@ class Peer:
         if destination not in self.windows:
             return []
         self.refused[destination] = error.code
-        if self._told.get(destination) == error.code:
+        if self._said.get(destination) == error.code:
             return []
-        self._told[destination] = error.code
+        self._said[destination] = error.code
         return [Granting(destination, error.code, error.sentence)]
 
     def settle(self, settlements: list[frames.Settlement]) -> None:

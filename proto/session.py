@@ -209,7 +209,7 @@ class Session:
     def _read_monitor(self) -> bool:
         monitor = self._monitor
         ended = False
-        for event in attempts.told(monitor.socket) if monitor is not None else ():
+        for event in attempts.events(monitor.socket) if monitor is not None else ():
             if event == attempts.UNKNOWN_KEY:
                 reason = "the router does not know this key, or it was revoked"
                 self.end(BusError(Code.UNKNOWN_NAME, reason))

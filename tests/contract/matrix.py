@@ -280,11 +280,13 @@ class Cell:
         count = await stand.applied() - before
         self._must(count == self.effects, f"done {count} times at the partner")
         fate: Any = {}
-        for _ in range(200):  # the settlement is on its way
-            fate = await stand.hub.fate(self._stand.row.name, f"case-{self._number}")
-            if fate["state"] == attempt.end:
-                break
-            await asyncio.sleep(0.02)
+
+        async def ended() -> bool:
+            fate.update(await stand.hub.fate(stand.row.name, f"case-{self._number}"))
+            return bool(fate["state"] == attempt.end)
+
+        with contextlib.suppress(AssertionError):
+            await until(ended, "the settlement, which is on its way", 5.0)
         self._must(fate["state"] == attempt.end, f"the router has it as {fate['state']}")
         self._must(bool(fate["note"]), "there is no note")
         notes = [one["note"] for one in fate["history"]]

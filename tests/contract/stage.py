@@ -26,6 +26,7 @@ from proto.client import BusClient, Consumer, Delivery
 from proto.errors import Code
 from proto.message import Message
 from tests.ports import free_port
+from tests.until import until
 
 
 class Bus:
@@ -92,12 +93,12 @@ class Scene:
 
     async def wait(self, ready: Callable[[Any], object]) -> Any:
         """Return the simulator's ledger as soon as `ready(ledger)` is true."""
-        for _ in range(1500):
+
+        async def look() -> Any:
             ledger = await self.ledger()
-            if ready(ledger):
-                return ledger
-            await asyncio.sleep(0.02)
-        raise AssertionError("waited 30 s for the simulator")
+            return (ledger,) if ready(ledger) else None
+
+        return (await until(look, "the simulator"))[0]
 
     async def ledger(self) -> Any:
         return msgspec.json.decode((await self.simulator.request("GET", "/ledger")).body)

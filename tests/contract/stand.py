@@ -29,7 +29,7 @@ from tests.ports import free_port
 from tests.until import until
 
 TIMEOUT_S = 0.7
-PATIENCE_S = 30.0
+PACE_S = 0.02  # between two tries
 SOUND = {"fail": 0.0, "refuse": 0.0, "delay_s": 0.0, "down": False, "spoil": ""}
 
 
@@ -206,7 +206,7 @@ class Stand:
                 reply = await self._sender.request(self.row.name, question, timeout_s=5.0)
             except RequestFailed as failed:
                 attempt.failures.append(failed.sentence)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(PACE_S)
                 continue
             told = msgspec.json.decode(reply.body)
             assert told.get("outcome") == "found" or told["worker"]["id"] == worker_of(number)["id"]
@@ -220,7 +220,7 @@ class Stand:
         while not any(one.json()["id"] == worker["id"] for one in heard):
             if why := self.connector._told:  # type: ignore[union-attr]
                 attempt.failures.append(why)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(PACE_S)
         attempt.end = "settled"
 
     async def _list(self, _: int, attempt: Attempt) -> None:
@@ -233,7 +233,7 @@ class Stand:
                     attempt.end = "settled"
                 except (Retry, Reject) as error:
                     attempt.failures.append(str(error))
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(PACE_S)
         finally:
             await client.close()
 
@@ -243,10 +243,12 @@ class Stand:
 
     async def applied(self) -> int:
         """Return how many things were done at the partner, when it has nothing more to do."""
-        ledger = await self.ledger()
-        while ledger.get("living"):
-            await asyncio.sleep(0.02)
+
+        async def at_rest() -> Any:
             ledger = await self.ledger()
+            return None if ledger.get("living") else ledger
+
+        ledger = await until(at_rest, "the partner to have nothing more to do")
         return len(ledger.get("entries", ledger.get("dialled", ())))
 
 

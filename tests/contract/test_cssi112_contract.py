@@ -16,6 +16,7 @@ from proto.client import Reject, Retry
 from proto.message import Message
 from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
+from tests.until import until
 
 CARD = catalogue.entry("incident.card.v1").example
 STATUS = catalogue.entry("call.status.v1").example
@@ -150,15 +151,18 @@ def test_what_is_not_for_the_centre_is_rejected(bus: Bus, type: str, body: bytes
 
 def test_whoever_waits_is_told_when_the_sender_is_stopped() -> None:
     async def run() -> list[Any]:
-        async def send(_: list[int]) -> str:
-            await asyncio.sleep(60)
+        sent: list[list[int]] = []
+
+        async def send(numbers: list[int]) -> str:
+            sent.append(numbers)
+            await asyncio.Event().wait()
             raise AssertionError("not reached")
 
         batch: Batch[int] = Batch(send, 10)
         tasks = [asyncio.create_task(batch.bring(number)) for number in range(3)]
-        await asyncio.sleep(0.01)
+        await until(lambda: sent == [[0]])
         tasks[0].cancel()  # it sends for itself alone; the others are still to be taken
-        await asyncio.sleep(0.01)
+        await until(lambda: sent == [[0], [1, 2]])
         tasks[1].cancel()  # it sends for itself and the third
         return await asyncio.gather(*tasks, return_exceptions=True)
 

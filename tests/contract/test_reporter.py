@@ -21,6 +21,7 @@ from proto.errors import RequestFailed
 from proto.message import Message
 from proto.report import PeerReport, read_report
 from tests.contract.stage import Bus, Scene, scene
+from tests.until import until
 
 PARTNER = {"system": "Фонд", "breaker": {"failures_max": 2, "open_s": 60.0}}
 
@@ -44,12 +45,10 @@ class Listener(Bus):
 
     async def hear(self, wanted: Any) -> PeerReport:
         """Return the first report that is as `wanted`."""
-        for _ in range(500):
-            for report in self.reports:
-                if wanted(report):
-                    return report
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"waited 10 s: {self.reports[-1:]}")
+        found: PeerReport = await until(
+            lambda: next((report for report in self.reports if wanted(report)), None), "a report"
+        )
+        return found
 
 
 def play(bus: Bus, act: Any) -> Listener:

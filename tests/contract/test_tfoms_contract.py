@@ -29,6 +29,7 @@ from proto.exits import StartError
 from proto.message import Message
 from tests.contract.stage import Bus, Scene, scene
 from tests.ports import free_port
+from tests.until import until
 
 KNOWN = people(0)
 FIRST, TWIN = KNOWN[0], KNOWN[-1]
@@ -292,12 +293,12 @@ def test_a_card_does_not_wait_for_a_fund_that_is_away_and_is_asked_about_later(
         await stage.connector.poll()
         assert kept(stage) == {"silent": 12}
         await stage.faults(down=False)
-        for _ in range(100):
+
+        async def all_are_payable() -> bool:
             await stage.connector.poll()
-            if kept(stage) == {"payable": 12}:
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError(kept(stage))
+            return bool(kept(stage) == {"payable": 12})
+
+        await until(all_are_payable, "the fund's answers")
 
     breaker = {"failures_max": 3, "open_s": 0.05, "open_max_s": 0.1}
     play(bus, act, dialect, again_s=0.01, partner={"breaker": breaker})

@@ -10,6 +10,9 @@ from connectors.runtime.bus.connector import Connector
 from connectors.runtime.outside import Outside
 from connectors.services.document.signer import Signed, SignerSettings
 from proto.client import Delivery
+from tests.until import wait_for
+
+HANGS_S = 3600.0  # for ever, as far as a test can tell
 
 PAIR = socket.socketpair()  # of which nobody ever writes
 
@@ -23,8 +26,7 @@ class HangingSigner:
     def sign(self, document: bytes) -> Signed:
         """See Signer."""
         assert self._settings.key_file is not None
-        while not self._settings.key_file.with_name("awake").exists():
-            time.sleep(0.05)
+        wait_for(self._settings.key_file.with_name("awake").exists, "the device", HANGS_S)
         return Signed(b"signature", "digest")
 
 
@@ -41,11 +43,11 @@ class HangingConnector(Connector):
         """See Connector."""
         match delivery.message.body:
             case b"thread":
-                await self._outside.call(time.sleep, 3600)
+                await self._outside.call(time.sleep, HANGS_S)
             case b"exit":
                 await self._outside.call(sys.exit, 3)
             case b"loop":
-                time.sleep(3600)  # noqa: ASYNC251  # a dead disk holds the loop itself
+                time.sleep(HANGS_S)  # noqa: ASYNC251  # a dead disk holds the loop itself
             case b"pool":
                 await asyncio.to_thread(PAIR[0].recv, 1)
         return "done"

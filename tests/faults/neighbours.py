@@ -7,12 +7,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.contract.authority import Pair
 from tests.ports import free_port
+from tests.until import wait_for
 
 PATIENCE_S = 20.0
 APACHE = """
@@ -137,13 +137,11 @@ def _running(
             command, stdout=output, stderr=output, cwd=folder, env=os.environ | environment
         )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                errors = folder / "error.log"
-                told = errors.read_text() if errors.exists() else ""
-                raise AssertionError(f"{command[0]} does not run: {log.read_text()}{told}")
-            time.sleep(0.02)
+        wait_for(lambda: _listens(port) or process.poll() is not None, command[0])
+        if process.poll() is not None:
+            errors = folder / "error.log"
+            said = errors.read_text() if errors.exists() else ""
+            raise AssertionError(f"{command[0]} does not run: {log.read_text()}{said}")
         yield
     finally:
         process.terminate()

@@ -25,8 +25,9 @@ from proto.message import Message
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import CARD, CARD_PATH, play
 from tests.integration.house import SMPBUS, House
+from tests.leap import leaping
 from tests.ports import free_port
-from tests.until import wait_for
+from tests.until import until, wait_for
 
 pytestmark = pytest.mark.fault("D11")
 PUT = f"PUT {CARD_PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
@@ -125,15 +126,21 @@ QUICK: dict[str, Any] = {"head_s": 0.3, "body_s": 0.3, "answer_s": 0.5, "idle_s"
 
 
 @contextlib.asynccontextmanager
-async def door(**settings: Any) -> AsyncIterator[int]:
+async def served(**settings: Any) -> AsyncIterator[tuple[int, HttpServer]]:
     port = free_port()
     told = msgspec.convert(QUICK | settings, HttpSettings)
     server = HttpServer(allow_only(APP, ["127.0.0.0/8"]), bind(f"127.0.0.1:{port}", "test"), told)
     await server.start()
     try:
-        yield port
+        yield port, server
     finally:
         await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def door(**settings: Any) -> AsyncIterator[int]:
+    async with served(**settings) as (port, _):
+        yield port
 
 
 def act(what: Callable[[int], Awaitable[None]], **settings: Any) -> None:
@@ -194,20 +201,21 @@ def test_who_is_slow_is_let_go(name: str) -> None:
 def test_an_answer_that_nobody_reads_is_given_up() -> None:
     """A large answer read slowly kept its bytes for ever; another one is answered meanwhile."""
 
-    async def slow(port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        writer.write(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
-        await asyncio.sleep(1.2)
-        quick = await say(port, b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        assert b"200 OK" in quick
-        got = 0
-        with contextlib.suppress(OSError):
-            while part := await reader.read(1 << 20):
-                got += len(part)
-        assert got < len(LARGE)
-        writer.close()
+    async def slow() -> None:
+        async with served() as (port, server):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            writer.write(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+            quick = await say(port, b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            assert b"200 OK" in quick
+            await until(lambda: not len(server._gate), "it to be given up")
+            got = 0
+            with contextlib.suppress(OSError):
+                while part := await reader.read(1 << 20):
+                    got += len(part)
+            assert got < len(LARGE)
+            writer.close()
 
-    act(slow)
+    asyncio.run(slow())
 
 
 @pytest.mark.parametrize(
@@ -294,11 +302,13 @@ def test_a_connection_between_two_requests_is_kept_longer_than_clients_do() -> N
         for _ in range(2):
             writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(0.7)  # longer than a head or a body may take
+            await clock.live_through(30.0)  # longer than a head or a body may take
+        await clock.live_through(30.0)
         assert await reader.read() == b""  # and then it ends, without a word
         writer.close()
 
-    act(twice, idle_s=1.2)
+    with leaping() as clock:
+        act(twice, idle_s=60.0)
 
 
 @pytest.mark.fault("A14")

@@ -18,6 +18,7 @@ from proto import catalogue
 from proto.message import Message
 from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
+from tests.until import until, wait_for
 
 ROOT = Path(__file__).parents[2]
 STOP_S = 5.0
@@ -53,11 +54,7 @@ class Process:
 
     def wait_for(self, word: str) -> None:
         """Wait for a line of the log."""
-        for _ in range(int(WAIT_S / 0.05)):
-            if word in self.log.read_text():
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"no {word!r} in: {self.log.read_text()}")
+        wait_for(lambda: word in self.log.read_text(), f"{word!r} in {self.log}")
 
     def stop(self) -> tuple[int, float]:
         """SIGTERM; return the exit status and the seconds it took."""
@@ -171,9 +168,7 @@ def test_calls_that_hang_take_no_more_than_their_places() -> None:
         )
         assert hanging() == {"device": 2}
         gate.set()
-        async with asyncio.timeout(WAIT_S):
-            while outside.hanging:  # noqa: ASYNC110  # what is looked at ends in a thread
-                await asyncio.sleep(0.01)
+        await until(lambda: not outside.hanging, "the threads to end")
         assert await outside.call(lambda: "well") == "well"
         with pytest.raises(RuntimeError, match="SystemExit"):
             await outside.call(exit, 3)

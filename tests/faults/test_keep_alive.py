@@ -15,6 +15,7 @@ from connectors.runtime.partner.partner import Partner, PartnerSettings
 from proto.client import Retry
 from tests.faults.partnerhouse import Side
 from tests.faults.rawserver import GOOD, Heard, raw
+from tests.leap import LeapingClock, leaping
 from tests.ports import free_port
 
 
@@ -149,7 +150,7 @@ def test_an_idle_connection_is_given_up_before_common_servers_do_it() -> None:
 def test_our_servers_keep_a_connection_as_long_as_they_are_told() -> None:
     """Uvicorn's own limit of 5 s is not ours."""
 
-    async def act(keep_alive_s: float) -> bool:
+    async def act(clock: LeapingClock, keep_alive_s: float) -> bool:
         side = Side()
         port = free_port()
 
@@ -162,12 +163,13 @@ def test_our_servers_keep_a_connection_as_long_as_they_are_told() -> None:
         request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
         writer.write(request)
         await reader.readuntil(b"}")
-        await asyncio.sleep(0.6)
+        await clock.live_through(20.0)
         writer.write(request)
         again = await reader.read(100)
         writer.close()
         await server.stop()
         return bool(again)
 
-    assert asyncio.run(act(30.0))
-    assert not asyncio.run(act(0.2))
+    with leaping() as clock:
+        assert asyncio.run(act(clock, 30.0))
+        assert not asyncio.run(act(clock, 10.0))

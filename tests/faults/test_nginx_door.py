@@ -15,6 +15,7 @@ import pytest
 from connectors.simulators.sys112.samples import Sample, day_of_cards
 from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
+from tests.until import wait_for
 
 CARD: Sample = next(one for one in day_of_cards(11, 5) if one.kind == "new")
 CARD_PATH = f"/112/cards/{CARD.id112}"
@@ -73,11 +74,8 @@ def nginx(door: str) -> Iterator[int]:
             [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (folder / "nginx.pid").exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: (folder / "nginx.pid").exists() or process.poll() is not None, "nginx")
+        assert process.poll() is None, (folder / "log").read_text()
         yield port
     finally:
         process.terminate()

@@ -7,7 +7,6 @@ import io
 import shutil
 import socket as posix
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from proto import BusClient
 from tests.integration.bus import RouterProcess
 from tests.ports import free_ports
+from tests.until import wait_for
 
 PATIENCE_S = 30.0
 IDLE_S = 2  # the proxy ends a connection on which nothing was said for so long
@@ -56,11 +56,8 @@ class Proxy:
         self._process = subprocess.Popen(
             [program, "-db", "-f", str(settings)], stdout=self._log, stderr=self._log
         )
-        deadline = time.monotonic() + PATIENCE_S
-        while not self._is_up():
-            assert self._process.poll() is None, (folder / "haproxy.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: self._is_up() or self._process.poll() is not None, "haproxy")
+        assert self._process.poll() is None, (folder / "haproxy.log").read_text()
 
     @property
     def address(self) -> str:

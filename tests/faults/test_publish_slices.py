@@ -17,7 +17,8 @@ from proto.message import Message
 from router.core.core import Core, Now
 from router.core.publishing import SLICE_LENGTH
 from router.settings import BusSettings, Destination, Permission, Route, Settings
-from tests.integration.bus import LOOK_S, RouterProcess
+from tests.integration.bus import RouterProcess
+from tests.until import wait_for
 
 ROUTES = (
     "[destinations.sink]\n[destinations.calls]\n"
@@ -106,10 +107,7 @@ class Caller(threading.Thread):
         self.join(WAIT_S)
 
     def wait_for(self, count: int) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while self.accepted < count:
-            assert time.monotonic() < deadline, "no emergency is accepted"
-            time.sleep(LOOK_S)
+        wait_for(lambda: self.accepted >= count, "an emergency to be accepted", WAIT_S)
 
 
 def serving() -> RouterProcess:

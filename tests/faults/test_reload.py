@@ -7,6 +7,7 @@ import pytest
 
 from router.config import load
 from tests.integration.bus import RouterProcess
+from tests.until import wait_for
 
 QUEUES = 1_000
 
@@ -37,12 +38,8 @@ def test_a_socket_file_that_was_taken_away_is_made_anew(name: str) -> None:
         path = router.folder / f"{name}.sock"
         mode = path.stat().st_mode
         path.unlink()
-        deadline = time.monotonic() + 20
-        while not path.exists():
-            assert time.monotonic() < deadline, "not made anew"
-            time.sleep(0.05)
-        while path.stat().st_mode != mode:
-            assert time.monotonic() < deadline
+        wait_for(path.exists, "it to be made anew")
+        wait_for(lambda: path.stat().st_mode == mode, "its mode")
         with router.blocking("producer") as bus:
             bus.publish(bus.message("test.message.v1", b"1"))
         assert router.ask("status")["counters"]["accepted"] == 1

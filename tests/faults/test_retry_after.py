@@ -1,7 +1,6 @@
 """Retry-After: how long a partner may hold up what it did not take."""
 
 import asyncio
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -16,11 +15,20 @@ from tests.until import until
 
 # One stays closed, whatever comes: what is looked at is the pause of each message.
 NEVER = {"failures_max": 10_000}
+LEAST = 0.8  # of a pause, which is spread
 PAST = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 def later(value: str, status: int = 503) -> Response:
     return Response(status_code=status, headers={"retry-after": value})
+
+
+def times(side: Side) -> list[list[float]]:
+    """Return when each message was tried, of all that were."""
+    found: dict[bytes, list[float]] = {}
+    for one in side.asked:
+        found.setdefault(one.body, []).append(one.at)
+    return list(found.values())
 
 
 @pytest.mark.fault("A5")
@@ -31,13 +39,14 @@ def test_no_retry_after_makes_a_hot_loop(value: str, status: int) -> None:
 
     async def act() -> None:
         side = Side(lambda _: later(value, status))
-        backoff = "first_ms = 500, factor = 10.0, longest_ms = 60000, attempts_max = 5"
+        backoff = "first_ms = 200, factor = 10.0, longest_ms = 60000, attempts_max = 5"
         async with house(side, backoff, breaker=NEVER) as whole:
             for number in range(20):
                 await whole.bring(f"card {number}")
-            await until(lambda: len(side.asked) >= 40, "the second attempts")
-            await asyncio.sleep(1.2)
-            assert max(Counter(side.bodies()).values()) == 2
+            await until(lambda: [len(one) > 2 for one in times(side)] == [True] * 20, "the third")
+            for one in times(side):
+                assert one[1] - one[0] >= 0.2 * LEAST
+                assert one[2] - one[1] >= 2.0 * LEAST
             assert (await whole.states())["dead"] == 0
 
     asyncio.run(act())

@@ -1,6 +1,5 @@
 """Keys that do not fit: the router says so, since a peer hears nothing in such a handshake."""
 
-import time
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import zmq
 
 from proto import KeyPair
 from tests.integration.bus import RouterProcess
+from tests.until import wait_for
 
 
 @pytest.mark.fault("A20")
@@ -30,12 +30,12 @@ def test_a_key_that_does_not_fit_is_told(what: str, counter: str, said: str) -> 
             socket.curve_serverkey = KeyPair.new().public if what == "router" else server
             socket.connect(router.address)
             router.wait_until("status", lambda status: status["bounds"][counter] > before)
-            for _ in range(200):
-                if said in router.log.read_text():
-                    break
-                time.sleep(0.05)
+
+            def is_said() -> bool:
                 if what == "peer":  # libzmq does not try again after such a refusal
                     socket.disconnect(router.address)
                     socket.connect(router.address)
-        assert said in router.log.read_text()
+                return said in router.log.read_text()
+
+            wait_for(is_said, said)
     context.term()

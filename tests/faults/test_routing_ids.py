@@ -16,6 +16,7 @@ from router.shell.gate import Gate
 from router.shell.peers import GUESS_COST, LATE, Peers, learn_first_id
 from router.shell.socket import open_router
 from tests.integration.bus import RouterProcess
+from tests.until import wait_for
 
 FIRST_ID = """
 import zmq
@@ -122,10 +123,7 @@ def test_what_is_for_a_vanished_peer_does_not_reach_who_took_its_id() -> None:
         assert peers.is_there(peer)
         assert not peers.is_chosen(id)
         socket.close(0)
-        deadline = time.monotonic() + 10
-        while peers.is_there(peer):
-            assert time.monotonic() < deadline, "its end is not noticed"
-            time.sleep(0.01)
+        wait_for(lambda: not peers.is_there(peer), "its end to be noticed")
         _, received = speak(id)
         assert received[0].bytes == id
         assert not peers.is_there(peer)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from proto import BlockingBusClient, BusClient, KeyPair
 from proto.ops import OpsError, ops_request
+from tests.until import wait_for
 
 SMPBUS = str(Path(sys.executable).with_name("smpbus"))
 LOOK_S = 0.05  # between two looks at whether something has come about
@@ -92,12 +93,10 @@ class RouterProcess:
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until `status` says that it is at work."""
-        deadline = time.monotonic() + timeout_s
-        while not self._is_ready():
-            assert self.process is not None
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"no router: {self.log.read_text()}")
-            time.sleep(0.05)
+        assert self.process is not None
+        ended = self.process.poll
+        wait_for(lambda: self._is_ready() or ended() is not None, "the router", timeout_s)
+        assert ended() is None, f"no router: {self.log.read_text()}"
 
     def _is_ready(self) -> bool:
         try:

@@ -6,11 +6,11 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 from tests.ports import free_port
+from tests.until import wait_for
 
 PATIENCE_S = 20.0
 
@@ -27,15 +27,14 @@ class Memcache:
         """Start it and wait until it answers."""
         user = ["-u", "nobody"] if os.getuid() == 0 else []
         command = ["memcached", "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", *user]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            with contextlib.suppress(OSError):
-                if self.say(b"version\r\n").startswith(b"VERSION"):
-                    return
-            assert self.process.poll() is None, "memcached ended"
-            assert time.monotonic() < deadline, "memcached does not answer"
-            time.sleep(0.02)
+        process = self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for(lambda: self._answers() or process.poll() is not None, "memcached")
+        assert process.poll() is None, "memcached ended"
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.say(b"version\r\n").startswith(b"VERSION")
+        return False
 
     def say(self, command: bytes) -> bytes:
         """Return what one command is answered, as far as it comes at once."""

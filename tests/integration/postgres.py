@@ -4,18 +4,19 @@ Both run on free ports of loopback in a folder of theirs; the distribution's own
 part. As root they run as the user postgres, since PostgreSQL refuses to run as root.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
 
 from tests.ports import free_ports
+from tests.until import wait_for
 
 PATIENCE_S = 60.0
 QUIET_S = 5.0
@@ -118,15 +119,13 @@ class Postgres:
             return subprocess.Popen(command, stdout=log, stderr=log)
 
     def _wait(self, port: int) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
+        def answers() -> bool:
+            with contextlib.suppress(psycopg.OperationalError):
                 self.connect(port=port).close()
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.05)
-            else:
-                return
+                return True
+            return False
+
+        wait_for(answers, f"the server whose log is {self.log}", PATIENCE_S)
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """Stop the server: SIGINT breaks every session off, SIGQUIT is as a crash is."""

@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-import time
 
 from proto import Message
 from proto.message import now_ms
 from tests.integration.bus import RouterProcess
+from tests.until import wait_for
 
 COUNT = 4_800  # half of them: 300 fill the memory, and each of three lanes may have read 256 more
 SUBJECTS = 40
@@ -69,10 +69,10 @@ def test_what_does_not_fit_into_memory_comes_back_in_order_also_after_a_kill() -
 def test_what_expired_while_the_router_was_away_is_counted() -> None:
     with RouterProcess(routes=SHORT) as router:
         with router.blocking("producer") as bus:
-            bus.publish(Message("a", "test.message.v1", "producer", "", now_ms(),
-                                expires=now_ms() + 500))  # fmt: skip
+            expires = now_ms() + 500
+            bus.publish(Message("a", "test.message.v1", "producer", "", now_ms(), expires=expires))
         router.kill()
-        time.sleep(0.6)
+        wait_for(lambda: now_ms() > expires, "its end")
         router.start()
         sink = router.wait_until("queues", lambda a: a["queues"][1]["expired"])["queues"][1]
         assert (sink["accepted"], sink["expired"], sink["pending"]) == (1, 1, 0)

@@ -1,5 +1,6 @@
 """The command line against a running router, as the duty administrator uses it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from proto.keys import KeyPair
 from proto.ops import OpsError, ops_request
+from tests.until import wait_for
 
 OWN = Path(__file__).parents[2] / "config"
 LIMIT_S = 30
@@ -65,15 +67,12 @@ class Site:
         return json.loads(ended.stdout)
 
     def wait_for_router(self) -> None:
-        deadline = time.monotonic() + LIMIT_S
-        while True:
-            try:
-                ops_request(f"ipc://{self.folder}/ops.sock", "status")
-            except OpsError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            else:
-                return
+        wait_for(self._answers, "the router")
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OpsError):
+            return bool(ops_request(f"ipc://{self.folder}/ops.sock", "status"))
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from connectors.simulators.demo.supervision import SMPBUS, Supervisor, render
 from proto.catalogue import entry
 from proto.exits import StartError
 from proto.keys import KeyPair
+from tests.until import wait_for
 
 CARDS = "4"
 PATIENCE_S = 60.0
@@ -287,17 +287,17 @@ def _first_line(client: subprocess.Popen[str], folder: DemoFolder) -> str:
         "subject": "112-4711",
         "body": entry("call.status.v1").example,
     }
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+
+    def is_sent() -> bool:
         sent = subprocess.run(
             [SMPBUS, "send", "-", "--name", "smp", "--config", str(folder.settings)],
             input=json.dumps(sample),
             text=True,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
             check=False,
         )
-        if sent.returncode == 0:
-            assert client.stdout is not None
-            return client.stdout.readline()
-        time.sleep(0.2)
-    pytest.fail(f"the status was not accepted: {sent.stderr}")
+        return sent.returncode == 0
+
+    wait_for(is_sent, "the status to be accepted", PATIENCE_S)
+    assert client.stdout is not None
+    return client.stdout.readline()

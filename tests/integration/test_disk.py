@@ -2,7 +2,6 @@
 
 import os
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from proto.errors import NotConnected
 from proto.exits import EX_IOERR
 from router.shell.ballast import FILE as BALLAST
 from tests.integration.bus import RouterProcess
+from tests.until import wait_for
 
 MIB = 1024 * 1024
 MARGIN = 512 * MIB  # what others may take or free on this disk meanwhile
@@ -97,7 +97,5 @@ def test_a_write_that_fails_stops_the_router_and_takes_nothing() -> None:
 def test_space_is_set_aside_and_given_back() -> None:
     with RouterProcess(store=f"free_bytes_min = {MIB}") as router:
         ballast = router.folder / "data" / BALLAST
-        deadline = time.monotonic() + 5
-        while not ballast.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(ballast.exists, "the ballast")
         assert ballast.stat().st_size == MIB // 2

@@ -17,6 +17,7 @@ import zmq
 from proto import KeyPair, frames
 from proto.frames import PEER_READS
 from tests.integration.bus import RouterProcess
+from tests.until import until
 
 ROUTES = (
     "[destinations.sink]\n[destinations.trap]\nopen_max = 500\n"
@@ -112,14 +113,10 @@ async def honest_pair(router: RouterProcess) -> AsyncIterator[list[int]]:
     await asyncio.wait_for(wanted.wait(), 10)
     yield taken
     seen = len(taken)
-    await asyncio.sleep(0.2)
-    assert len(taken) > seen, "the honest pair stands still"
+    await until(lambda: len(taken) > seen, "the honest pair, which stands still", 5.0)
     over.set()
     await making
-    for _ in range(200):
-        if len(taken) == len(sent):
-            break
-        await asyncio.sleep(0.05)
+    await until(lambda: len(taken) >= len(sent), "what was sent last")
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking

@@ -1,6 +1,7 @@
 """Lookups through a real memcached: shared, stopped, killed, restarted; and through a liar."""
 
 import asyncio
+import itertools
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,6 +15,7 @@ from connectors.services.lookup.lookup import Load
 from connectors.services.lookup.secret import Secret
 from proto.schemas import Person
 from tests.integration.memcache import Memcache, liar
+from tests.until import until
 
 ANNA = Person(family="Вымышленная", given="Анна", snils="00000000017", enp="9900000000000017")
 QUESTION = ("enp", "9900000000000017")
@@ -242,12 +244,13 @@ def test_a_stopped_memcached_is_a_miss_within_its_time(cache: Memcache, secret: 
 
 async def answers_again(lookup: Lookup) -> None:
     """Ask new questions until memcached is used again."""
-    for number in range(1000):
-        await lookup.get(NUMBER, ("again", str(number)), Register("7"))
-        if lookup.figures()["memcached"]["answers"]:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("memcached was never used again")
+    numbers = itertools.count()
+
+    async def answers() -> bool:
+        await lookup.get(NUMBER, ("again", str(next(numbers))), Register("7"))
+        return bool(lookup.figures()["memcached"]["answers"])
+
+    await until(answers, "memcached to be used again")
 
 
 def test_a_killed_and_restarted_memcached_is_a_miss_and_then_a_cache_again(
@@ -353,14 +356,15 @@ def test_a_liar_is_a_miss_and_never_an_error(lie: str, secret: Path) -> None:
 def test_nothing_is_left_running_when_it_is_closed(cache: Memcache, secret: Path) -> None:
     async def whole() -> None:
         lookup = open_lookup(cache.server, secret)
-        gate = asyncio.Event()
+        begun = asyncio.Event()
 
         async def slow() -> Person:
-            await gate.wait()
+            begun.set()
+            await asyncio.Event().wait()
             return ANNA
 
         asking = asyncio.ensure_future(patient(lookup, slow))
-        await asyncio.sleep(0.05)
+        await begun.wait()
         await lookup.close()
         with pytest.raises(asyncio.CancelledError):
             await asking

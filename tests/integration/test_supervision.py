@@ -7,8 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from connectors.simulators.demo.folder import DemoFolder, open_folder
 from connectors.simulators.demo.supervision import SMPBUS, Supervisor, render
 from proto.ops import OpsError, ops_request
+from tests.until import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "systemd"
@@ -25,14 +25,6 @@ PROGRAM_COUNT = 1 + len(CONNECTORS)
 PATIENCE_S = 30.0
 # Exposure at most 1.2 (systemd-analyze counts tenths).
 EXPOSURE_MAX = 12
-
-
-def wait_for(what: str, holds: Callable[[], bool]) -> None:
-    """Return when `holds`; fail the test after PATIENCE_S."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        time.sleep(0.05)
 
 
 def router_pid(folder: DemoFolder) -> int:
@@ -82,7 +74,7 @@ def supervisor(folder: DemoFolder) -> Iterator[Supervisor]:
     """A running supervisord with the shipped programs: the router and the connectors."""
     running = Supervisor(folder, render(folder, {}))
     try:
-        wait_for("all connectors on the bus", lambda: sessions(folder) == CONNECTORS)
+        wait_for(lambda: sessions(folder) == CONNECTORS, "all connectors on the bus", PATIENCE_S)
         yield running
     finally:
         running.stop()
@@ -97,8 +89,8 @@ class TestSupervisor:
 
         os.kill(killed, signal.SIGKILL)
 
-        wait_for("another router", lambda: router_pid(folder) not in (0, killed))
-        wait_for("all connectors on the bus", lambda: sessions(folder) == CONNECTORS)
+        wait_for(lambda: router_pid(folder) not in (0, killed), "another router", PATIENCE_S)
+        wait_for(lambda: sessions(folder) == CONNECTORS, "all connectors on the bus", PATIENCE_S)
         assert connectors < set(supervisor.children()), "a connector was restarted with the router"
 
     def test_a_killed_connector_is_started_again(
@@ -110,9 +102,9 @@ class TestSupervisor:
 
         os.kill(killed, signal.SIGKILL)
 
-        wait_for("its end", lambda: killed not in supervisor.children())
-        wait_for("all programs", lambda: len(supervisor.children()) == PROGRAM_COUNT)
-        wait_for("all connectors on the bus", lambda: sessions(folder) == CONNECTORS)
+        wait_for(lambda: killed not in supervisor.children(), "its end", PATIENCE_S)
+        wait_for(lambda: len(supervisor.children()) == PROGRAM_COUNT, "all programs", PATIENCE_S)
+        wait_for(lambda: sessions(folder) == CONNECTORS, "all connectors on the bus", PATIENCE_S)
         assert router_pid(folder) == router
 
     def test_stop_is_clean(self, folder: DemoFolder, supervisor: Supervisor) -> None:

@@ -29,6 +29,7 @@ from proto.ops import ops_request
 from tests.fuzz import doors as good
 from tests.integration.bus import RouterProcess
 from tests.ports import free_port
+from tests.until import until
 
 SHAPES: dict[str, type[Connector]] = {
     point.name: point.load() for point in entry_points(group="smpbus.connectors")
@@ -232,15 +233,16 @@ async def at_work(folder: Path) -> AsyncIterator[Town]:
 
 
 async def answering(town: Town, name: str, running: list[asyncio.Task[None]]) -> None:
-    for _ in range(600):
+    async def answers() -> bool:
         for task in running:
             if task.done():
                 task.result()
         with contextlib.suppress(Unreachable, KeyError):
             await town.http[name].request("GET", "/")
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{name} does not answer")
+            return True
+        return False
+
+    await until(answers, f"{name} to answer")
 
 
 async def send(town: Town, name: str, asked: Asked, proof: dict[str, str], path: str) -> HttpAnswer:

@@ -13,6 +13,7 @@ from proto import catalogue
 from proto.message import Message
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import play
+from tests.until import until
 
 
 def delivery(number: int) -> Any:
@@ -39,10 +40,7 @@ def test_what_was_never_given_out_cannot_be_committed() -> None:
         )
         holding = asyncio.create_task(stage.handle(status, 7))
         connector: Any = stage.connector
-        for _ in range(1000):
-            if connector.queue._shelf.waiting:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: connector.queue._shelf.waiting, "it to be held")
         for outcome in ("done", "reject", "retry"):
             told = {"refs": ["testbus-7"], "outcome": outcome, "reason": "x"}
             answer = await stage.send("POST", "/queue/commit", told)

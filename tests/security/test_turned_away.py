@@ -23,6 +23,7 @@ from connectors.runtime.door.serving import HttpServer, allow_only, bind
 from connectors.runtime.door.token import digest_of, new_token
 from connectors.runtime.partner.http import HttpAnswer, HttpClient
 from tests.ports import free_port
+from tests.until import until
 
 FAR = {"x-forwarded-for": "10.9.9.9"}
 TOKEN = new_token()
@@ -122,10 +123,7 @@ def test_bad_tokens_are_told_counted_and_slowed(
             assert good.status == 200
             assert {one.status for one in await asyncio.gather(*guessing)} == {401}
             assert time.monotonic() - began >= 1.4
-            for _ in range(600):  # until the minute ends
-                if len(caplog.messages) >= 2:
-                    break
-                await asyncio.sleep(0.05)
+            await until(lambda: len(caplog.messages) >= 2, "the end of the minute")
         return refusals
 
     with caplog.at_level(logging.DEBUG, "smpbus"):

@@ -23,6 +23,7 @@ from proto.client import Reject
 from tests.contract.stage import Bus, Scene
 from tests.faults.doorstep import play
 from tests.integration.bus import RouterProcess
+from tests.until import until
 
 NAME, BORN = "Канарейкина", "1980-13-45"
 CARD = catalogue.entry("incident.card.v1").example
@@ -78,11 +79,11 @@ def test_a_partners_sentence_goes_to_the_dead_letter_alone(
                 received = connector.queue.receive(1)
                 await connector.queue.wait(1.0)
             connector.queue.commit(CommitRequest([received[0].ref], "reject", reason=words))
-            dead: list[Any] = []
-            for _ in range(200):
-                if dead := (await asyncio.to_thread(router.ask, "dead"))["letters"]:
-                    break
-                await asyncio.sleep(0.05)
+
+            async def letters() -> list[Any]:
+                return list((await asyncio.to_thread(router.ask, "dead"))["letters"])
+
+            dead: list[Any] = await until(letters, "the dead letter")
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
             await connector.close()

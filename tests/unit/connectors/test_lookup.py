@@ -18,6 +18,7 @@ from connectors.services.lookup.near import Near
 from connectors.services.lookup.secret import PREFIX, Secret
 from proto.exits import StartError
 from proto.schemas import Person
+from tests.until import until
 
 SECRET = Secret(b"s" * 32)
 ANNA = Person(family="Вымышленная", given="Анна", enp="9900000000000000")
@@ -204,7 +205,7 @@ def test_a_thousand_ask_at_once_and_the_partner_is_asked_once() -> None:
         register = Register(ANNA)
         register.gate.clear()
         asks = [asyncio.ensure_future(patient(lookup, register)) for _ in range(1000)]
-        await asyncio.sleep(0.01)
+        await until(lambda: register.asked, "the partner to be asked")
         asks[0].cancel()  # whoever goes away takes nobody's answer along
         register.gate.set()
         answers = await asyncio.gather(*asks[1:])
