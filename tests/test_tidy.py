@@ -82,7 +82,7 @@ LAYERS = {
     "services": ("runtime",),
     "partners": ("runtime", "services", "billing"),
     "billing": ("runtime", "services", "partners.tfoms"),
-    "person": ("runtime",),
+    "person": ("runtime", "services"),
     "simulators": ("runtime", "services", "partners", "billing", "plugins"),
 }
 # The core is fed time and chance: it may not take them itself, nor touch the world. What it has in

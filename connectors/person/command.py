@@ -1,6 +1,7 @@
 """`smpbus person`: what is kept of one person: find it, tell him, erase it."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import msgspec
 from connectors.person.round import IN_WORK, Findings, Round, Sought
 from connectors.runtime import persons
 from connectors.runtime.accesses import whoever
+from connectors.services.lookup.kind import kept_s
 from proto.configuration.find import find_file
 from proto.configuration.kinds import Unusable, settings_of
 from proto.configuration.layers import Layers, read_main
@@ -28,6 +30,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 FILE: Final = click.Path(path_type=Path)
 STDIN: Final = "-"  # a value that is to be read: a command line is seen by every user
 ROWS_SHOWN: Final = 40
+HOUR_S: Final = 3600
 
 
 @click.group(help=text("person.help"))
@@ -61,8 +64,9 @@ _json = click.option("--json", "as_json", is_flag=True, help=text("person.help_j
 def find(config: Path | None, only_named: bool, as_json: bool, **who: Any) -> None:
     """Show where something of a person is; nothing is changed."""
     sought = _sought(**who)
-    findings = _round(config, sought).look(only_named)
-    _show(findings, sought, as_json)
+    round_ = _round(config, sought)
+    findings = round_.look(only_named)
+    _show(findings, _protocol(findings, sought, round_, "shown"), as_json)
 
 
 @person.command(help=text("person.help_report"))
@@ -71,8 +75,9 @@ def find(config: Path | None, only_named: bool, as_json: bool, **who: Any) -> No
 def report(config: Path | None, only_named: bool, out: Path, **who: Any) -> None:
     """Write the same into a file, for the answer to the person."""
     sought = _sought(**who)
-    findings = _round(config, sought).look(only_named)
-    _write(out, _protocol(findings, sought, "report", ""))
+    round_ = _round(config, sought)
+    findings = round_.look(only_named)
+    _write(out, _protocol(findings, sought, round_, "report"))
     click.echo(text("person.reported", file=out, count=len(findings)), err=True)
 
 
@@ -98,10 +103,11 @@ def erase(
     round_ = _round(config, sought)
     findings = round_.look(only_named)
     if yes and reason and protocol:
-        _write(protocol, _protocol(findings, sought, "begun", reason))  # before anything is gone
+        # Before anything is gone.
+        _write(protocol, _protocol(findings, sought, round_, "begun", reason))
         findings = round_.erase(findings, reason)
-        _write(protocol, _protocol(findings, sought, "erased", reason), over=True)
-    _show(findings, sought, as_json)
+        _write(protocol, _protocol(findings, sought, round_, "erased", reason), over=True)
+    _show(findings, _protocol(findings, sought, round_, "shown"), as_json)
     if not yes:
         click.echo(text("person.dry_run"), err=True)
     if yes and (findings.counts().get(IN_WORK) or findings.unreadable):
@@ -164,11 +170,18 @@ def _round(config: Path | None, sought: Sought) -> "_Told":
         main = read_main(find_file(config))
         ops = section(main, OpsSettings).listen
         connectors = {name: _settings(main, name) for name in main.table(CONNECTORS)}
+        cached_s = max((_cached_s(table) for table in connectors.values()), default=0.0)
     except StartError as error:
         _fail(error.sentence, error.exit_code)
     for name in persons.unknown(connectors):
         click.echo(text("log.warning", sentence=text("person.unknown", name=name)), err=True)
-    return _Told(Round(ops, connectors, main.path.parent, sought))
+    return _Told(Round(ops, connectors, main.path.parent, sought), cached_s)
+
+
+def _cached_s(table: dict[str, Any]) -> float:
+    """Return for how long a connector's answers may be in its cache and in memcached."""
+    lookup = table.get("lookup")
+    return kept_s(lookup.get("ttl_s", {})) if isinstance(lookup, dict) else 0.0
 
 
 def _settings(main: Layers, name: str) -> dict[str, Any]:
@@ -187,8 +200,9 @@ def _settings(main: Layers, name: str) -> dict[str, Any]:
 class _Told:
     """A round whose failures end with a sentence."""
 
-    def __init__(self, round_: Round) -> None:
+    def __init__(self, round_: Round, cached_s: float) -> None:
         self._round = round_
+        self.cached_s = cached_s
 
     def look(self, only_named: bool) -> Findings:
         """See Round."""
@@ -214,7 +228,9 @@ def _progress(after: int) -> None:
         click.echo(text("person.progress", after=after), err=True)
 
 
-def _protocol(findings: Findings, sought: Sought, what: str, reason: str) -> dict[str, Any]:
+def _protocol(
+    findings: Findings, sought: Sought, round_: "_Told", what: str, reason: str = ""
+) -> dict[str, Any]:
     """Return what is written down: who, when, which rows; no value that names the person."""
     return {
         "what": what,
@@ -227,8 +243,10 @@ def _protocol(findings: Findings, sought: Sought, what: str, reason: str) -> dic
         "files": findings.files,
         "not_readable": findings.unreadable,
         "passed_on_to": findings.partners(),
-        "not_touched": [text(f"person.rest_{one}") for one in ("partners", "cache", "accesses",
-                        "database", "registers", "backups")],
+        "not_touched": [
+            text(f"person.rest_{one}", hours=math.ceil(round_.cached_s / HOUR_S))
+            for one in ("partners", "cache", "accesses", "database", "registers", "backups")
+        ],
     }  # fmt: skip
 
 
@@ -243,11 +261,9 @@ def _write(file: Path, protocol: dict[str, Any], *, over: bool = False) -> None:
         _fail(f"{file}: {error.strerror}", EX_CANTCREAT)
 
 
-def _show(findings: Findings, sought: Sought, as_json: bool) -> None:
+def _show(findings: Findings, protocol: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps(_protocol(findings, sought, "shown", ""), ensure_ascii=False, indent=2)
-        )
+        click.echo(json.dumps(protocol, ensure_ascii=False, indent=2))
     else:
         for row in findings.journal[:ROWS_SHOWN]:
             states = ", ".join(

@@ -1,5 +1,6 @@
 """What may be looked up, for how long an answer holds, and what an answer looks like."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Final, Generic, TypeVar
@@ -80,3 +81,9 @@ NUMBER: Final = Kind("number", 1, str, 7 * DAY, 5.0)
 KINDS: Final = (
     PATIENT, PATIENTS, SUMMARY, INSURANCE, INSURED, WORKER, CODE_LIST, NUMBER,
 )  # fmt: skip
+
+
+def kept_s(ttl_s: Mapping[str, float]) -> float:
+    """Return after how many seconds the last answer about a person is gone from every cache, with
+    the times that a connector's settings change."""
+    return max(ttl_s.get(one.name, one.ttl_s) + one.stale_s for one in KINDS if one != CODE_LIST)
