@@ -8,6 +8,7 @@ import msgspec
 
 from . import frames
 from .message import Message
+from .peer import CLOSED_NOTE, STOPPED_NOTE
 from .session import Session
 
 _Settlement, _ACK = frames.Settlement, frames.ACK
@@ -138,7 +139,7 @@ class Consumer:
             self._session.peer.withdraw(self.destination)
             self._session.send()
             for delivery in self._ready:
-                delivery.retry("consumer closed", 0)
+                delivery.retry(CLOSED_NOTE, 0)
             self._ready.clear()
             self.flush()
             self.wake()
@@ -203,7 +204,7 @@ async def handle_one(handler: Handler, delivery: Delivery) -> None:
         settle_as(delivery, await handler(delivery))
     except asyncio.CancelledError:
         if not delivery.settled:
-            delivery.retry("consumer stopped", 0)
+            delivery.retry(STOPPED_NOTE, 0)
         raise
     except BaseException as error:
         # Also what is no Exception: of a library in another language, or a plug-in's exit().

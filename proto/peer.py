@@ -21,6 +21,7 @@ from .message import UNREADABLE, Message
 Frames = list[bytes]
 # What becomes of deliveries without anybody's doing: notes as proto/note.py has them.
 CLOSED_NOTE: Final = "client.closed"
+STOPPED_NOTE: Final = "client.stopped"
 UNREADABLE_NOTE: Final = "client.unreadable"
 # What encoding a message may raise: text that is no text, a number without end, not of the shape.
 SETTLED_LAST_MAX: Final = 4096

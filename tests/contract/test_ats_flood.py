@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from connectors.partners.ats import AtsConnector
 from connectors.partners.ats.ami import Packet, Parser
 from connectors.partners.ats.calls import CallBook, CallEvent
+from connectors.partners.ats.gap import catch_up
 from connectors.partners.ats.session import HELD_MAX
 from connectors.partners.ats.unsent import MEMORY_MAX
 from connectors.runtime.bus.outbox import Outbox
@@ -137,13 +138,13 @@ def test_wherever_the_line_breaks_and_whatever_is_missed_each_call_begins_and_en
         parser = Parser()
         shown = BANNER + stream.listing("CoreShowChannels", "1")
         live = [packet for packet in parser.feed(shown) if packet.event == "CoreShowChannel"]
-        events += book.resync(live, NOW)
+        events += catch_up(book, live, NOW)
         for packet in parser.feed(stream.take(heard)):
             events += book.apply(packet, NOW)
         if half := stream.take(1):
             list(parser.feed(half[: len(half) // 2]))
             stream.take(missed)
-    events += book.resync([], NOW)
+    events += catch_up(book, [], NOW)
     assert book.calls == {}
     counts = Counter((one.call.id, one.kind) for one in events)
     begun = {id for id, kind in counts if kind == "started"}

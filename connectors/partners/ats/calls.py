@@ -1,7 +1,7 @@
 """The calls that an exchange is carrying, put together from what it says of their channels. Pure.
 
 `joins.py` says which channels are one call and who talks in it; here is what each event means. What
-happens while the connection is away is found out by `resync` (`gap.py`), so that no call is left
+happens while the connection is away is found out by `catch_up` (`gap.py`), so that no call is left
 hanging.
 """
 
@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from connectors.partners.ats.ami import Packet
-from connectors.partners.ats.gap import catch_up, remember_member
 from connectors.partners.ats.joins import MERGED, Visits, seniority
 from connectors.partners.ats.legs import (
     BridgeKind,
@@ -21,6 +20,7 @@ from connectors.partners.ats.legs import (
     leg_of,
     member_of,
     number_of,
+    remember_member,
     telephone_of,
 )
 from connectors.partners.ats.story import LOST_SIGHT, Call, CallEvent, Kind
@@ -65,14 +65,6 @@ class CallBook(Visits):
         """Return what an event of the exchange means; events of no interest mean nothing."""
         step = self._steps.get(packet.event)
         return step(packet, moment_of(packet, now)) if step else []
-
-    def resync(
-        self, channels: Iterable[Packet], now: datetime, heard: datetime | None = None
-    ) -> list[CallEvent]:
-        """Compare with all channels there are (CoreShowChannels) after the exchange was not heard
-        since `heard`, or never: begin the calls nobody told of, end those whose end nobody told
-        of."""
-        return catch_up(self, list(channels), now, heard)
 
     def is_rung(self, operator: str) -> bool:
         """Whether a telephone of this operator rings, and none talks."""

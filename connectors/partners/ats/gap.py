@@ -10,14 +10,12 @@ that it can have been.
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from connectors.partners.ats.ami import Packet
-from connectors.partners.ats.legs import BridgeKind, endpoint_of
+from connectors.partners.ats.calls import CallBook
+from connectors.partners.ats.legs import BridgeKind
 from connectors.partners.ats.story import LOST_SIGHT, Call, CallEvent, Unheard
-
-if TYPE_CHECKING:
-    from connectors.partners.ats.calls import CallBook
 
 RINGING: Final = "5"  # ChannelState
 QUEUES: Final = ("Queue", "AppQueue")
@@ -26,9 +24,10 @@ CALLED: Final = ("", "AppDial", "AppDial2", "AppQueue")
 
 
 def catch_up(
-    book: "CallBook", channels: list[Packet], now: datetime, heard: datetime | None
+    book: CallBook, channels: list[Packet], now: datetime, heard: datetime | None = None
 ) -> list[CallEvent]:
-    """See `CallBook.resync`."""
+    """Compare with all channels there are (CoreShowChannels) after the exchange was not heard since
+    `heard`, or never: begin the calls nobody told of, end those whose end nobody told of."""
     for call in book.calls.values():
         _unheard(call, heard or call.started_at, now)
     events: list[CallEvent] = []
@@ -52,7 +51,7 @@ def catch_up(
     return events
 
 
-def _place(book: "CallBook", channels: Iterable[Packet], now: datetime) -> list[CallEvent]:
+def _place(book: CallBook, channels: Iterable[Packet], now: datetime) -> list[CallEvent]:
     """Put each leg where the list has it: its bridge, its queue, its telephone that rings."""
     events: list[CallEvent] = []
     kinds = _kinds(book, channels)
@@ -86,7 +85,7 @@ def _place(book: "CallBook", channels: Iterable[Packet], now: datetime) -> list[
     return events
 
 
-def _kinds(book: "CallBook", channels: Iterable[Packet]) -> dict[str, BridgeKind]:
+def _kinds(book: CallBook, channels: Iterable[Packet]) -> dict[str, BridgeKind]:
     """Return what each bridge is for: the list does not say it. A bridge of two makes one call of
     its legs, so one whose legs are of different calls is a conference, or people who are parked."""
     links: dict[str, set[str]] = defaultdict(set)
@@ -120,11 +119,3 @@ def _age(packet: Packet) -> float:
     except ValueError:
         return 0.0
     return hours * 3600.0 + minutes * 60 + seconds
-
-
-def remember_member(members: dict[tuple[str, str], str], packet: Packet) -> None:
-    """Note by which name a queue knows a telephone."""
-    name = packet["MemberName"] or packet["Name"]
-    interface = packet["Interface"] or packet["Location"]
-    if name and interface and "/" not in name:
-        members[packet["Queue"], endpoint_of(interface)] = name

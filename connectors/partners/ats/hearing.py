@@ -14,9 +14,10 @@ from typing import Final
 from connectors.partners.ats import telling
 from connectors.partners.ats.ami import Packet
 from connectors.partners.ats.calls import CallBook, CallEvent, moment_of
-from connectors.partners.ats.gap import remember_member
+from connectors.partners.ats.gap import catch_up
 from connectors.partners.ats.groups import GroupBook
 from connectors.partners.ats.joining import Joining
+from connectors.partners.ats.legs import remember_member
 from connectors.partners.ats.memory import LiveCalls
 from connectors.partners.ats.unsent import Unsent
 from connectors.runtime.bus.outbox import Outbox
@@ -85,7 +86,7 @@ class Hearing:
                 remember_member(self.calls.members, packet)
         before = set(self.calls.calls)
         live = [packet for packet in channels if packet.event == "CoreShowChannel"]
-        events = self.calls.resync(live, now, self.heard_at)
+        events = catch_up(self.calls, live, now, self.heard_at)
         for event in events:
             self._tell(event)
         self._keep()

@@ -49,8 +49,8 @@ class Visits:
         self.causes: OrderedDict[str, str] = OrderedDict()  # of these, why they were hung up
 
     def restore(self, calls: Iterable[dict[str, Any]]) -> None:
-        """Take up the calls that an earlier process knew; `resync` tells what became of them. What
-        cannot be read is passed over."""
+        """Take up the calls that an earlier process knew; `catch_up` (`gap.py`) tells what became
+        of them. What cannot be read is passed over."""
         for record in calls:
             try:
                 call = call_of(record)

@@ -180,3 +180,11 @@ def kind_of(packet: Packet) -> BridgeKind:
     if packet["BridgeTechnology"] == "holding_bridge" or type == "parking" or creator == "Parking":
         return "holding"
     return "basic" if type in ("", "basic") and creator != "ConfBridge" else "conference"
+
+
+def remember_member(members: dict[tuple[str, str], str], packet: Packet) -> None:
+    """Note by which name a queue knows a telephone."""
+    name = packet["MemberName"] or packet["Name"]
+    interface = packet["Interface"] or packet["Location"]
+    if name and interface and "/" not in name:
+        members[packet["Queue"], endpoint_of(interface)] = name

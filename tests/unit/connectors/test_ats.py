@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.partners.ats.ami import PACKET_BYTES_MAX, Packet, Parser, encode
 from connectors.partners.ats.calls import LOST_SIGHT, CallBook, CallEvent
+from connectors.partners.ats.gap import catch_up
 from connectors.partners.ats.groups import GroupBook
 from connectors.partners.ats.joining import KEPT_S, Joining
 from connectors.partners.ats.memory import LiveCalls
@@ -114,12 +115,12 @@ class TestCalls:
         calls, _ = book(incoming("1"), incoming("2"))
         live = [Packet(incoming("2"), Event="CoreShowChannel"),
                 Packet(incoming("3"), Event="CoreShowChannel")]  # fmt: skip
-        events = calls.resync(live, NOW)
+        events = catch_up(calls, live, NOW)
         assert [(one.call.id, one.kind, one.cause) for one in events] == [
             ("3", "started", ""),
             ("1", "ended", LOST_SIGHT),
         ]
-        assert calls.resync(live, NOW) == []
+        assert catch_up(calls, live, NOW) == []
 
     def test_what_an_earlier_process_knew_ends_too(self, tmp_path: Path) -> None:
         memory = LiveCalls(tmp_path / "live")
@@ -133,7 +134,7 @@ class TestCalls:
         again = LiveCalls(tmp_path / "live")
         calls = CallBook(["from-trunk"])
         calls.restore(again.open())
-        events = calls.resync([], NOW)
+        events = catch_up(calls, [], NOW)
         assert [(one.call.id, one.kind) for one in events] == [("1", "ended")]
         assert (tmp_path / "live").stat().st_mode & 0o777 == 0o600
 
@@ -152,8 +153,8 @@ class TestCalls:
             packet = event(name, channels[number], f"call-{call}.{channels[number]}")
             events += calls.apply(packet, NOW)
         shown = [event("CoreShowChannel", channels[number], channels[number]) for number in live]
-        events += calls.resync(shown, NOW)
-        events += calls.resync([], NOW)
+        events += catch_up(calls, shown, NOW)
+        events += catch_up(calls, [], NOW)
         assert calls.calls == {}
         assert not calls.legs.all
         assert not calls.of

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from connectors.partners.ats.ami import Packet
 from connectors.partners.ats.calls import CallBook, CallEvent
+from connectors.partners.ats.gap import catch_up
 from connectors.partners.ats.groups import GroupBook
 from tests.unit.connectors.ats_switch import LIVES, Life, Switch, Truth
 
@@ -58,7 +59,7 @@ class House:
         at = _at(self.switch.now)
         self.groups.resync(self.switch.entries(), at)
         heard = _at(self.heard) if self.heard else None
-        self.events += self.calls.resync(self.switch.listed(), at, heard)
+        self.events += catch_up(self.calls, self.switch.listed(), at, heard)
 
 
 def _at(moment: float) -> datetime:

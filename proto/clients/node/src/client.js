@@ -404,7 +404,7 @@ export class BusClient extends EventEmitter {
     const consumer = this.#consumers.get(destination);
     if (consumer) return consumer.deliver(this.#bus, fields);
     // Sent before the router heard that nobody takes it here any more.
-    this.settle([fields[0], 1, 0, "consumer closed", fields[3], false]);
+    this.settle([fields[0], 1, 0, "client.closed", fields[3], false]);
   }
 
   /** Reject what cannot be read of a DELIVER: unsettled it would stay with this session. */
@@ -416,7 +416,7 @@ export class BusClient extends EventEmitter {
           this.#onDelivery(destination, check("delivery", fields));
         } catch {
           const generation = typeof fields[3] === "string" ? fields[3] : "";
-          this.settle([fields[0], REJECT, null, "the message cannot be read", generation, false]);
+          this.settle([fields[0], REJECT, null, "client.unreadable", generation, false]);
         }
       }
     } catch {

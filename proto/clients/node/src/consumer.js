@@ -82,7 +82,7 @@ export class Consumer {
     if (!this.#ended) {
       this.#ended = true;
       this.#client.forget(this);
-      for (const delivery of this.#ready.splice(0)) delivery.retry("consumer closed", 0);
+      for (const delivery of this.#ready.splice(0)) delivery.retry("client.closed", 0);
       for (const { resolve } of this.#waiters.splice(0)) resolve({ done: true, value: undefined });
     }
     return { done: true, value: undefined };

@@ -300,7 +300,7 @@ final class BusClient
             unset($this->windows[$destination]);
         }
         foreach ($unread as $delivery) {
-            $delivery->retry('consumer closed', 0);
+            $delivery->retry('client.closed', 0);
         }
     }
 
@@ -615,7 +615,7 @@ final class BusClient
                 $this->held[$key] = true;
                 $this->ready[$destination][] = $delivery;
             } else { // sent before the router heard that nobody takes it here any more
-                $delivery->retry('consumer closed', 0);
+                $delivery->retry('client.closed', 0);
             }
         }
     }
@@ -629,7 +629,7 @@ final class BusClient
                 try {
                     $this->onDeliver($destination, [Frames::check('delivery', $fields)]);
                 } catch (FrameError $error) {
-                    $note = 'the message cannot be read';
+                    $note = 'client.unreadable';
                     $this->settle([$fields[0], Frames::REJECT, null, $note, $fields[3] ?? '', false]);
                 }
             }
