@@ -442,7 +442,8 @@ def calls_of(path: Path, name: str) -> Iterator[ast.Call]:
 
 def own(path: Path) -> bool:
     """Whether a file is the repository's, not a tool's."""
-    return path.relative_to(ROOT).parts[0] in TOP_LEVEL
+    parts = path.relative_to(ROOT).parts
+    return parts[0] in TOP_LEVEL and not set(parts) & ignored()
 
 
 def flat(language: str) -> dict[str, str]:
