@@ -318,7 +318,7 @@ class TestUnsent:
             unsent.close()
 
         asyncio.run(work())
-        (place,) = places({"ats": {"live_calls_file": str(tmp_path / "live")}})
+        (place,) = places({"ats": {"live_calls_file": "live"}}, tmp_path)
         search = Search(((("+79990000001",),),))
         assert [row.busy for row in find(place, search, ())] == [True]
 
