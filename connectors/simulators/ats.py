@@ -115,6 +115,9 @@ class Exchange:
             _say(writer, Response="Success", ActionID=id, Ping="Pong")
         elif name in ("CoreShowChannels", "QueueStatus"):
             self._list(name, id, writer)
+        elif name == "Originate" and action["Application"]:
+            _say(writer, Response="Success", ActionID=id, Message="Originate successfully queued")
+            self._probe(action)
         elif name == "Originate":
             _say(writer, Response="Success", ActionID=id, Message="Originate successfully queued")
             self._go(self._originate(action, writer))
@@ -154,7 +157,8 @@ class Exchange:
 
     def tell(self, event: str, **fields: str) -> None:
         """Send an event to all who are logged in."""
-        if fields.get("Privilege", "call").partition(",")[0] not in self.odd.mute:
+        fields.setdefault("Privilege", f"{_class_of(event)},all")
+        if fields["Privilege"].partition(",")[0] not in self.odd.mute:
             for writer in self._writers:
                 _say(writer, Event=event, **fields)
 
@@ -249,6 +253,15 @@ class Exchange:
             "Response": "Failure", "Reason": "0"}  # fmt: skip
         _say(writer, Event="OriginateResponse", ActionID=id, Channel=action["Channel"], **answer)
 
+    def _probe(self, action: Packet) -> None:
+        """A channel that goes nowhere, and says so."""
+        id = f"1790000000.{next(self._numbers)}"
+        variable, _, value = action["Variable"].partition("=")
+        about = {"Uniqueid": id, "Linkedid": id, "Channel": f"{action['Channel']}-00000001;1"}
+        self.tell("Newchannel", **about, Context="smpbus-check")
+        self.tell("VarSet", **about, Variable=variable, Value=value)
+        self.tell("Hangup", **about, Cause="0")
+
     def _open(self, channel: str, call: str, **fields: str) -> None:
         packet = Packet(Uniqueid=channel, Linkedid=call, ChannelState="6", **fields)
         self.channels[channel] = packet
@@ -264,6 +277,12 @@ class Exchange:
 
     async def _pace(self) -> None:
         await asyncio.sleep(self.settings.pace_s * self._random.uniform(0.5, 1.5))
+
+
+def _class_of(event: str) -> str:
+    if event == "VarSet":
+        return "dialplan"
+    return "agent" if event.startswith(("Queue", "Agent")) else "call"
 
 
 def _packets(capture: str) -> list[Packet]:

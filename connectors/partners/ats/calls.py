@@ -6,7 +6,7 @@ hanging.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from connectors.partners.ats.ami import Packet
@@ -25,6 +25,7 @@ from connectors.partners.ats.legs import (
 )
 from connectors.partners.ats.story import LOST_SIGHT, Call, CallEvent, Kind
 
+TOLD_WITHIN: Final = timedelta(seconds=2)  # of what it tells of
 RECORDING: Final = "MIXMONITOR_FILENAME"
 
 __all__ = ["LOST_SIGHT", "MERGED", "Call", "CallBook", "CallEvent", "Kind", "moment_of"]
@@ -48,6 +49,7 @@ class CallBook(Visits):
             "BridgeMerge": self._bridge_merge,
             "BridgeDestroy": self._bridge_destroy,
             "Pickup": self._picked_up,
+            "ParkedCall": self._parked,
             "Hold": self._hold,
             "Unhold": self._hold,
             "BlindTransfer": self._blind_transfer,
@@ -60,6 +62,11 @@ class CallBook(Visits):
             "QueueMemberAdded": self._member,
             "Hangup": self._hangup,
         }
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The events that mean something."""
+        return frozenset(self._steps)
 
     def apply(self, packet: Packet, now: datetime) -> list[CallEvent]:
         """Return what an event of the exchange means; events of no interest mean nothing."""
@@ -132,6 +139,12 @@ class CallBook(Visits):
             return []
         return self.join(dict.fromkeys(other.legs, other), [call, other], at, keep=call)
 
+    def _parked(self, packet: Packet, _: datetime) -> list[CallEvent]:
+        """Who is parked may come back to who parked him: no program sent him on."""
+        if (call := self.call_of(packet, "ParkeeUniqueid", "ParkeeLinkedid")) is not None:
+            call.place = ""
+        return []
+
     # -- who is rung ----------------------------------------------------------------------------
 
     def _dial_begin(self, packet: Packet, at: datetime) -> list[CallEvent]:
@@ -147,6 +160,8 @@ class CallBook(Visits):
         if dest is not None:
             dest.is_ringing = True
             dest.is_originated = dest.is_originated or (source is None and not packet["Uniqueid"])
+            if dest.outside and not dest.party:
+                dest.party = number_of(packet["DestCallerIDNum"], dest.name)
             if not dest.outside and not dest.party and not dest.pipe:
                 number, string = packet["DestCallerIDNum"], packet["DialString"]
                 dest.party = telephone_of(number, dest.name) or endpoint_of(string)
@@ -222,7 +237,8 @@ class CallBook(Visits):
         call.queue = packet["Queue"] or call.queue
         if dest is not None:
             dest.is_ringing = False
-        if any(talk.operator == operator for talk in call.open_talks()):
+        if any(talk.operator == operator or (dest and talk.leg == dest.id)
+               for talk in call.open_talks()):  # fmt: skip
             return []
         call.expected = call.operator = operator
         if call.answered_at is None:
@@ -242,10 +258,13 @@ class CallBook(Visits):
             return dest.who or name
         if dest.member:
             return dest.member
-        far = self.legs.twin(dest)
+        return self._behind(dest) or name
+
+    def _behind(self, half: Leg) -> str:
+        """Return the telephone that was reached through a Local channel."""
+        far = self.legs.twin(half)
         there = self.legs.joined(far) if far is not None and far.bridge else []
-        phone = next((leg for leg in there if not leg.pipe and not leg.outside), None)
-        return phone.who if phone is not None and phone.who else name
+        return next((leg.who for leg in there if not leg.pipe and not leg.outside and leg.who), "")
 
     # -- what else happens ----------------------------------------------------------------------
 
@@ -294,7 +313,7 @@ class CallBook(Visits):
             return []
         by = self.legs.all.get(packet["OrigTransfererUniqueid"])
         target = self.legs.all.get(packet["TransferTargetUniqueid"])
-        to = target.who if target is not None else ""
+        to = "" if target is None else self._behind(target) if target.pipe else target.who
         to = to or packet["TransferTargetExten"] or (other.number_to if other else "")
         if other is None or other is call:
             return self.transferred(call, to, at, by.who if by else "")
@@ -311,6 +330,10 @@ class CallBook(Visits):
             return []
         if source is not self.customer(call) or source.exten == call.place or not call.place:
             return []
+        last = max((talk.until for talk in call.talks if talk.until), default=None)
+        sent = call.transferred_at
+        if sent is not None and (last is None or sent >= last - TOLD_WITHIN):
+            return []  # that was told, whatever places the dial plan passes since
         return self.transferred(call, source.exten, at, call.operator)
 
     def _queue_join(self, packet: Packet, at: datetime) -> list[CallEvent]:

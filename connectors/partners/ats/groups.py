@@ -22,6 +22,11 @@ STATES: Final[dict[str, State]] = {
     "0": "free", "1": "free", "2": "talking", "3": "talking", "4": "unavailable",
     "5": "unavailable", "6": "ringing", "7": "talking", "8": "talking",
 }  # fmt: skip
+# Events that mean something to groups and not to calls.
+WANTED: Final = frozenset({
+    "AgentComplete", "HangupRequest", "QueueCallerAbandon", "QueueEntryGone", "QueueMemberPause",
+    "QueueMemberRemoved",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

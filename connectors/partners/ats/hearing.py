@@ -15,7 +15,7 @@ from connectors.partners.ats import telling
 from connectors.partners.ats.ami import Packet
 from connectors.partners.ats.calls import CallBook, CallEvent, moment_of
 from connectors.partners.ats.gap import catch_up
-from connectors.partners.ats.groups import GroupBook
+from connectors.partners.ats.groups import WANTED, GroupBook
 from connectors.partners.ats.joining import Joining
 from connectors.partners.ats.legs import remember_member
 from connectors.partners.ats.memory import LiveCalls
@@ -48,6 +48,7 @@ class Hearing:
         self._told_at = datetime.now(UTC)
         self._unheard_s = 0.0
         self.heard_at: datetime | None = None
+        self._wanted = self.calls.wanted | WANTED
         self.classes: set[str] = set()  # of events that were heard: what we may read
 
     def open(self) -> None:
@@ -68,6 +69,8 @@ class Hearing:
         now = datetime.now(UTC)
         self.heard_at = now
         self.classes.add(packet["Privilege"].partition(",")[0])
+        if packet.event not in self._wanted:  # two of three mean nothing
+            return
         states = self.groups.apply(packet, moment_of(packet, now))
         for event in self.calls.apply(packet, now):
             self._tell(event)

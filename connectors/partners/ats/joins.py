@@ -8,7 +8,7 @@ be called through Local channels, which bridge among themselves before anybody h
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,7 @@ from connectors.partners.ats.story import (
     Direction,
     Kind,
     Talk,
+    Unheard,
     call_of,
 )
 
@@ -126,7 +127,10 @@ class Visits:
         if not id or id in self.hung_up or is_technical(packet["Channel"]):
             self.unknown += 1
             return None, []
-        events = self.add(packet, at)
+        began = born(id, at)
+        events = self.add(packet, began)
+        if events and began < at:
+            self.of[id].unheard.append(Unheard(began, at))
         return self.legs.all.get(id), events
 
     def follow(self, packet: Packet, at: datetime) -> list[CallEvent]:
@@ -290,6 +294,16 @@ class Visits:
         mark = to if to not in call.sent_to else f"{to}/{at.isoformat()}"
         call.sent_to.add(to)
         return [self.event(call, "transferred", at, mark, operator=by or call.operator, to=to)]
+
+
+def born(id: str, at: datetime) -> datetime:
+    """Return when a channel began, which its Uniqueid says ([SYSTEM-]SECONDS.NUMBER); `at` when it
+    does not."""
+    try:
+        began = datetime.fromtimestamp(int(id.partition(".")[0].rpartition("-")[2]), UTC)
+    except (ValueError, OverflowError, OSError):
+        return at
+    return began if timedelta(0) <= at - began <= timedelta(days=1) else at
 
 
 def seniority(call: Call) -> tuple[bool, bool, datetime]:

@@ -44,6 +44,7 @@ class Line:
         self._ping_s = ping_s
         self.session: AmiSession | None = None
         self._refused = ""  # the list that is refused
+        self._said = ""  # of it
         self._told: set[str] = set()  # sentences that were said once
 
     async def stay(self) -> None:
@@ -140,8 +141,14 @@ class Line:
         self._refused = refused.action if refused is not None else ""
         if refused is not None:
             sentence = text("connector.ats_refused", action=refused.action, answer=refused.answer)
-            self._partner.outage.failed(time.monotonic(), sentence)
+            outage = self._partner.outage
+            if outage.count and sentence != self._said:  # it goes on, for another reason
+                LOG.error(sentence)
+            self._said = sentence
+            outage.failed(time.monotonic(), sentence)
             self._partner.on_change()
+        else:
+            self._said = ""
 
     async def _ask_again(self, session: AmiSession) -> None:
         attempt = 0

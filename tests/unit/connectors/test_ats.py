@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.partners.ats.ami import PACKET_BYTES_MAX, Packet, Parser, encode
@@ -138,6 +138,7 @@ class TestCalls:
         assert [(one.call.id, one.kind) for one in events] == [("1", "ended")]
         assert (tmp_path / "live").stat().st_mode & 0o777 == 0o600
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.sampled_from(
         ["Newchannel", "BridgeEnter", "BridgeLeave", "Hangup", "AgentConnect", "Hold", "Strange"]
     )), max_size=60), st.sets(st.integers(0, 5)))  # fmt: skip
