@@ -8,11 +8,12 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.settings import Loaded, load
+from connectors.runtime.bus.settings import DoorSettings, Loaded, load
 from connectors.runtime.door.callers import make_callers, told_open
 from connectors.runtime.door.doortls import door_context
 from connectors.runtime.outside import Outside
 from connectors.runtime.partner import tls
+from connectors.runtime.partner.partner import PartnerSettings
 from proto.client import BusClient, Retry
 from proto.configuration.find import find_file
 from proto.errors import BusError
@@ -37,21 +38,21 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     cannot be read."""
     loaded = load(name, shape.Settings, find_file(config))
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
-    for sentence in loaded.in_clear:
+    for sentence in (*loaded.in_clear, *loaded.idle):
         yield Finding(True, sentence, is_warning=True)
     yield from _door(name, shape, loaded)
     yield asyncio.run(_bus(name, loaded))
     found = asyncio.run(shape.probe(name, loaded))
-    if found is None:
-        yield asyncio.run(_partner(loaded))
-    else:
-        yield from (Finding(*one) for one in found)
+    partner = getattr(loaded.settings, "partner", None)
+    if found is None and partner is not None:
+        yield asyncio.run(_partner(partner))
+    yield from (Finding(*one) for one in found or ())
 
 
 def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding]:
     """Who may come in, if anybody can at all."""
     settings = loaded.settings
-    if shape.app is Connector.app or shape.knows_callers:
+    if not isinstance(settings, DoorSettings) or shape.knows_callers:
         return
     try:
         make_callers(shape, name, settings, loaded.file)
@@ -83,8 +84,7 @@ async def _bus(name: str, loaded: Loaded) -> Finding:
     return Finding(True, text("connector.check_bus", address=loaded.address, name=name))
 
 
-async def _partner(loaded: Loaded) -> Finding:
-    partner = loaded.settings.partner
+async def _partner(partner: PartnerSettings) -> Finding:
     url = urlsplit(partner.url)
     host, port = url.hostname or "", url.port or PORTS.get(url.scheme, 0)
     place = f"{host}:{port}"
