@@ -110,5 +110,9 @@ def test_the_page_builds_a_connector_that_works() -> None:
             assert hops()["lab.result.v1"]["destination"] == "ward"
             assert "lab.order.v1" in reader.said
             assert "lab.result.v1" in reader.said
+            agreed = (
+                "what laboratory takes and may do is as routes.toml and permissions.toml have it"
+            )
+            assert agreed in reader.said
         finally:
             reader.close()

@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
+from connectors.runtime.bus.agreement import Finding, compare
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import DoorSettings, Loaded, load
 from connectors.runtime.door.callers import make_callers, told_open
@@ -25,14 +26,6 @@ BUS_S: Final = 5.0
 PORTS: Final = {"http": 80, "https": 443, "tcp": 5038, "tls": 5039}
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    good: bool
-    sentence: str
-    is_warning: bool = False  # it works, and somebody has to mean it
-
-
 def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
     """Yield what is found: the settings, the bus, the partner. Raises StartError for settings that
     cannot be read."""
@@ -41,6 +34,7 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     for sentence in (*loaded.in_clear, *loaded.idle):
         yield Finding(True, sentence, is_warning=True)
     yield from _door(name, shape, loaded)
+    yield from compare(name, shape, loaded.settings, loaded.file.parent)
     yield asyncio.run(_bus(name, loaded))
     found = asyncio.run(shape.probe(name, loaded))
     partner = getattr(loaded.settings, "partner", None)
