@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from . import frames
-from .consumer import Consumer, Delivery, Handler, Reject, Retry, handle_one, settle_as
+from .consumer import Consumer, Delivery, Handler, Reject, Retry, settle_as, settle_by
 from .dealer import check_name, encode_json, tell_error, tell_granting
 from .errors import BusError, Code, NotConnected, Refused
 from .keys import KeyPair
@@ -32,7 +32,7 @@ from .session import Session
 
 __all__ = [
     "BusClient", "Consumer", "Delivery", "Handler", "Outcome", "PublishStream", "Reject", "Retry",
-    "Server", "settle_as", "tell_error", "tell_granting",
+    "Server", "settle_as", "settle_by", "tell_error", "tell_granting",
 ]  # fmt: skip
 
 
@@ -174,7 +174,7 @@ class BusClient:
         consumer = self.consume(destination, credit=credit)
         try:
             async for delivery in consumer:
-                self._session.spawn(handle_one(handler, delivery))
+                self._session.spawn(settle_by(handler, delivery))
         finally:
             consumer.close()
 

@@ -198,16 +198,24 @@ class Consumer:
         await self._waiter
 
 
-async def handle_one(handler: Handler, delivery: Delivery) -> None:
-    """Settle a delivery by what its handler returns or raises."""
+async def settle_by(
+    handler: Handler,
+    delivery: Delivery,
+    stopped: str = STOPPED_NOTE,
+    told: Callable[[BaseException], None] = lambda _: None,
+) -> None:
+    """Settle a delivery by what its handler returns or raises, of which `told` hears first; who is
+    cancelled gives it back with the note `stopped`."""
     try:
         settle_as(delivery, await handler(delivery))
     except asyncio.CancelledError:
         if not delivery.settled:
-            delivery.retry(STOPPED_NOTE, 0)
+            delivery.retry(stopped, 0)
         raise
     except BaseException as error:
-        # Also what is no Exception: of a library in another language, or a plug-in's exit().
+        # Also what is no Exception, of a library in another language or a plug-in's exit(): it
+        # would end the process, which would be handed the same delivery again.
+        told(error)
         settle_as(delivery, error)
 
 

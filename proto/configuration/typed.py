@@ -63,6 +63,8 @@ class _Reader:
         fields = _fields(kind)
         values: dict[str, Any] = {}
         for name, one in value.items():
+            if name in getattr(kind, "idle", ()) and name not in fields:
+                continue  # whoever knows the kind tells of it
             if name not in fields:
                 self._place((*key, name)).fail_unknown(name, fields)
             values[fields[name].name] = self.value(one, fields[name].type, (*key, name))

@@ -17,7 +17,7 @@ import zmq.asyncio
 from starlette.applications import Starlette
 
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.settings import ConnectorSettings
+from connectors.runtime.bus.settings import DoorSettings
 from connectors.runtime.door.callers import Guard, behind_guard
 from connectors.runtime.door.serving import HttpServer, bind
 from connectors.runtime.partner.http import HttpAnswer, HttpClient
@@ -26,6 +26,7 @@ from proto.client import BusClient, Consumer, Delivery
 from proto.errors import Code
 from proto.message import Message
 from tests.ports import free_port
+from tests.settings import settings_of
 from tests.until import until
 
 
@@ -128,7 +129,7 @@ async def scene(
     partner = {"url": f"http://127.0.0.1:{ports[1]}"} | settings.pop("partner", {})
     is_open = not {"callers", "token_file"} & settings.keys()
     table = {"listen": f"127.0.0.1:{ports[0]}", "open": is_open, "partner": partner, **settings}
-    typed: ConnectorSettings = msgspec.convert(table, shape.Settings)
+    typed = settings_of(table, shape.Settings)
     told = msgspec.structs.replace(simulator_settings, connector_url=f"http://127.0.0.1:{ports[0]}")
     async with contextlib.AsyncExitStack() as stack:  # what is open is closed, however far we came
         server = asyncio.create_task(bus.serve())
@@ -142,7 +143,7 @@ async def scene(
         door = connector.app() or Starlette()
         if is_open:  # no line in the log of each test
             door = Guard(door, None, lambda _: "", ())
-        else:
+        elif isinstance(typed, DoorSettings):
             door = behind_guard(door, connector, client.name, typed, Path("test")) or door
         listeners: list[HttpServer] = []
         stack.push_async_callback(_stop, listeners)

@@ -26,6 +26,7 @@ from tests.contract.hub import Hub
 from tests.contract.line import Line
 from tests.contract.rows import LIST, Row, worker_of
 from tests.ports import free_port
+from tests.settings import settings_of
 from tests.until import until
 
 TIMEOUT_S = 0.7
@@ -110,8 +111,8 @@ class Stand:
             **table.get("partner", {}),
         }
         if row.kind == "client":
-            del table["listen"], table["open"], table["stop_s"]
-        return msgspec.convert(table, shape)
+            del table["stop_s"]
+        return settings_of(table, shape)
 
     async def _run(self, shape: type[Connector]) -> None:
         loaded = Loaded(

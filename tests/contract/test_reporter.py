@@ -72,7 +72,7 @@ def play(bus: Bus, act: Any) -> Listener:
 
 
 async def ask(connector: Connector, policy: str = "0") -> Any:
-    answered: Any = connector.answer  # type: ignore[attr-defined]
+    answered: Any = connector.answer
     body = schemas.InsuranceQuestion(policy_number=policy, on_date=date(2026, 1, 1))
     return await answered(Message.new("insurance.lookup.v1", "ward", body))
 

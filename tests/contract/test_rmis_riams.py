@@ -64,7 +64,7 @@ def message(type: str, **changes: Any) -> Message:
 async def ask(stage: Scene, type: str, **body: Any) -> Any:
     connector = stage.connector
     assert isinstance(connector, RmisConnector)
-    return await connector._questions.answer(Message.new(type, "smp", body))
+    return await connector.answer(Message.new(type, "smp", body))
 
 
 def told(bus: Bus, type: str) -> list[Any]:

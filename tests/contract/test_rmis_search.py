@@ -38,7 +38,7 @@ def play(
 async def ask(stage: Scene, **body: Any) -> Any:
     connector = stage.connector
     assert isinstance(connector, RmisConnector)
-    return await connector._questions.answer(Message.new("patient.lookup.v1", "smp", body))
+    return await connector.answer(Message.new("patient.lookup.v1", "smp", body))
 
 
 def test_found_ambiguous_and_nobody_are_answers(bus: Bus, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_every_fault_stops_a_load_and_every_question_and_passes(bus: Bus, tmp_pa
             assert position(stage) == replace(before, load=1, loading=position(stage).loading)
             await stage.connector.lookup.forget(WORKER, ("id", IDS[30]))  # type: ignore[attr-defined]
             with pytest.raises(RequestFailed, match="does not answer"):
-                await stage.connector.answer(question(id=IDS[30]))  # type: ignore[attr-defined]
+                await stage.connector.answer(question(id=IDS[30]))
             await stage.faults(**WELL)
             await recovered(stage)
             assert position(stage).full_at, switches
@@ -301,7 +301,7 @@ def test_questions_are_answered_from_the_cache_and_then_by_the_register(
     bus: Bus, tmp_path: Path
 ) -> None:
     async def act(stage: Scene) -> None:
-        answer = stage.connector.answer  # type: ignore[attr-defined]
+        answer = stage.connector.answer
         snils = PEOPLE[9]["snils"]
         for _ in range(3):
             found = await answer(question(snils=snils))

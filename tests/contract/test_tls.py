@@ -11,10 +11,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.partners.ats import AtsSettings
 from connectors.partners.ats.connector import AmiSettings
 from connectors.runtime.bus.check import _partner
-from connectors.runtime.bus.settings import Loaded, LogSettings
 from connectors.runtime.door.serving import HttpServer, bind
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.partner.tls import make_context
@@ -123,9 +121,7 @@ def test_check_trusts_whom_the_connector_trusts(region: Authority, tmp_path: Pat
     async def found(ca_file: Path) -> str:
         async with partner_behind(region.issue("server"), ca_file=ca_file) as partner:
             url = partner.settings.url.replace("https:", "tls:")
-            typed = AtsSettings(partner=AmiSettings(url=url, ca_file=ca_file))
-            loaded = Loaded(tmp_path, typed, "", None, None, LogSettings())
-            return (await _partner(loaded)).sentence
+            return (await _partner(AmiSettings(url=url, ca_file=ca_file))).sentence
 
     assert "принимает соединение" in asyncio.run(found(region.ca_file))
     other = Authority(tmp_path / "other", "other").ca_file

@@ -18,8 +18,10 @@ def defaults() -> dict[str, str]:
     found = {}
     for point in entry_points(group="smpbus.connectors"):
         fields = msgspec.structs.fields(point.load().Settings)
-        listen: Any = next(field.default for field in fields if field.name == "listen")
-        if listen is not msgspec.NODEFAULT:
+        listen: Any = next((one.default for one in fields if one.name == "listen"), None)
+        if listen is None:
+            assert point.name in ("ats", "cssi112"), "only these two are called by nobody"
+        elif listen is not msgspec.NODEFAULT:
             found[point.name] = listen
     return found
 
@@ -27,7 +29,7 @@ def defaults() -> dict[str, str]:
 def test_no_two_connectors_have_the_same_port() -> None:
     """`external` and `smpsql` were both at 7123: the second one did not start."""
     found = defaults()
-    assert len(found) >= 12
+    assert len(found) >= 10
     ports = [listen.rpartition(":")[2] for listen in found.values()]
     assert len(set(ports)) == len(ports), found
 

@@ -131,7 +131,8 @@ def test_a_number_with_a_slash_is_one_and_a_way_out_is_none() -> None:
 
 async def whole_path(stage: Scene, path: str, body: Any, method: str = "PUT") -> tuple[int, bytes]:
     """Ask with this very path: a client would take the steps out of it."""
-    port = int(str(stage.connector.settings.listen).rpartition(":")[2])
+    settings: Any = stage.connector.settings
+    port = int(str(settings.listen).rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     data = msgspec.json.encode(body)
     head = f"{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(data)}\r\n"

@@ -33,6 +33,7 @@ from proto.errors import BusError
 from tests.contract.rows import LIST, ROWS, Row
 from tests.fuzz.mutate import NOISE, Kind, mutated
 from tests.fuzz.target import Taker, Taking, Target, Wrong, settle
+from tests.settings import settings_of
 
 URL: Final = "http://127.0.0.1:9"
 KNOWN: Final = people(0)
@@ -217,8 +218,8 @@ class RowTarget(AnswerTarget):
         partner = _table(row.path) | told.get("partner", {})
         table = {"listen": "127.0.0.1:1", **told, "partner": partner}
         assert row.shape is not None
-        connector = row.shape(row.name, msgspec.convert(table, row.shape.Settings),
-                              Taking(row.name))  # fmt: skip
+        settings = settings_of(table, row.shape.Settings)
+        connector = row.shape(row.name, settings, Taking(row.name))
         return connector, row.create_app(SOUND), [connector.partner]
 
     def works(self) -> Sequence[Work]:

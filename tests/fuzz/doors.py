@@ -31,6 +31,7 @@ from proto import catalogue
 from proto.configuration.questions import BUILT_IN
 from tests.fuzz.mutate import NOISE, ODD_TEXT, mutated
 from tests.fuzz.target import Taking, Target, Wrong
+from tests.settings import settings_of
 
 TOKEN: Final = "fuzz-token"
 PARTNER: Final = {"url": "http://127.0.0.1:9", "system": "fuzz"}
@@ -114,7 +115,7 @@ class DoorTarget(Target):
         told = {"partner": PARTNER, "listen": "127.0.0.1:1", **self.settings(folder)}
         if not self.shape.knows_callers:
             told["callers"] = _callers(folder)
-        settings = msgspec.convert(told, self.shape.Settings)
+        settings = settings_of(told, self.shape.Settings)
         self._bus = Taking(self.connector)
         self._connector: Any = self.shape(self.connector, settings, self._bus)
         app = self._connector.app()

@@ -88,6 +88,12 @@ class Reader:
             assert process.wait(PATIENCE_S) == 0
 
 
+def test_a_connector_says_what_it_does_and_the_runtime_does_the_rest() -> None:
+    (connector,) = (one.text for one in blocks() if one.purpose == "file=laboratory.py")
+    assert len(connector.splitlines()) < 60
+    assert not re.search(r"decod|figures|settle|\back\b|Retry\(|Starlette|Route|close", connector)
+
+
 def test_the_page_builds_a_connector_that_works() -> None:
     with RouterProcess() as router:
         reader = Reader(router)
@@ -104,5 +110,9 @@ def test_the_page_builds_a_connector_that_works() -> None:
             assert hops()["lab.result.v1"]["destination"] == "ward"
             assert "lab.order.v1" in reader.said
             assert "lab.result.v1" in reader.said
+            agreed = (
+                "what laboratory takes and may do is as routes.toml and permissions.toml have it"
+            )
+            assert agreed in reader.said
         finally:
             reader.close()

@@ -120,7 +120,7 @@ class Town:
                 super().__init__(*given)
                 town.connectors[name] = self
 
-        settings = msgspec.convert(self.settings(name), shape.Settings)
+        settings: Any = msgspec.convert(self.settings(name), shape.Settings)
         self.http[name] = HttpClient(f"http://{settings.listen}")
         loaded = Loaded(
             self.folder, settings, self.router.address, None, None, LogSettings(language="en")

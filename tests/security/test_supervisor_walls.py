@@ -11,6 +11,7 @@ import sys
 import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_secret_that_systemd_hands_over_is_taken(
         'credentials_file = "keys/sys112.password"\n',
         encoding="utf-8",
     )
-    usual = load("sys112", Sys112Connector.Settings, config)
+    usual: Any = load("sys112", Sys112Connector.Settings, config)
     assert usual.key == Path("/etc/smpbus/keys/sys112.key")
     assert usual.settings.partner.credentials_file == tmp_path / "keys/sys112.password"
 
@@ -102,7 +103,7 @@ def test_a_secret_that_systemd_hands_over_is_taken(
     KeyPair.new().save(given, "bus")
     (given / "bus.key").chmod(0o400)
     (given / "sys112.password").write_text("name:word", encoding="ascii")
-    handed = load("sys112", Sys112Connector.Settings, config)
+    handed: Any = load("sys112", Sys112Connector.Settings, config)
     assert handed.key == given / "bus.key"
     KeyPair.load(handed.key)  # its mode is good enough
     assert handed.settings.partner.credentials_file == given / "sys112.password"

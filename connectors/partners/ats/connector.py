@@ -19,15 +19,12 @@ from connectors.partners.ats.memory import LiveCalls
 from connectors.partners.ats.probing import probe
 from connectors.partners.ats.unsent import Unsent
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded
+from connectors.runtime.bus.settings import Loaded, SessionSettings
 from connectors.runtime.door.door import message_id
 from connectors.runtime.partner.partner import Partner, PartnerSettings, credentials
-from connectors.runtime.statefile import Alarm
 from proto import schemas
-from proto.client import BusClient, Delivery, Reject, Retry
+from proto.client import BusClient, Delivery, Retry
 from proto.exits import StartError
-from proto.message import UNREADABLE
-from proto.nesting import decode_json
 from proto.note import coded
 from proto.pattern import exactly
 
@@ -56,13 +53,12 @@ class _Card(schemas.Body, frozen=True, kw_only=True):
     contact: _Contact | None = None
 
 
-class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AtsSettings(SessionSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.ats]. `inbound` are the dial plan's contexts that callers come in by; a telephone
     is called as `channel`/OPERATOR and connected by `context`. The threshold of 20 s is the norm of
     Government decree 1931."""
 
     partner: AmiSettings
-    listen: Listen = "127.0.0.1:7105"  # not used
     inbound: tuple[str, ...] = ("from-trunk", "from-pstn", "from-external")
     channel: str = "PJSIP"
     context: str = "from-internal"
@@ -76,10 +72,23 @@ class AtsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
 class AtsConnector(Connector):
     """See the module; README.md lists what becomes of what."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = AtsSettings
+    Settings: ClassVar = AtsSettings
+    takes: ClassVar = {
+        "telephony.dial.v1": (schemas.DialRequest, "dial"),
+        "incident.card.v1": (_Card, "join_card"),
+    }
+    publishes: ClassVar = (
+        "telephony.call.v1",
+        "telephony.joined.v1",
+        "telephony.operator.v1",
+        "telephony.group.v1",
+        "telephony.dialled.v1",
+    )
+    keeps: ClassVar = ("_hearing.memory", "_hearing.unsent")  # live calls, and what the bus has not
+    runs: ClassVar = ("_hearing.run", "_keep_house", "_line.stay")
     settings: AtsSettings
 
-    def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
+    def __init__(self, name: str, settings: SessionSettings, bus: BusClient) -> None:
         super().__init__(name, settings, bus)
         file = self.settings.live_calls_file
         calls = CallBook(self.settings.inbound)
@@ -94,10 +103,6 @@ class AtsConnector(Connector):
         settings = cast(AtsSettings, loaded.settings)
         return await probe(name, settings.partner, place_of(settings.partner))
 
-    def states(self) -> list[Alarm]:
-        """Return the files of live calls and of what the bus has not taken."""
-        return [self._hearing.memory, self._hearing.unsent]
-
     # -- from the exchange ----------------------------------------------------------------------
 
     async def stay(self) -> None:
@@ -107,14 +112,7 @@ class AtsConnector(Connector):
         except OSError as error:
             path = self.settings.live_calls_file
             raise StartError(f"{path}: {error.strerror}") from None
-        work = (self._hearing.run(), self._keep_house(), self._line.stay())
-        tasks = [asyncio.create_task(one) for one in work]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await super().stay()
 
     async def _keep_house(self) -> None:
         """Forget calls whose end is on the router's disk; tell the figures of each group."""
@@ -137,29 +135,16 @@ class AtsConnector(Connector):
 
     # -- to the exchange ------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Dial, or remember the number of a card. Raises Retry or Reject."""
-        message = delivery.message
-        try:
-            if message.type == "telephony.dial.v1":
-                request = decode_json(message.body, schemas.DialRequest)
-                return await self._dial(delivery, request)
-            if message.type == "incident.card.v1":
-                card = decode_json(message.body, _Card)
-                return await self._join_card(card)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
-        raise Reject(coded("connector.no_type", type=message.type))
-
-    async def _join_card(self, card: _Card) -> str | None:
+    async def join_card(self, card: _Card, _: Delivery) -> str | None:
+        """Remember the number of a card; return the call that it came of."""
         caller = card.contact.caller if card.contact else None
         if caller is None or not caller.phone:
             return None
         return self._hearing.join_card(caller.phone, card.id112)
 
-    async def _dial(self, delivery: Delivery, request: schemas.DialRequest) -> str:
+    async def dial(self, request: schemas.DialRequest, delivery: Delivery) -> str:
         """Dialled at most once: when the line breaks off meanwhile, nobody's telephone rings again
-        and the result says so."""
+        and the result says so. Raises Retry."""
         result, reason = "unknown", None
         if delivery.attempt == 1 or delivery.key in self._put_off:
             session = self._line.session

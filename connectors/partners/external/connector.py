@@ -12,16 +12,13 @@ from connectors.partners.external.description import describe
 from connectors.partners.external.doors import Doors, no_such_page
 from connectors.partners.external.memory import Call, Memory, mark_of, now_s, parts_of
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.ingress import NotAccepted
-from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded
-from connectors.runtime.door.door import Door, message_id
+from connectors.runtime.bus.ingress import REJECTED
+from connectors.runtime.bus.settings import DoorSettings, Listen, Loaded
+from connectors.runtime.door.door import message_id
 from connectors.runtime.door.waiting import Waiting
-from connectors.runtime.partner.partner import PartnerSettings
-from connectors.runtime.statefile import Alarm
-from proto.client import BusClient, Delivery, Reject, Retry
+from proto.client import BusClient, Delivery, Reject
 from proto.external import ExternalNotice, ExternalStatus
-from proto.message import UNREADABLE, Message, Priority
-from proto.nesting import decode_json
+from proto.message import Message, Priority
 from proto.note import coded
 from proto.retention import DAY_S
 from proto.wording import text
@@ -29,11 +26,10 @@ from proto.wording import text
 WAITING_MAX: Final = 500
 
 
-class ExternalSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[connectors.external]. Each of the `clients` is a partner of its own, so `partner` is not
-    used. `state_file` keeps calls and events, `credit` is shared by all webhooks."""
+class ExternalSettings(DoorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[connectors.external]. Each of the `clients` is a partner of its own. `state_file` keeps
+    calls and events, `credit` is shared by all webhooks."""
 
-    partner: PartnerSettings = PartnerSettings(url="http://unused", system="-")
     listen: Listen = "127.0.0.1:7123"
     credit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 64
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 128 * 1024
@@ -44,9 +40,21 @@ class ExternalSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=Tru
 class ExternalConnector(Connector):
     """See the module; the contract is `connectors.partners.external.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = ExternalSettings
+    Settings: ClassVar = ExternalSettings
+    takes: ClassVar = {
+        "external.status.v1": (ExternalStatus, "keep_status"),
+        "external.notice.v1": (contract.Notice, "tell_webhook"),
+    }
+    publishes: ClassVar = (
+        "external.call.v1",
+        "external.cancelled.v1",
+        "external.notice.v1",
+        REJECTED,
+    )
+    owns: ClassVar = ("_clients", "_memory")
+    keeps: ClassVar = ("_memory.file",)
     settings: ExternalSettings
-    knows_callers: ClassVar[bool] = True
+    knows_callers: ClassVar = True
 
     def __init__(self, name: str, settings: ExternalSettings, bus: BusClient) -> None:
         """Raises StartError."""
@@ -74,32 +82,14 @@ class ExternalConnector(Connector):
         """See Connector."""
         self._memory.forget()
 
-    async def close(self) -> None:
-        """Let go of the webhooks and of the file."""
-        await super().close()
-        await self._clients.close()
-        self._memory.close()
-
-    def states(self) -> list[Alarm]:
-        """Return the file of calls and events."""
-        return [self._memory.file]
+    @property
+    def system(self) -> str:
+        """See Connector."""
+        return text("external.system")
 
     # -- to outside services --------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Keep a status for whoever asks, or tell a webhook. Raises Retry or Reject."""
-        message = delivery.message
-        try:
-            if message.type == "external.status.v1":
-                return await self._keep(decode_json(message.body, ExternalStatus))
-            if message.type == "external.notice.v1":
-                notice = decode_json(message.body, ExternalNotice)
-                return await self._tell(notice, delivery.key)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
-        raise Reject(coded("connector.no_type", type=message.type))
-
-    async def _keep(self, status: ExternalStatus) -> str:
+    async def keep_status(self, status: ExternalStatus, _: Delivery) -> str:
         """Keep an event on the disk. The webhook's turn is a message of its own: while it is away
         the later events can be asked for."""
         call = self._call(status.external)
@@ -108,10 +98,7 @@ class ExternalConnector(Connector):
         self._waiting.wake(call.ref)
         client = self._clients.named(call.client)
         if client is not None and client.webhook is not None:
-            try:
-                await self.ingress.publish([self._notice(call, event)])
-            except NotAccepted as error:
-                raise Retry(error.code, float(error.retry_after_s)) from None
+            await self.ingress.publish([self._notice(call, event)])
         return coded("external.kept", number=event.number)
 
     def _notice(self, call: Call, event: contract.Event) -> Message:
@@ -132,14 +119,14 @@ class ExternalConnector(Connector):
             correlation_id=call.ref,
         )
 
-    async def _tell(self, notice: ExternalNotice, key: str) -> str:
+    async def tell_webhook(self, notice: contract.Notice, delivery: Delivery) -> str:
+        """Tell a client of an event. Raises Retry or Reject."""
         client = self._clients.named(notice.client)
         if client is None or client.webhook is None:
             return coded("external.no_webhook")
-        event = msgspec.convert(notice.event, contract.Event)
         id = notice.external.rpartition("-")[2]
-        told = contract.Told(id=id, number=notice.number, event=event)
-        return await client.webhook.tell(msgspec.json.encode(told), key)
+        told = contract.Told(id=id, number=notice.number, event=notice.event)
+        return await client.webhook.tell(msgspec.json.encode(told), delivery.key)
 
     def _call(self, ref: str) -> Call:
         """Return the call of a ref; one whose file was lost is begun anew. Raises Reject."""
@@ -157,14 +144,9 @@ class ExternalConnector(Connector):
 
     def app(self) -> Starlette:
         """Return the server of the API and of what describes it."""
-        door = Door(
-            self.ingress,
-            system=text("external.system"),
-            bytes_max=self.settings.body_bytes_max,
-            answer=lambda *_: b"",
-            subject=lambda about: about,
+        doors = Doors(
+            self.door, self._clients, self._memory, self._waiting, self.name, self.settings
         )
-        doors = Doors(door, self._clients, self._memory, self._waiting, self.name, self.settings)
         app = Starlette(
             routes=[*doors.routes(), *describe().routes()],
             exception_handlers={404: no_such_page, 405: no_such_page},

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from proto.external import ExternalNotice
 from proto.schemas import Instant, Short, StatusCode, Text
 
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -73,6 +74,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     call_id: str
     brigade: EventBrigade | None = None
     supersedes: Short | None = None
+
+
+class Notice(ExternalNotice, frozen=True, kw_only=True):
+    """What a webhook is to be told, as we put it into the queue."""
+
+    event: Event  # type: ignore[assignment]
 
 
 class CallView(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from connectors.partners.external.checking import check
 from connectors.partners.external.clients import Client, Clients
 from connectors.partners.external.memory import Call, Memory, State, now_s, ref_of
 from connectors.partners.external.problem import Refusal
+from connectors.runtime.bus.settings import DoorSettings
 from connectors.runtime.door.body import BadInput, convert, decode, decode_urgent, read_body
 from connectors.runtime.door.door import Door, Mended, message_id
 from connectors.runtime.door.waiting import Waiting
@@ -34,11 +35,6 @@ Shape = TypeVar("Shape")
 Answer = Callable[[Client, Request], Awaitable[Response]]
 
 
-class _Settings(Protocol):
-    @property
-    def body_bytes_max(self) -> int: ...
-
-
 class Doors:
     """The endpoints. `waiting` wakes those who wait for the events of a call, by its ref."""
 
@@ -49,7 +45,7 @@ class Doors:
         memory: Memory,
         waiting: Waiting,
         source: str,
-        settings: _Settings,
+        settings: DoorSettings,
     ) -> None:
         self._door = door
         self._clients = clients

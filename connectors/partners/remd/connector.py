@@ -1,40 +1,31 @@
 """The connector of РЭМД: a call card becomes a document, and the register has its last word."""
 
-from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.partners.remd import contract
 from connectors.partners.remd.verdict import load_verdicts
 from connectors.partners.remd.word import Word
 from connectors.runtime.access import Unrecorded
-from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.ingress import NotAccepted
 from connectors.runtime.bus.settings import ConnectorSettings, Listen
 from connectors.runtime.door.body import BadInput
 from connectors.runtime.door.claims import uuid_of
 from connectors.runtime.markup import soap, xml
 from connectors.runtime.outside import Outside
 from connectors.runtime.partner.partner import PartnerSettings
-from connectors.runtime.statefile import Alarm
 from connectors.runtime.words import code_of
 from connectors.services.document.archive import Document
+from connectors.services.document.connector import DocumentConnector
 from connectors.services.document.lifecycle import DocumentSettings, Lifecycle
 from connectors.services.document.verifier import Unverified, VerifierSettings, load_verifier
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import UNREADABLE, Message
 from proto.nesting import decode_json
 from proto.note import coded
 
 STORED_YEARS: Final = 25  # docs/domain.md 6.1
-FILE_BYTES_MAX: Final = 1024 * 1024  # of a request: an answer of ours may be longer
 UNDERSTOOD: Final = (contract.ADDRESSING, contract.TRANSPORT)
 # Understood only by whoever verifies it.
 SIGNED: Final = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd"
@@ -49,17 +40,29 @@ class RemdSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, k
 
     partner: PartnerSettings
     listen: Listen = "127.0.0.1:7119"
+    # Of a request: an answer of ours may be longer.
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 1024 * 1024
     client: str
     reply_to: str
     document: DocumentSettings
     verifier: VerifierSettings | None = None
 
 
-class RemdConnector(Connector):
+class RemdConnector(DocumentConnector):
     """See the module; the contract is `connectors.partners.remd.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = RemdSettings
-    door_scopes: ClassVar[Mapping[str, str]] = {"/remd": "callbacks", "/figures": "figures"}
+    Settings: ClassVar = RemdSettings
+    serves: ClassVar = {
+        "SOAP /remd": soap.SoapServed(
+            {
+                "getDocumentFileRequest": (contract.GetDocumentFile, "give_file"),
+                "sendRegisterDocumentResultRequest": (contract.RegisterResult, "hear_result"),
+            },
+            admit="verify",
+            understands="understood",
+        )
+    }
+    door_scopes: ClassVar = {"/remd": "callbacks", "/figures": "figures"}
     settings: RemdSettings
 
     def __init__(self, name: str, settings: RemdSettings, bus: BusClient) -> None:
@@ -71,52 +74,19 @@ class RemdConnector(Connector):
         self._verifier = None if verifier is None else load_verifier(verifier)
         self._verifying = Outside("verifier", verifier.timeout_s if verifier else 30.0)
 
-    def forget(self) -> None:
-        """See Connector."""
-        self.life.archive.forget()
-
-    async def close(self) -> None:
-        """Let go of the register and of the archive."""
-        await super().close()
-        self.life.close()
-
-    def figures(self) -> dict[str, Any]:
-        """Return how many documents are in which state, and which words were not taken."""
-        return self.life.figures()
-
-    def states(self) -> list[Alarm]:
-        """Return the archive."""
-        return [self.life.archive.state]
-
     # -- to the register ------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Make and register the document of a card, or come back to one. Raises Retry, Reject."""
-        message = delivery.message
-        try:
-            if message.type == "call.card.v1":
-                card = decode_json(message.body, clinical.CallCard)
-                return await self._card(card, message)
-            if message.type == "document.timer.v1":
-                timer = decode_json(message.body, clinical.DocumentTimer)
-                return await self._timer(timer)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
-        except NotAccepted as error:
-            raise Retry(error.code, float(error.retry_after_s)) from None
-        except BadInput as bad:  # what no document and no request can hold
-            raise Reject(bad.sentence) from None
-        raise Reject(coded("connector.no_type", type=message.type))
-
-    async def _card(self, card: clinical.CallCard, source: Message) -> str:
-        document = await self.life.make(card, source)
+    async def send_card(self, card: clinical.CallCard, delivery: Delivery) -> str:
+        """Make and register the document of a card. Raises Retry, Reject, NotAccepted."""
+        document = await self.life.make(card, delivery.message)
         if document is None:
             return coded("document.older")
         if document.state == "registered":
             return coded("document.state", state=document.state)
         return await self._register(document)
 
-    async def _timer(self, timer: clinical.DocumentTimer) -> str:
+    async def come_back(self, timer: clinical.DocumentTimer, _: Delivery) -> str:
+        """Register a document again, or give it up. Raises Retry, Reject, NotAccepted."""
         document = self.life.archive.of_uid(timer.document_id)
         if document is None:
             return coded("document.not_wanted")
@@ -203,24 +173,12 @@ class RemdConnector(Connector):
 
     # -- from the register ----------------------------------------------------------------------
 
-    def app(self) -> Starlette:
-        """Return the server that the register calls back, and the page of figures."""
-        service = soap.SoapService(
-            "/remd",
-            {
-                "getDocumentFileRequest": self._file,
-                "sendRegisterDocumentResultRequest": self._result,
-            },
-            bytes_max=FILE_BYTES_MAX,
-            understands=UNDERSTOOD if self._verifier is None else (*UNDERSTOOD, SIGNED),
-        )
+    @property
+    def understood(self) -> tuple[str, ...]:
+        """The headers that a request may want to be understood."""
+        return UNDERSTOOD if self._verifier is None else (*UNDERSTOOD, SIGNED)
 
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(routes=[service.route(), Route("/figures", figures)])
-
-    async def _verify(self, call: soap.Call) -> None:
+    async def verify(self, call: soap.Call) -> None:
         """Raises Fault for a request whose signature does not hold, if that is for us to know."""
         if self._verifier is None:
             return
@@ -232,9 +190,9 @@ class RemdConnector(Connector):
         except Retry:
             raise soap.Fault("receiver", AGAIN, AGAIN_S) from None
 
-    async def _file(self, call: soap.Call) -> xml.Element:
-        await self._verify(call)
-        uid = uuid_of(xml.read(call.body, contract.GetDocumentFile).local_uid)
+    async def give_file(self, asked: contract.GetDocumentFile, _: soap.Call) -> xml.Element:
+        """Give out the file of a document, some times. Raises BadInput or Fault."""
+        uid = uuid_of(asked.local_uid)
         archive = self.life.archive
         document = archive.of_uid(uid) if uid else None
         if document is None or not document.file or not archive.is_open(document):
@@ -256,11 +214,9 @@ class RemdConnector(Connector):
         )
         return contract.element("getDocumentFileResponse", file)
 
-    async def _result(self, call: soap.Call) -> xml.Element:
+    async def hear_result(self, result: contract.RegisterResult, call: soap.Call) -> xml.Element:
         """Keep what the register says to an exchange of ours, and act on it once the document is
         accepted: a word that comes before has to wait for that."""
-        await self._verify(call)
-        result = xml.read(call.body, contract.RegisterResult)
         if result.status == "success" and result.registry_item is None:
             raise BadInput("registryItem", "is required")
         told = result.relates_to_message or contract.message_of(call.header, "RelatesTo")

@@ -8,16 +8,13 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Final, cast
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.partners.replication.link import Link, OtherBus, load_keys
 from connectors.partners.replication.passing import SessionEnded, pass_on
 from connectors.partners.replication.probing import probe
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded
+from connectors.runtime.bus.taking import ANY
 from connectors.runtime.log import LOG
 from proto.client import BusClient, Delivery, Retry, tell_granting
 from proto.exits import StartError
@@ -42,7 +39,9 @@ class ReplicationSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=
 class ReplicationConnector(Connector):
     """See the module; README.md has the routes, permissions and keys of both sides."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = ReplicationSettings
+    Settings: ClassVar = ReplicationSettings
+    takes: ClassVar = {ANY: (bytes, "pass_out")}
+    owns: ClassVar = ("_link",)
     settings: ReplicationSettings
 
     def __init__(self, name: str, settings: ReplicationSettings, bus: BusClient) -> None:
@@ -56,7 +55,7 @@ class ReplicationConnector(Connector):
 
     # -- the two ways ---------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str:
+    async def pass_out(self, _: bytes, delivery: Delivery) -> str:
         """Publish at the other bus what the local one brings. Raises Retry or Reject."""
         while True:
             other = await self._link.bus()
@@ -106,24 +105,11 @@ class ReplicationConnector(Connector):
         """Return the queues that either bus does not give us."""
         return super().not_given() | self._link.not_given()
 
-    async def close(self) -> None:
-        """End the session at the other bus."""
-        await self._link.close()
-        await super().close()
-
     # -- what it tells --------------------------------------------------------------------------
 
     def figures(self) -> dict[str, Any]:
         """Return whether the link is up, and what passed it since the start of this process."""
         return {"up": self._link.up, "passed": self._passed, "turned_back": self._turned_back}
-
-    def app(self) -> Starlette:
-        """Return the page of figures, GET /figures."""
-
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(routes=[Route("/figures", figures)])
 
     @classmethod
     async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]]:

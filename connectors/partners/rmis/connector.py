@@ -2,17 +2,13 @@
 them comes back, and questions about patients are answered.
 """
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.partners.rmis import contract
 from connectors.partners.rmis.canonical import Canonical
@@ -28,21 +24,20 @@ from connectors.runtime.bus.ingress import NotAccepted
 from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded
 from connectors.runtime.door.body import decode_each
 from connectors.runtime.door.claims import Doubts, Namespace
-from connectors.runtime.door.door import Door, message_id
+from connectors.runtime.door.door import message_id
+from connectors.runtime.door.served import Came, Served
 from connectors.runtime.log import LOG
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.statefile import Alarm
 from connectors.runtime.words import reason_of
 from connectors.services.lookup import Lookup, LookupSettings
-from proto import catalogue, clinical, schemas
+from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import UNREADABLE, Message, Priority
+from proto.errors import Code, RequestFailed
+from proto.message import Message, Priority
 from proto.note import coded
 from proto.retention import DAY_S
 from proto.wording import text
-
-Told = tuple[str, list[Message]]
-Tell = Callable[[Delivery, Any], Awaitable[Told]]
 
 
 class RmisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,8 +59,31 @@ class RmisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, k
 class RmisConnector(Connector):
     """See the module; the contract is `connectors.partners.rmis.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = RmisSettings
-    door_scopes: ClassVar[Mapping[str, str]] = {"/rmis": "changes", "/figures": "figures"}
+    Settings: ClassVar = RmisSettings
+    takes: ClassVar = {
+        "call.ticket.v1": (schemas.CallTicket, "put_ticket"),
+        "call.status.v1": (schemas.StatusEvent, "put_status"),
+        "call.card.v1": (clinical.CallCard, "put_card"),
+        "hospital.book.v1": (clinical.BedRequest, "book"),
+        "hospital.cancel.v1": (clinical.BedCancel, "cancel"),
+        "hospital.arrival.v1": (clinical.ArrivalNotice, "announce"),
+        "visit.request.v1": (clinical.VisitRequest, "ask_visit"),
+    }
+    answers: ClassVar = {
+        "patient.lookup.v1": (clinical.PatientQuestion, "_questions.identify"),
+        "patient.summary.v1": (clinical.SummaryQuestion, "_questions.summary"),
+        "hospital.list.v1": (clinical.HospitalQuestion, "_questions.hospitals"),
+    }
+    asked_is: ClassVar = "the hospitals' system"
+    serves: ClassVar = {"POST /rmis/changes": Served(bytes, "hear_changes", "changes")}
+    publishes: ClassVar = (
+        "transfer.state.v1",
+        "hospital.booked.v1",
+        "hospital.outcome.v1",
+        "visit.state.v1",
+    )
+    owns: ClassVar = ("search", "lookup", "memory")
+    door_scopes: ClassVar = {"/rmis": "changes", "/figures": "figures"}
     settings: RmisSettings
 
     def __init__(self, name: str, settings: RmisSettings, bus: BusClient) -> None:
@@ -83,19 +101,7 @@ class RmisConnector(Connector):
         names = Namespace.load(file.with_name(f"{file.name}.key"))
         own = settings.dialect != "canonical"  # it tells what it saw itself, under ids of its own
         self._reader = Reader(self.name, self.memory, names, self.doubts, polls_itself=own)
-        self._questions = Questions(
-            self.dialect, self.lookup, settings.question_timeout_s, self.search
-        )
-        self._tells: Final[dict[str, Tell]] = {
-            "call.ticket.v1": self._ticket,
-            "call.status.v1": self._status,
-            "call.card.v1": self._card,
-            "hospital.book.v1": self._book,
-            "hospital.cancel.v1": self._cancel,
-            "hospital.arrival.v1": self._arrival,
-            "visit.request.v1": self._visit,
-        }
-        bus.serve(self.destination, self._questions.answer)
+        self._questions = Questions(self.dialect, self.lookup, self.search)
 
     @classmethod
     async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]] | None:
@@ -119,14 +125,6 @@ class RmisConnector(Connector):
         if isinstance(self.dialect, Riams):
             self.dialect.forget()
 
-    async def close(self) -> None:
-        """Let go of the partner, of the caches and of the file."""
-        await super().close()
-        if self.search is not None:
-            await self.search.close()
-        await self.lookup.close()
-        self.memory.close()
-
     def figures(self) -> dict[str, Any]:
         """Return the counters of lookups, what is not confirmed yet, and words set aside."""
         count, oldest_s = self.memory.unconfirmed()
@@ -141,48 +139,49 @@ class RmisConnector(Connector):
     # -- to the hospitals' system ---------------------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> str | None:
-        """Hand over what the ambulance tells; publish what was said to it. Raises Retry, Reject."""
-        message = delivery.message
-        tell = self._tells.get(message.type)
-        if tell is None:
-            raise Reject(coded("connector.no_type", type=message.type))
+        """See Connector: a hospitals' system need not know all that the ambulance tells."""
         try:
-            typed: Any = catalogue.entry(message.type).read(message.body)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
-        try:
-            note, events = await tell(delivery, typed)
+            return await super().handle(delivery)
         except Untold:
-            return coded("rmis.untold", system=self.settings.partner.system or self.name)
-        if events:
-            try:
-                await self.ingress.publish(events)
-            except NotAccepted as error:
-                raise Retry(error.code, float(error.retry_after_s)) from None
-        return note
+            return coded("rmis.untold", system=self.system)
 
-    async def _ticket(self, delivery: Delivery, ticket: schemas.CallTicket) -> Told:
+    async def answer(self, message: Message) -> dict[str, Any]:
+        """See Connector: the brigade waits for it."""
+        within_s = self.settings.question_timeout_s
+        try:
+            async with asyncio.timeout(within_s):
+                return await super().answer(message)
+        except TimeoutError:
+            raise RequestFailed(Code.TIMEOUT, f"no answer in {within_s:g} s") from None
+        except Untold:
+            sentence = "this hospitals' system answers no such question"
+            raise RequestFailed(Code.UNKNOWN_TYPE, sentence) from None
+
+    async def put_ticket(self, ticket: schemas.CallTicket, delivery: Delivery) -> str:
+        """Hand over a ticket. Raises Retry, Reject, Untold, NotAccepted."""
         self.memory.note_asked("ticket", ticket.id, ticket.id, delivery.message.subject)
         taken = await self.dialect.put_ticket(ticket, delivery.message.body, delivery.key)
-        return self._taken(delivery, "ticket", ticket.id, ticket.version, taken)
+        return await self._taken(delivery, "ticket", ticket.id, ticket.version, taken)
 
-    async def _status(self, delivery: Delivery, status: schemas.StatusEvent) -> Told:
+    async def put_status(self, status: schemas.StatusEvent, delivery: Delivery) -> str:
+        """Hand over a status. Raises Retry, Reject, Untold."""
         taken = await self.dialect.put_status(status, delivery.message.body, delivery.key)
-        return _note(taken.number), []
+        return _note(taken.number)
 
-    async def _card(self, delivery: Delivery, card: clinical.CallCard) -> Told:
+    async def put_card(self, card: clinical.CallCard, delivery: Delivery) -> str:
+        """Hand over a call card. Raises Retry, Reject, Untold, NotAccepted."""
         self.memory.note_asked("card", card.id, card.id, delivery.message.subject)
         taken = await self.dialect.put_card(card, delivery.message.body, delivery.key)
-        return self._taken(delivery, "card", card.id, card.version, taken)
+        return await self._taken(delivery, "card", card.id, card.version, taken)
 
-    def _taken(
+    async def _taken(
         self,
         delivery: Delivery,
         kind: Literal["ticket", "card"],
         call: str,
         version: int,
         taken: contract.Taken,
-    ) -> Told:
+    ) -> str:
         self.memory.note_transfers([(call, kind, "accepted")])
         state = clinical.TransferState(
             event_id=f"{OUTSIDE}-{kind}-{call}-{version}-accepted",
@@ -194,29 +193,32 @@ class RmisConnector(Connector):
             number=taken.number,
             at=datetime.now(UTC),
         )
-        return _note(taken.number), [self._event("transfer.state.v1", delivery, state)]
+        await self._tell("transfer.state.v1", delivery, state)
+        return _note(taken.number)
 
-    async def _book(self, delivery: Delivery, bed: clinical.BedRequest) -> Told:
+    async def book(self, bed: clinical.BedRequest, delivery: Delivery) -> str:
+        """Ask for a bed. Raises Retry, Reject, Untold, NotAccepted."""
         self.memory.note_asked("bed", bed.booking_id, bed.call_id, delivery.message.subject)
         booked = await self.dialect.book(bed, delivery.message.body, delivery.key)
-        return self._bed(delivery, bed.booking_id, bed.call_id, booked)
+        return await self._bed(delivery, bed.booking_id, bed.call_id, booked)
 
-    async def _cancel(self, delivery: Delivery, cancelled: clinical.BedCancel) -> Told:
+    async def cancel(self, cancelled: clinical.BedCancel, delivery: Delivery) -> str:
+        """Give a bed back. Raises Retry, Reject, Untold, NotAccepted."""
         subject = delivery.message.subject
         self.memory.note_asked("bed", cancelled.booking_id, cancelled.call_id, subject)
         booked = await self.dialect.cancel(cancelled, delivery.message.body, delivery.key)
         # A bed that stays booked is news all the same: not the event that told of the booking.
         event = "kept" if booked.state == "booked" else booked.state
-        return self._bed(delivery, cancelled.booking_id, cancelled.call_id, booked, event)
+        return await self._bed(delivery, cancelled.booking_id, cancelled.call_id, booked, event)
 
-    def _bed(
+    async def _bed(
         self,
         delivery: Delivery,
         booking: str,
         call: str,
         booked: contract.Booked,
         event: str = "",
-    ) -> Told:
+    ) -> str:
         state = clinical.BedState(
             event_id=f"{OUTSIDE}-bed-{booking}-{event or booked.state}",
             booking_id=booking,
@@ -226,16 +228,18 @@ class RmisConnector(Connector):
             reason=booked.reason,
             at=datetime.now(UTC),
         )
-        note = f"{booked.state} {booked.number or ''}".strip()
-        return note, [self._event("hospital.booked.v1", delivery, state, Priority.URGENT)]
+        await self._tell("hospital.booked.v1", delivery, state, Priority.URGENT)
+        return f"{booked.state} {booked.number or ''}".strip()
 
-    async def _arrival(self, delivery: Delivery, notice: clinical.ArrivalNotice) -> Told:
+    async def announce(self, notice: clinical.ArrivalNotice, delivery: Delivery) -> str:
+        """Announce a brigade. Raises Retry, Reject, Untold."""
         subject = delivery.message.subject
         self.memory.note_asked("arrival", notice.notice_id, notice.call_id, subject)
         taken = await self.dialect.announce(notice, delivery.message.body, delivery.key)
-        return _note(taken.number), []
+        return _note(taken.number)
 
-    async def _visit(self, delivery: Delivery, wanted: clinical.VisitRequest) -> Told:
+    async def ask_visit(self, wanted: clinical.VisitRequest, delivery: Delivery) -> str:
+        """Ask for a visit at home. Raises Retry, Reject, Untold, NotAccepted."""
         subject = delivery.message.subject
         self.memory.note_asked("visit", wanted.visit_id, wanted.call_id, subject)
         said = await self.dialect.visit(wanted, delivery.message.body, delivery.key)
@@ -248,18 +252,19 @@ class RmisConnector(Connector):
             reason=said.reason,
             at=datetime.now(UTC),
         )
-        note = _note(said.number) if said.state == "accepted" else said.state
-        return note, [self._event("visit.state.v1", delivery, state)]
+        await self._tell("visit.state.v1", delivery, state)
+        return _note(said.number) if said.state == "accepted" else said.state
 
-    def _event(
+    async def _tell(
         self,
         type: str,
         delivery: Delivery,
         event: Any,
         priority: Priority = Priority.ROUTINE,
-    ) -> Message:
-        """Return the event that answers a delivery: the same one for each of its attempts."""
-        return Message.new(
+    ) -> None:
+        """Publish the event that answers a delivery: the same one for each of its attempts. Raises
+        NotAccepted."""
+        message = Message.new(
             type,
             self.name,
             event,
@@ -269,6 +274,7 @@ class RmisConnector(Connector):
             correlation_id=event.number,
             traceparent=delivery.message.traceparent,
         )
+        await self.ingress.publish([message])
 
     # -- from the hospitals' system -------------------------------------------------------------
 
@@ -285,35 +291,14 @@ class RmisConnector(Connector):
             except Retry:
                 return  # the outage is told by the partner; the next round asks again
             except (Reject, NotAccepted) as error:
-                system = self.settings.partner.system or self.name
-                LOG.warning(text("rmis.no_changes", system=system, reason=reason_of(error)))
+                LOG.warning(text("rmis.no_changes", system=self.system, reason=reason_of(error)))
                 return
             more = told.more and told.cursor != self.memory.cursor
             if told.cursor:
                 self.memory.cursor = told.cursor
 
-    def app(self) -> Starlette:
-        """Return the server of changes, and the page of figures."""
-        door = Door(
-            self.ingress,
-            system=self.settings.partner.system or self.name,
-            bytes_max=self.settings.body_bytes_max,
-            answer=lambda code, _, sentence: msgspec.json.encode(contract.Answer(code, sentence)),
-            subject=lambda about: about,
-        )
-        changes = door.endpoint("changes", lambda _, body: self._changes(body))
-
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(
-            routes=[
-                Route("/rmis/changes", changes, methods=["POST"]),
-                Route("/figures", figures),
-            ]
-        )
-
-    def _changes(self, body: bytes) -> list[Message]:
+    def hear_changes(self, body: bytes, _: Came) -> list[Message]:
+        """Return the messages of changes that were posted. Raises BadInput."""
         return self._reader.posted(decode_each(body, contract.PostedChanges, "changes"))
 
 

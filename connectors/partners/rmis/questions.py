@@ -4,80 +4,35 @@ They are answered at once or not at all: nothing of them is queued. Who somebody
 of the health record, are kept by the lookup layer; free beds never are.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from connectors.partners.rmis.dialect import Dialect, Identifier, Untold
+from connectors.partners.rmis.dialect import Dialect, Identifier
 from connectors.runtime import checks
-from connectors.runtime.door.body import bad_input
 from connectors.services.lookup import PATIENTS, SUMMARY, Lookup
 from connectors.services.lookup.question import spelt
-from proto import clinical, schemas
-from proto.client import Reject, Retry
+from proto import clinical
+from proto.client import Retry
 from proto.errors import Code, RequestFailed
-from proto.message import UNREADABLE, Message
-from proto.nesting import decode_json
-from proto.wording import in_words, text
+from proto.wording import text
 
 # What a brigade can read on its way, and a message of the bus may carry.
 SHOWN_MAX: Final = 100
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """How a question is answered: what it is to be, and who knows."""
-
-    asked: type[schemas.Body]
-    find: Callable[[Any], Awaitable[schemas.Body]]
-
-
 class Questions:
-    """Answers by type; each within `timeout_s` (the brigade waits for it). `who`, if it is given,
-    says who somebody is, in the dialect's place."""
+    """Answers, by the dialect and what is kept. `who`, if it is given, says who somebody is, in the
+    dialect's place."""
 
-    def __init__(
-        self, dialect: Dialect, lookup: Lookup, timeout_s: float, who: Identifier | None = None
-    ) -> None:
+    def __init__(self, dialect: Dialect, lookup: Lookup, who: Identifier | None = None) -> None:
         self._dialect = dialect
         self._who: Identifier = who or dialect
         self._lookup = lookup
-        self._timeout_s = timeout_s
-        self._answers: Final[dict[str, _Answer]] = {
-            "patient.lookup.v1": _Answer(clinical.PatientQuestion, self._identify),
-            "patient.summary.v1": _Answer(clinical.SummaryQuestion, self._summary),
-            "hospital.list.v1": _Answer(clinical.HospitalQuestion, self._hospitals),
-        }
 
-    async def answer(self, message: Message) -> dict[str, Any]:
-        """Return the answer's body. Raises RequestFailed."""
-        answer = self._answers.get(message.type)
-        if answer is None:
-            known = ", ".join(self._answers)
-            raise RequestFailed(Code.UNKNOWN_TYPE, f"answered are {known}")
-        try:
-            asked = decode_json(message.body, answer.asked)
-        except UNREADABLE:
-            sentence = f"the body is not one of {message.type}"
-            raise RequestFailed(Code.BAD_MESSAGE, sentence) from None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return _plain(await answer.find(asked))
-        except TimeoutError:
-            sentence = f"no answer in {self._timeout_s:g} s"
-            raise RequestFailed(Code.TIMEOUT, sentence) from None
-        except Untold:
-            sentence = "this hospitals' system answers no such question"
-            raise RequestFailed(Code.UNKNOWN_TYPE, sentence) from None
-        except (Retry, Reject) as error:
-            sentence = f"the hospitals' system does not answer: {in_words(str(error))}"
-            raise RequestFailed(Code.FAILED, sentence) from None
-
-    async def _identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
+    async def identify(self, asked: clinical.PatientQuestion) -> clinical.PatientAnswer:
+        """Say who it is. Raises RequestFailed, Retry, Reject or Untold."""
         if wrong := problem(asked):
             raise RequestFailed(Code.BAD_MESSAGE, wrong)
         load = partial(self._ask, asked)
@@ -92,7 +47,8 @@ class Questions:
             raise Retry("the answer contradicts itself")
         return answer if answer.patients else None
 
-    async def _summary(self, asked: clinical.SummaryQuestion) -> clinical.PatientSummary:
+    async def summary(self, asked: clinical.SummaryQuestion) -> clinical.PatientSummary:
+        """Say what a brigade must know. Raises Retry, Reject or Untold."""
         load = partial(self._extract, asked.patient)
         found = await self._lookup.get(SUMMARY, (asked.patient,), load)
         return found or clinical.PatientSummary(patient=asked.patient, known=False)
@@ -100,21 +56,9 @@ class Questions:
     async def _extract(self, patient: str) -> clinical.PatientSummary:
         return bounded(await self._dialect.summary(patient))
 
-    async def _hospitals(self, asked: clinical.HospitalQuestion) -> clinical.HospitalAnswer:
+    async def hospitals(self, asked: clinical.HospitalQuestion) -> clinical.HospitalAnswer:
+        """Say where beds are free. Raises Retry, Reject or Untold."""
         return await self._dialect.hospitals(asked.profile)
-
-
-def _plain(answer: schemas.Body) -> dict[str, Any]:
-    """Return an answer as JSON has it. Raises RequestFailed for one that is none of its type: what
-    a hospitals' system tells may be longer than what a message of the bus may hold."""
-    plain: dict[str, Any] = msgspec.to_builtins(answer)
-    try:
-        msgspec.convert(plain, type(answer))
-    except msgspec.ValidationError as error:
-        place = bad_input(str(error))
-        sentence = f"the hospitals' system's answer does not fit: {place.path}: {place.rule}"
-        raise RequestFailed(Code.FAILED, sentence) from None
-    return plain
 
 
 def bounded(summary: clinical.PatientSummary) -> clinical.PatientSummary:

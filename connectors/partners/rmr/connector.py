@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.partners.rmr import contract, mapping
 from connectors.partners.rmr.load import Load
 from connectors.partners.rmr.progress import Progress
 from connectors.partners.rmr.register import Register
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.ingress import NotAccepted
+from connectors.runtime.bus.ingress import REJECTED, NotAccepted
 from connectors.runtime.bus.settings import ConnectorSettings, Listen
 from connectors.runtime.door.body import BadInput
 from connectors.runtime.log import LOG
@@ -29,10 +25,8 @@ from connectors.services.nsi import CodeLists, NsiClient, NsiSettings
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
-from proto.message import UNREADABLE, Message
-from proto.nesting import decode_json
 from proto.note import coded
-from proto.wording import in_words, text
+from proto.wording import text
 
 LISTS: Final = (mapping.POSTS, mapping.SPECIALITIES)
 
@@ -57,7 +51,12 @@ class RmrSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
 class RmrConnector(Connector):
     """See the module; the contract is `connectors.partners.rmr.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = RmrSettings
+    Settings: ClassVar = RmrSettings
+    takes: ClassVar = {"worker.load.v1": (schemas.WorkerLoad, "want_load")}
+    answers: ClassVar = {"worker.lookup.v1": (schemas.WorkerQuestion, "worker")}
+    publishes: ClassVar = ("worker.changed.v1", "worker.removed.v1", REJECTED)
+    asked_is: ClassVar = "the register"
+    owns: ClassVar = ("lookup", "_nsi", "progress")
     settings: RmrSettings
 
     def __init__(self, name: str, settings: RmrSettings, bus: BusClient) -> None:
@@ -79,15 +78,6 @@ class RmrConnector(Connector):
         )
         self._held: dict[str, CodeList] = {}
         self._told = ""
-        bus.serve(self.destination, self.answer)
-
-    async def close(self) -> None:
-        """Let go of the register, of НСИ, of the caches and of the file."""
-        await super().close()
-        await self.lookup.close()
-        if self._nsi is not None:
-            await self._nsi.close()
-        self.progress.close()
 
     # -- loading --------------------------------------------------------------------------------
 
@@ -136,15 +126,8 @@ class RmrConnector(Connector):
 
     # -- from the bus ---------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Take the administrator's wish for a load. Raises Retry or Reject."""
-        message = delivery.message
-        if message.type != "worker.load.v1":
-            raise Reject(coded("connector.no_type", type=message.type))
-        try:
-            wish = decode_json(message.body, schemas.WorkerLoad)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
+    async def want_load(self, wish: schemas.WorkerLoad, _: Delivery) -> str:
+        """Take the administrator's wish for a load. Raises Retry."""
         if wish.full:
             try:
                 await self.load.want_full()
@@ -152,23 +135,12 @@ class RmrConnector(Connector):
                 raise StateAway from None
         return coded("rmr.wanted", seconds=f"{self.settings.poll_s:g}")
 
-    async def answer(self, message: Message) -> dict[str, Any]:
-        """Answer `worker.lookup.v1`: {"worker": the worker, or null}. Raises RequestFailed."""
-        if message.type != "worker.lookup.v1":
-            raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers worker.lookup.v1 only")
-        try:
-            asked = decode_json(message.body, schemas.WorkerQuestion)
-        except UNREADABLE:
-            raise RequestFailed(Code.BAD_MESSAGE, "the body is not a WorkerQuestion") from None
+    async def worker(self, asked: schemas.WorkerQuestion) -> dict[str, Any]:
+        """Return {"worker": the worker, or null}. Raises RequestFailed, Retry or Reject."""
         if (asked.id is None) == (asked.snils is None):
             raise RequestFailed(Code.BAD_MESSAGE, "name either id or snils")
         question = ("id", asked.id or "") if asked.snils is None else ("snils", asked.snils)
-        try:
-            worker = await self.lookup.get(WORKER, question, partial(self._find, asked))
-        except (Retry, Reject) as error:
-            sentence = f"the register does not answer: {in_words(str(error))}"
-            raise RequestFailed(Code.FAILED, sentence) from None
-        return {"worker": worker}
+        return {"worker": await self.lookup.get(WORKER, question, partial(self._find, asked))}
 
     async def _find(self, asked: schemas.WorkerQuestion) -> schemas.Worker | None:
         question = contract.Question(id=asked.id, snils=asked.snils)
@@ -201,11 +173,3 @@ class RmrConnector(Connector):
     def partners(self) -> list[Partner]:
         """Return the register, and НСИ when it is asked for names."""
         return [self.partner] if self._nsi is None else [self.partner, self._nsi.partner]
-
-    def app(self) -> Starlette:
-        """Return the page of figures, GET /figures."""
-
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(routes=[Route("/figures", figures)])

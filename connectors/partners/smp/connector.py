@@ -1,12 +1,9 @@
 """The connector of the ambulance system."""
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.partners.smp import contract
@@ -16,12 +13,13 @@ from connectors.partners.smp.questions import Questions
 from connectors.partners.smp.queue import Queue
 from connectors.partners.smp.queuedoor import QueueDoor
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded
+from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded, SessionSettings
+from connectors.runtime.bus.taking import ANY, Takes
 from connectors.runtime.door.body import without_mark
 from connectors.runtime.door.claims import Namespace
-from connectors.runtime.door.door import Door
 from connectors.runtime.door.doorsettings import CallerSettings
 from connectors.runtime.door.openapi import DOCUMENT, PAGE
+from connectors.runtime.door.served import Came, Served
 from connectors.runtime.partner.partner import Answer, BadReply, PartnerSettings
 from connectors.runtime.partner.window import Window
 from proto.client import BusClient, Delivery, Reject
@@ -30,8 +28,6 @@ from proto.message import UNREADABLE, Message, now_ms
 from proto.nesting import decode_json
 from proto.note import coded
 from proto.wording import text
-
-encode: Final = msgspec.json.Encoder().encode
 
 
 class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -68,10 +64,15 @@ class SmpSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw
 class SmpConnector(Connector):
     """See the module; the contract is `connectors.partners.smp.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = SmpSettings
+    Settings: ClassVar = SmpSettings
+    takes: ClassVar = dict.fromkeys(contract.PATHS, (bytes, "push"))
+    serves: ClassVar = {
+        f"POST {path}": Served(bytes, "posted", type) for path, type in POSTED.items()
+    }
+    publishes: ClassVar = (*POSTED.values(), "external.status.v1")
     settings: SmpSettings
-    door_scopes: ClassVar[Mapping[str, str]] = SCOPES
-    door_public: ClassVar[frozenset[str]] = frozenset({DOCUMENT, PAGE})
+    door_scopes: ClassVar = SCOPES
+    door_public: ClassVar = frozenset({DOCUMENT, PAGE})
 
     def __init__(self, name: str, settings: SmpSettings, bus: BusClient) -> None:
         """Raises StartError."""
@@ -80,8 +81,7 @@ class SmpConnector(Connector):
         self._maker = Maker(name, settings.clinical, Namespace.load(settings.claims_key))
         self.queue: Queue | None = None
         if settings.mode == "queue":
-            system = settings.partner.system or name
-            self.queue = Queue(system, settings.visibility_s, settings.quiet_s)
+            self.queue = Queue(self.system, settings.visibility_s, settings.quiet_s)
 
     @classmethod
     async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]] | None:
@@ -99,20 +99,27 @@ class SmpConnector(Connector):
 
     # -- to the ambulance system ----------------------------------------------------------------
 
+    @classmethod
+    def taken_with(cls, settings: SessionSettings) -> Takes:
+        """See Connector: whatever comes is held for who fetches."""
+        held = isinstance(settings, SmpSettings) and settings.mode == "queue"
+        return {ANY: (Any, "hold")} if held else cls.takes
+
     async def handle(self, delivery: Delivery) -> str | None:
-        """Bring a message, byte for byte, or hold it until it is fetched. Raises Retry, Reject."""
-        take = self._push if self.queue is None else self.queue.hold
-        note = await take(delivery)
+        """See Connector: how long a card took is counted."""
+        note = await super().handle(delivery)
         if delivery.message.type == "incident.card.v1":
             self._cards.add(max(0, now_ms() - delivery.message.time) / 1000)
         return note
 
-    async def _push(self, delivery: Delivery) -> str | None:
-        message = delivery.message
-        path = contract.PATHS.get(message.type)
-        if path is None:
-            raise Reject(coded("connector.no_type", type=message.type))
-        return await self.partner.ask("POST", path, message.body, delivery.key, noted)
+    async def push(self, body: bytes, delivery: Delivery) -> str:
+        """Bring a message, byte for byte. Raises Retry or Reject."""
+        path = contract.PATHS[delivery.message.type]
+        return await self.partner.ask("POST", path, body, delivery.key, noted)
+
+    async def hold(self, _: Any, delivery: Delivery) -> str | None:
+        """Hold a message, JSON of any kind, until it is fetched. Raises Retry or Reject."""
+        return None if self.queue is None else await self.queue.hold(delivery)
 
     async def stay(self) -> None:
         """Take back what is fetched and not committed, in the mode that needs it."""
@@ -120,29 +127,17 @@ class SmpConnector(Connector):
 
     # -- from the ambulance system --------------------------------------------------------------
 
-    def app(self) -> Starlette:
-        """Return the server of statuses, tickets and cards, of questions and of the queue."""
-        door = Door(
-            self.ingress,
-            system=self.settings.partner.system or self.name,
-            bytes_max=self.settings.body_bytes_max,
-            answer=lambda code, _, sentence: encode(contract.BusReply(code, sentence)),
-            subject=lambda about: about,
-        )
-        routes = [
-            *(self._posted(door, path, type) for path, type in POSTED.items()),
+    def routes(self) -> list[Route]:
+        """Return the routes of questions, of the queue and of what describes the door."""
+        return [
             Questions(self.bus, self.settings, self.accesses).route(),
-            *QueueDoor(door, self._maker, self.queue, self.settings).routes(),
+            *QueueDoor(self.door, self._maker, self.queue, self.settings).routes(),
             *describe(self.settings.questions, token=bool(self.settings.callers)).routes(),
         ]
-        return Starlette(routes=routes)
 
-    def _posted(self, door: Door, path: str, type: str) -> Route:
-        make = partial(self._make, type)
-        return Route(path, door.endpoint(type, make), methods=["POST"])
-
-    def _make(self, type: str, _: str, body: bytes) -> list[Message]:
-        return self._maker.make(type, body)
+    def posted(self, body: bytes, came: Came) -> list[Message]:
+        """Return the messages of one post. Raises BadInput."""
+        return self._maker.make(came.operation, body)
 
 
 def noted(answer: Answer) -> str:

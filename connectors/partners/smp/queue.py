@@ -18,9 +18,8 @@ from connectors.runtime.door.waiting import Waiting
 from connectors.runtime.log import LOG
 from connectors.runtime.words import RejectInWords
 from proto import clock
-from proto.client import Delivery, Reject, Retry
-from proto.message import UNREADABLE, Message, now_ms
-from proto.nesting import decode_json
+from proto.client import Delivery, Retry
+from proto.message import Message, now_ms
 from proto.note import coded
 from proto.wording import text
 
@@ -62,10 +61,6 @@ class Queue:
 
     async def hold(self, delivery: Delivery) -> str | None:
         """Hold a delivery until it is committed; return the note. Raises Retry or Reject."""
-        try:
-            decode_json(delivery.message.body)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
         held = _Open(delivery)
         if not self._shelf.waiting:
             self._waits_since = clock.monotonic()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.routing import Route
 from connectors.partners.smp import contract
 from connectors.partners.smp.making import Maker
 from connectors.partners.smp.queue import Queue
+from connectors.runtime.bus.settings import DoorSettings
 from connectors.runtime.door.body import BadInput, decode, decode_each, read_body, refuse
 from connectors.runtime.door.door import Door, Verdict
 from connectors.runtime.oddities import oddities
@@ -37,17 +38,12 @@ class _Unread:
     id: str | None = None
 
 
-class _Settings(Protocol):
-    @property
-    def body_bytes_max(self) -> int: ...
-    @property
-    def retry_after_s(self) -> int: ...
-
-
 class QueueDoor:
     """Endpoints of the queue; without a `queue` only sending is served."""
 
-    def __init__(self, door: Door, maker: Maker, queue: Queue | None, settings: _Settings) -> None:
+    def __init__(
+        self, door: Door, maker: Maker, queue: Queue | None, settings: DoorSettings
+    ) -> None:
         self._door = door
         self._maker = maker
         self._queue = queue

@@ -6,10 +6,6 @@ import time
 from typing import Annotated, Any, ClassVar, Final, cast
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.partners.smpsql.database import (
     Address,
@@ -25,7 +21,7 @@ from connectors.partners.smpsql.publishing import Publisher
 from connectors.partners.smpsql.tables import OUTBOX_CHANNEL, Inbox, Outbox, greet
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import ConnectorSettings, Listen, Loaded
-from connectors.runtime.door.door import Door
+from connectors.runtime.bus.taking import ANY
 from connectors.runtime.log import LOG
 from connectors.runtime.partner.partner import PartnerSettings
 from connectors.runtime.words import id_of
@@ -69,7 +65,10 @@ class SmpSqlSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
 class SmpSqlConnector(Connector):
     """See the module; README.md has the tables, and how both ways are made safe."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = SmpSqlSettings
+    Settings: ClassVar = SmpSqlSettings
+    takes: ClassVar = {ANY: (bytes, "store")}
+    runs: ClassVar = ("_publisher.run", "_prune_again", "_listen_again")
+    owns: ClassVar = ("_deliverer", "_out", "_in")
     settings: SmpSqlSettings
 
     def __init__(self, name: str, settings: ConnectorSettings, bus: BusClient) -> None:
@@ -82,17 +81,10 @@ class SmpSqlConnector(Connector):
         self._out = Database(address, mine.partner.timeout_s, greet)
         self._in = Database(address, mine.partner.timeout_s, greet)
         self._outbox = Outbox(self._out)
-        door = Door(
-            self.ingress,
-            system=mine.partner.system or name,
-            bytes_max=mine.body_bytes_max,
-            answer=lambda *_: b"",  # nobody is answered: the row is marked
-            subject=lambda subject: subject,
-        )
         self._publisher = Publisher(
             self._outbox,
             bus,
-            door,
+            self.door,
             rows_max=mine.batch_rows,
             body_max=mine.body_bytes_max,
             poll_s=mine.poll_s,
@@ -107,7 +99,7 @@ class SmpSqlConnector(Connector):
 
     # -- the two ways ---------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str:
+    async def store(self, _: bytes, delivery: Delivery) -> str:
         """Put a delivery into the inbox. Raises Retry or Reject."""
         try:
             await self._deliverer.put(delivery)
@@ -120,19 +112,6 @@ class SmpSqlConnector(Connector):
         except BadData:
             raise Reject(coded("smpsql.bad_body")) from None
         return coded("smpsql.stored")
-
-    async def stay(self) -> None:
-        """Publish the outbox, listen, prune; as long as the connector runs."""
-        tasks = [
-            asyncio.create_task(one)
-            for one in (self._publisher.run(), self._prune_again(), self._listen_again())
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     @staticmethod
     def keep_hours_of(settings: SmpSqlSettings) -> int:
@@ -176,13 +155,6 @@ class SmpSqlConnector(Connector):
         self._deaf = False
         self._publisher.wake()
 
-    async def close(self) -> None:
-        """Let go of the database."""
-        await self._deliverer.close()
-        await self._out.close()
-        await self._in.close()
-        await super().close()
-
     # -- what it tells --------------------------------------------------------------------------
 
     def _failed(self, way: str, answer: str) -> float:
@@ -211,18 +183,10 @@ class SmpSqlConnector(Connector):
             "repeats": self._deliverer.repeats,
         }
 
-    def app(self) -> Starlette:
-        """Return the page of figures, GET /figures."""
-
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(routes=[Route("/figures", figures)])
-
     @classmethod
     async def probe(cls, name: str, loaded: Loaded) -> list[tuple[bool, str]]:
         """See Connector: the database, our schema and rights in it, whether it can be heard."""
-        partner = cast(PostgresSettings, loaded.settings.partner)
+        partner = cast(SmpSqlSettings, loaded.settings).partner
         database = Database(_address(partner, partner.url), partner.timeout_s, greet)
         ear = None
         if partner.listen_url:

@@ -1,29 +1,26 @@
 """The connector of System-112: a server for its cards, a client for our reactions."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.routing import Route
 
 from connectors.partners.sys112 import contract, mapping, soapdoor
-from connectors.partners.sys112.deadlines import Deadlines
+from connectors.partners.sys112.deadlines import DESTINATION, Deadlines
 from connectors.partners.sys112.memory import Memory
 from connectors.partners.sys112.words import LAST, Words
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import ConnectorSettings, Listen
-from connectors.runtime.door.body import BadInput, convert, decode_urgent, without_mark
-from connectors.runtime.door.door import Door, Mended, message_id
+from connectors.runtime.door.body import BadInput, without_mark
+from connectors.runtime.door.door import message_id
+from connectors.runtime.door.served import Came, Served
 from connectors.runtime.markup import soap
 from connectors.runtime.number import numbers
 from connectors.runtime.partner.partner import Answer, BadReply, PartnerSettings, path_part
 from connectors.runtime.repeats import digest_of
-from connectors.runtime.statefile import Alarm
 from connectors.runtime.words import RejectInWords, code_of
 from proto import schemas
 from proto.client import BusClient, Delivery, Reject, Retry
@@ -36,13 +33,13 @@ PREFIX: Final = "112-"
 WORDS_MAX: Final = 400  # of what System-112 says beyond a code
 PASSING: Final = frozenset({"500", "503"})
 encode: Final = msgspec.json.Encoder().encode
+CARDS: Final = "/112/cards/{id112:path}"  # a card's number may have a "/" in it
 
 
 class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[connectors.sys112]. `protocol` is what we speak to System-112 (with "soap", partner.url is
     the address of its service); it may speak both to us, SOAP at /112/soap. `sys_code` is our name
-    in what we send; repeats to System-112 are not sooner than `repeat_after_s` and grow to
-    `repeat_after_max_s` (docs/domain.md 4.1: 3 s).
+    in what we send; System-112 wants repeats not sooner than after 3 s (docs/domain.md 4.1).
 
     `state_file` remembers cards over a restart; while it is younger than `unknown_after_h`, a card
     that it does not know may be older than itself, and is not refused. A dispatcher confirms a card
@@ -56,7 +53,6 @@ class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
     dds_type: str = contract.DDS_TYPE
     protocol: Literal["json", "soap"] = "json"
     repeat_after_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 3.0
-    repeat_after_max_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
     state_file: Path | None = None
     unknown_after_h: Annotated[float, msgspec.Meta(ge=0, le=720)] = 72.0
     confirm_within_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
@@ -66,8 +62,26 @@ class Sys112Settings(ConnectorSettings, frozen=True, forbid_unknown_fields=True,
 class Sys112Connector(Connector):
     """See the module; the contract is `connectors.partners.sys112.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = Sys112Settings
-    door_scopes: ClassVar[Mapping[str, str]] = {"/112": "cards"}
+    Settings: ClassVar = Sys112Settings
+    takes: ClassVar = {
+        "incident.card_update.v1": (schemas.CardUpdate, "send_card"),
+        "call.status.v1": (schemas.StatusEvent, "send_reaction"),
+    }
+    serves: ClassVar = {
+        f"POST {CARDS}/cancel": Served(contract.CancelCard, "end_card", "CancelCard", urgent=True),
+        f"POST {CARDS}/close": Served(contract.CloseCard, "end_card", "CloseCard", urgent=True),
+        f"PUT {CARDS}": Served(contract.UpdateCard, "update_card", "UpdateCard", urgent=True),
+    }
+    publishes: ClassVar = (
+        "incident.card.v1",
+        "incident.cancelled.v1",
+        "deadline.timer.v1",
+        "deadline.missed.v1",
+    )
+    other_queues: ClassVar = {DESTINATION: Deadlines.takes}
+    owns: ClassVar = ("_memory",)
+    keeps: ClassVar = ("_memory.state",)
+    door_scopes: ClassVar = {"/112": "cards"}
     settings: Sys112Settings
 
     def __init__(self, name: str, settings: Sys112Settings, bus: BusClient) -> None:
@@ -92,56 +106,41 @@ class Sys112Connector(Connector):
         """See Connector."""
         self._memory.forget()
 
-    async def close(self) -> None:
-        """Let go of System-112 and of the memory."""
-        await super().close()
-        self._memory.close()
-
     def figures(self) -> dict[str, Any]:
         """Return how the cards were confirmed."""
         return {"confirmation": self._deadlines.figures()}
 
-    def states(self) -> list[Alarm]:
-        """Return the file of cards."""
-        return [self._memory.state]
-
     # -- to System-112 --------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Send a reaction or a card back. Raises Retry or Reject."""
-        message = delivery.message
-        try:
-            if message.type == "incident.card_update.v1":
-                card = decode_json(message.body, schemas.CardUpdate)
-                request: Any = mapping.card_out(card, self.settings.sys_code, self._words)
-                step, method, id112 = "", "PUT", card.id112
-            elif message.type == "call.status.v1":
-                status = decode_json(message.body, schemas.StatusEvent)
-                id112 = status.id112 or ""
-                request = self._reaction(status)
-                finish = isinstance(request, contract.FinishReaction)
-                step, method = "/finish" if finish else "/reactions", "POST"
-            else:
-                raise Reject(coded("connector.no_type", type=message.type))
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
+    async def send_card(self, card: schemas.CardUpdate, delivery: Delivery) -> str:
+        """Send a card back. Raises Retry or Reject."""
+        request = mapping.card_out(card, self.settings.sys_code, self._words)
+        return await self._send("PUT", card.id112, "", request, delivery.key)
+
+    async def send_reaction(self, status: schemas.StatusEvent, delivery: Delivery) -> str:
+        """Send what a status means to System-112. Raises Retry or Reject."""
+        request = self._reaction(status)
         if request is None:
             return coded("connector.untold", system="112")
-        if self.settings.protocol == "soap":
-            return await self._send(partial(self._ask_soap, request, delivery.key), delivery)
-        path = f"/112/cards/{path_part(id112)}{step}"
-        asked = partial(self._ask_json, method, path, encode(request), delivery.key)
-        return await self._send(asked, delivery)
+        step = "/finish" if isinstance(request, contract.FinishReaction) else "/reactions"
+        return await self._send("POST", request.id112, step, request, delivery.key)
 
-    async def _ask_json(self, method: str, path: str, body: bytes, key: str) -> tuple[int, str]:
-        return await self.partner.ask(method, path, body, key, coded_reply)
+    async def _send(
+        self, method: str, id112: str, step: str, request: contract.Part | dict[str, Any], key: str
+    ) -> str:
+        if self.settings.protocol == "soap":
+            status, code = await self._ask_soap(request, key)
+        else:
+            path = f"/112/cards/{path_part(id112)}{step}"
+            status, code = await self.partner.ask(method, path, encode(request), key, coded_reply)
+        note = f"HTTP {status}, Code {code}"
+        if status < 300 and code == "200":
+            return note
+        raise Reject(note) if code_of(code) == code else RejectInWords(note[:WORDS_MAX])
 
     async def _ask_soap(self, request: contract.Part | dict[str, Any], key: str) -> tuple[int, str]:
         name = "UpdateCard" if isinstance(request, dict) else type(request).__name__
-        try:
-            body = soapdoor.request(name, request)
-        except BadInput as bad:
-            raise Reject(bad.sentence) from None
+        body = soapdoor.request(name, request)
         code = await soap.ask(
             self.partner,
             "",
@@ -172,70 +171,30 @@ class Sys112Connector(Connector):
         settings = self.settings
         return mapping.reaction_out(told, id112, reaction, settings.sys_code, settings.dds_type)
 
-    async def _send(self, ask: Callable[[], Awaitable[tuple[int, str]]], delivery: Delivery) -> str:
-        try:
-            status, code = await ask()
-        except Retry as retry:
-            own_s = self._repeat_after_s(delivery.attempt)
-            longest_s = max(self.settings.repeat_after_max_s, own_s)
-            raise Retry(str(retry), min(max(retry.after_s or 0.0, own_s), longest_s)) from None
-        note = f"HTTP {status}, Code {code}"
-        if status < 300 and code == "200":
-            return note
-        raise Reject(note) if code_of(code) == code else RejectInWords(note[:WORDS_MAX])
-
-    def _repeat_after_s(self, attempt: int) -> float:
-        grown = self.settings.repeat_after_s * 2.0 ** min(attempt - 1, 20)
-        return min(grown, max(self.settings.repeat_after_max_s, self.settings.repeat_after_s))
-
     # -- from System-112 ------------------------------------------------------------------------
 
-    def app(self) -> Starlette:
-        """Return the server of UpdateCard, CancelCard and CloseCard."""
-        door = Door(
-            self.ingress,
-            system=self.settings.partner.system or self.name,
-            bytes_max=self.settings.body_bytes_max,
-            answer=_reply,
-            subject=lambda id112: PREFIX + id112,
-        )
-        update = door.endpoint("UpdateCard", self._update_card, "id112")
-        cancel = door.endpoint("CancelCard", partial(self._end, contract.CancelCard), "id112")
-        close = door.endpoint("CloseCard", partial(self._end, contract.CloseCard), "id112")
-        return Starlette(
-            routes=[
-                # A card's number may have a "/" in it.
-                Route("/112/cards/{id112:path}/cancel", cancel, methods=["POST"]),
-                Route("/112/cards/{id112:path}/close", close, methods=["POST"]),
-                Route("/112/cards/{id112:path}", update, methods=["PUT"]),
-                soapdoor.service(
-                    door,
-                    {
-                        "UpdateCard": (contract.UpdateCard, self._taken_card),
-                        "CancelCard": (contract.CancelCard, self._ended),
-                        "CloseCard": (contract.CloseCard, self._ended),
-                    },
-                    self.settings.body_bytes_max,
-                ),
-            ]
-        )
+    def subject(self, about: str) -> str:
+        """See Connector."""
+        return PREFIX + about
 
-    def _update_card(self, id112: str, body: bytes) -> list[Message]:
-        raw, odd = decode_urgent(body)
-        update = convert(raw, contract.UpdateCard)
-        if update.card.id112 != id112:
+    def reply(self, status: int, about: str, sentence: str) -> bytes:
+        """See Connector."""
+        return encode(contract.Reply(about, str(status), sentence))
+
+    def routes(self) -> list[Route]:
+        """Return the same operations as a SOAP service."""
+        return [soapdoor.service(self, self.settings.body_bytes_max)]
+
+    def update_card(self, update: contract.UpdateCard, came: Came) -> list[Message]:
+        """Return the message of a card. Raises BadInput."""
+        if came.about not in (None, update.card.id112):
             raise BadInput("Card.Id112", "differs from the card in the address of the request")
-        return Mended(self._taken_card(update, raw, body), odd)
-
-    def _taken_card(
-        self, update: contract.UpdateCard, raw: dict[str, Any], _: bytes
-    ) -> list[Message]:
         id112 = update.card.id112
         if not id112:
             raise BadInput("Card.Id112", "is required")
         contract.check_id("Card.Id112", id112)
         contract.check_card(update)
-        card = mapping.card_in(update, raw, self._words)
+        card = mapping.card_in(update, came.raw, self._words)
         at_work, over = self._words.is_at_work(card.state), self._words.is_over(card.state)
         if not self._memory.note_card(id112, card.changed_at, at_work=at_work, over=over):
             raise BadInput("Card.IncidentState", "takes a card back to work that is over", 403)
@@ -247,29 +206,20 @@ class Sys112Connector(Connector):
         id = message_id(type, update.sys_code, id112, changed, contact, digest_of(card))
         return [self._message(type, id, id112, card)]
 
-    def _end(
-        self, shape: type[contract.CancelCard] | type[contract.CloseCard], id112: str, body: bytes
+    def end_card(
+        self, request: contract.CancelCard | contract.CloseCard, came: Came
     ) -> list[Message]:
-        raw, odd = decode_urgent(body)
-        request: contract.CancelCard | contract.CloseCard = convert(raw, shape)
-        if request.id112 != id112:
+        """Return the message that a card is over. Raises BadInput."""
+        if came.about not in (None, request.id112):
             raise BadInput("Id112", "differs from the card in the address of the request")
-        return Mended(self._ended(request, raw, body), odd)
-
-    def _ended(
-        self,
-        request: contract.CancelCard | contract.CloseCard,
-        raw: dict[str, Any],
-        body: bytes,
-    ) -> list[Message]:
         id112 = request.id112
         contract.check_id("Id112", id112)
         young = self._memory.age_s < self.settings.unknown_after_h * 3600
         if not young and not self._memory.knows(id112):
             raise BadInput("Id112", "there is no such card", 404)
         self._memory.end_card(id112)
-        ended = mapping.cancelled_in(request, raw, datetime.now(UTC))
-        digest = hashlib.sha256(body).hexdigest()
+        ended = mapping.cancelled_in(request, came.raw, datetime.now(UTC))
+        digest = hashlib.sha256(came.body).hexdigest()
         type = "incident.cancelled.v1"
         id = message_id(type, request.sys_code, id112, ended.kind, digest)
         return [self._message(type, id, id112, ended)]
@@ -307,7 +257,3 @@ def taken(code: str, status: int = 200) -> str:
 
 class _Coded(msgspec.Struct):
     Code: str
-
-
-def _reply(status: int, id112: str, sentence: str) -> bytes:
-    return encode(contract.Reply(id112, str(status), sentence))

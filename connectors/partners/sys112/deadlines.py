@@ -7,23 +7,22 @@ message that comes when the time is over, and then says once, in the log and as 
 to the administrator, that nobody has confirmed the card.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from connectors.partners.sys112.memory import Memory, at
 from connectors.partners.sys112.words import Words
-from connectors.runtime.bus.ingress import NotAccepted
+from connectors.runtime.bus import taking
+from connectors.runtime.bus.intake import settle
+from connectors.runtime.bus.taking import Takes
 from connectors.runtime.door.door import REJECTED_KEPT_MS, message_id
 from connectors.runtime.log import LOG
 from connectors.runtime.partner.window import Window
-from connectors.runtime.words import id_of
 from proto import schemas
-from proto.client import BusClient, Delivery, Reject, Retry, tell_granting
-from proto.message import UNREADABLE, Message, Priority, now_ms
-from proto.nesting import decode_json
+from proto.client import BusClient, Delivery, Retry, tell_granting
+from proto.message import Message, Priority, now_ms
 from proto.note import coded
 from proto.peer import Granting
 from proto.wording import text
@@ -48,6 +47,13 @@ class Deadlines:
     """The watch of one connector. `name` is the source of its messages; a status of `ignored` (one
     that the ambulance system sends by itself) confirms nothing. With `within_s` 0 it only empties
     its queue."""
+
+    takes: ClassVar[Takes] = {
+        "incident.card.v1": (_Watched, "watch"),
+        "incident.cancelled.v1": (schemas.IncidentCancelled, "end"),
+        "call.status.v1": (schemas.StatusEvent, "hear"),
+        "deadline.timer.v1": (schemas.DeadlineTimer, "judge"),
+    }
 
     def __init__(
         self,
@@ -76,7 +82,7 @@ class Deadlines:
         consumer = bus.consume(DESTINATION, credit=CREDIT)
         try:
             async for delivery in consumer:
-                await self._settle(delivery)
+                await settle(delivery, self._handle)
         finally:
             consumer.close()
 
@@ -84,44 +90,20 @@ class Deadlines:
         """Return what became of the cards since the start, and the times of the last hour."""
         return {**self._counts, **self._times.report()}
 
-    async def _settle(self, delivery: Delivery) -> None:
-        try:
-            delivery.ack(await self.take(delivery.message))
-        except Retry as retry:
-            delivery.retry(str(retry), retry.after_s)
-        except Reject as reject:
-            delivery.reject(str(reject))
-        except NotAccepted as error:
-            delivery.retry(error.code, float(error.retry_after_s))
-        except asyncio.CancelledError:
-            delivery.retry(coded("connector.stopped"), 0)
-            raise
-        except Exception as error:
-            kind = type(error).__name__
-            LOG.error(text("connector.mistake", id=id_of(delivery.message.id), kind=kind))
-            delivery.retry(kind)
+    async def take(self, message: Message) -> str | None:
+        """Note what a message says; return a note. Raises Retry or Reject."""
+        return await taking.take(self, self.takes, message, message)
 
-    async def take(self, message: Message) -> str:
-        """Note what a message says; return a note. Raises Retry, Reject or NotAccepted."""
-        try:
-            match message.type:
-                case "incident.card.v1":
-                    card = decode_json(message.body, _Watched)
-                    return await self._card(card, message)
-                case "incident.cancelled.v1":
-                    ended = decode_json(message.body, schemas.IncidentCancelled)
-                    self._memory.excuse(ended.id112)
-                    return coded("sys112.not_needed")
-                case "call.status.v1":
-                    return self._status(decode_json(message.body, schemas.StatusEvent))
-                case "deadline.timer.v1":
-                    timer = decode_json(message.body, schemas.DeadlineTimer)
-                    return await self._judge(timer)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
-        raise Reject(coded("connector.no_type", type=message.type))
+    async def _handle(self, delivery: Delivery) -> str | None:
+        return await self.take(delivery.message)
 
-    async def _card(self, card: _Watched, message: Message) -> str:
+    async def end(self, ended: schemas.IncidentCancelled, _: Message) -> str:
+        """Whose card is over needs no confirmation."""
+        self._memory.excuse(ended.id112)
+        return coded("sys112.not_needed")
+
+    async def watch(self, card: _Watched, message: Message) -> str:
+        """Begin to watch a card. Raises NotAccepted."""
         if not self._within_s:
             return coded("sys112.unwatched")
         if self._words.is_over(card.state):
@@ -148,7 +130,8 @@ class Deadlines:
             not_before=int((taken_s + self._within_s + GRACE_S) * 1000),
         )
 
-    def _status(self, status: schemas.StatusEvent) -> str:
+    async def hear(self, status: schemas.StatusEvent, _: Message) -> str:
+        """Note whether a status confirms a card."""
         if self._words.is_told(status):
             self._memory.note_told(status)
         if status.id112 is None or status.code in self._ignored:
@@ -157,7 +140,8 @@ class Deadlines:
         self._memory.confirm(status.id112, min(status.occurred_at.timestamp(), self._clock()))
         return coded("sys112.confirmation")
 
-    async def _judge(self, timer: schemas.DeadlineTimer) -> str:
+    async def judge(self, timer: schemas.DeadlineTimer, _: Message) -> str:
+        """The time of a card is over. Raises Retry or NotAccepted."""
         now = self._clock()
         awake_s = now - self._began
         if 0 <= awake_s < GRACE_S:  # below 0 the clock was set back, and we are awake for long

@@ -5,8 +5,8 @@ knows the codes 200, 403, 404, 500 and 503 only: what breaks the contract is 500
 the rule, what the bus cannot take now is 503, and System-112 repeats it.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 from lxml import etree
@@ -15,6 +15,7 @@ from starlette.routing import Route
 from connectors.partners.sys112 import contract
 from connectors.runtime.door.body import refuse
 from connectors.runtime.door.door import ACCEPTED, Door, Mended
+from connectors.runtime.door.served import Came, Served
 from connectors.runtime.markup import soap, xml
 from connectors.runtime.oddities import mended, odd_times, oddities
 from proto.message import Message
@@ -22,9 +23,6 @@ from proto.message import Message
 PATH: Final = "/112/soap"
 NAMESPACE: Final = "http://system112.ru/112/integration"
 PROTOCOL_CODES: Final = frozenset({200, 403, 404, 500, 503})
-
-Request = TypeVar("Request", bound=contract.Part)
-Make = Callable[[Any, dict[str, Any], bytes], list[Message]]
 
 
 class CardReply(msgspec.Struct, frozen=True):
@@ -42,18 +40,26 @@ class PlainReply(msgspec.Struct, frozen=True):
     CodeDescr: str | None = None
 
 
-def service(
-    door: Door, operations: dict[str, tuple[type[contract.Part], Make]], bytes_max: int
-) -> Route:
-    """Return the route of the service; `operations` are by name, without "Request"."""
-    routed = {
-        f"{name}Request": _operation(door, name, shape, make)
-        for name, (shape, make) in operations.items()
+class Owner(Protocol):
+    """The connector whose operations these are."""
+
+    @property
+    def serves(self) -> Mapping[str, Any]: ...
+    @property
+    def door(self) -> Door: ...
+
+
+def service(owner: Owner, bytes_max: int) -> Route:
+    """Return the route of the service, for all that `owner` serves as JSON, too."""
+    operations = {
+        f"{one.operation}Request": _operation(owner, one) for one in owner.serves.values()
     }
-    return soap.SoapService(PATH, routed, bytes_max=bytes_max).route()
+    return soap.SoapService(PATH, operations, bytes_max=bytes_max).route()
 
 
-def _operation(door: Door, name: str, shape: type[contract.Part], make: Make) -> soap.Operation:
+def _operation(owner: Owner, served: Served) -> soap.Operation:
+    name, shape, make = served.operation, served.shape, getattr(owner, served.method)
+
     async def operation(call: soap.Call) -> xml.Element:
         about = _card_of(call.body)
 
@@ -63,9 +69,9 @@ def _operation(door: Door, name: str, shape: type[contract.Part], make: Make) ->
             raw = mended(raw)
             typed = xml.typed(raw, shape)
             refuse(odd_times(typed))
-            return Mended(make(typed, raw, call.raw), odd)
+            return Mended(make(typed, Came(None, call.raw, raw, name)), odd)
 
-        verdict = await door.take(name, about, call.raw, messages)
+        verdict = await owner.door.take(name, about, call.raw, messages)
         code = verdict.status if verdict.status in PROTOCOL_CODES else 500
         told = None if code == 200 and verdict.sentence == ACCEPTED else verdict.sentence
         return answer(name, about, code, told, etree.QName(call.body).namespace)

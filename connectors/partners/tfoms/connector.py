@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.billing.draft import Draft, draft_of, question_about
 from connectors.billing.store import Checked, Store, Why
@@ -28,20 +24,17 @@ from connectors.runtime import checks
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import ConnectorSettings, Listen
 from connectors.runtime.partner.partner import PartnerSettings
-from connectors.runtime.statefile import Alarm, StateAway
+from connectors.runtime.statefile import StateAway
 from connectors.services.lookup import INSURED, Lookup, LookupSettings
 from connectors.services.lookup.question import spelt
 from proto import clinical, schemas
 from proto.client import BusClient, Delivery, Reject, Retry
 from proto.errors import Code, RequestFailed
 from proto.exits import StartError
-from proto.message import UNREADABLE, Message
-from proto.nesting import decode_json
 from proto.note import coded
-from proto.wording import in_words, text
+from proto.wording import text
 
 NAME: Final = "tfoms"
-TYPE: Final = "insurance.lookup.v1"
 ASKED_AT_ONCE: Final = 8
 AGAIN_MAX_S: Final = 7 * 86_400.0
 
@@ -66,9 +59,14 @@ class TfomsSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, 
 class TfomsConnector(Connector):
     """See the module. Answers are kept for half a day, that there is none for five minutes."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = TfomsSettings
+    Settings: ClassVar = TfomsSettings
+    takes: ClassVar = {"call.card.v1": (clinical.CallCard, "keep_card")}
+    answers: ClassVar = {"insurance.lookup.v1": (schemas.InsuranceQuestion, "insured")}
+    asked_is: ClassVar = "the fund"
+    owns: ClassVar = ("lookup", "dialect", "store")
+    keeps: ClassVar = ("store.state",)
     settings: TfomsSettings
-    waits_for_partner: ClassVar[bool] = False
+    waits_for_partner: ClassVar = False
 
     def __init__(self, name: str, settings: TfomsSettings, bus: BusClient) -> None:
         """Raises StartError."""
@@ -78,7 +76,6 @@ class TfomsConnector(Connector):
         self.dialect = self._dialect()
         self.store = Store(settings.store_file)
         self._came: Counter[str] = Counter()
-        bus.serve(self.destination, self.answer)
 
     def _dialect(self) -> Dialect:
         if self.settings.dialect == "ferzl":
@@ -93,31 +90,17 @@ class TfomsConnector(Connector):
         """See Connector."""
         self.store.forget_old(date.today(), self.settings.retention.fund_card_days)
 
-    async def close(self) -> None:
-        """Let go of the fund, of the caches and of the file."""
-        await super().close()
-        await self.lookup.close()
-        await self.dialect.close()
-        self.store.close()
-
     # -- call cards -----------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Keep a call card for its register. Raises Reject."""
-        message = delivery.message
-        if message.type != "call.card.v1":
-            raise Reject(coded("connector.no_type", type=message.type))
-        try:
-            card = decode_json(message.body, clinical.CallCard)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
+    async def keep_card(self, card: clinical.CallCard, delivery: Delivery) -> str:
+        """Keep a call card for its register."""
         draft = draft_of(card)
         came = self.store.came(draft)
         self._came[came] += 1
         if came != "kept":
             return coded(f"tfoms.{came}")
         checked = await self._check(draft, asked=0)
-        self.store.keep(draft, message.subject, checked)
+        self.store.keep(draft, delivery.message.subject, checked)
         self.forget()
         if checked.why:
             return coded("tfoms.unpaid", why=coded(f"tfoms.why_{checked.why}"))
@@ -158,22 +141,11 @@ class TfomsConnector(Connector):
 
     # -- questions ------------------------------------------------------------------------------
 
-    async def answer(self, message: Message) -> dict[str, Any]:
-        """Answer a question with an InsuranceAnswer. Raises RequestFailed."""
-        if message.type != TYPE:
-            raise RequestFailed(Code.UNKNOWN_TYPE, f"{self.name} answers {TYPE} only")
-        try:
-            asked = decode_json(message.body, schemas.InsuranceQuestion)
-        except UNREADABLE:
-            raise RequestFailed(Code.BAD_MESSAGE, "the body is not an InsuranceQuestion") from None
+    async def insured(self, asked: schemas.InsuranceQuestion) -> dict[str, Any]:
+        """Answer with an InsuranceAnswer. Raises RequestFailed, Retry or Reject."""
         if wrong := problem(asked):
             raise RequestFailed(Code.BAD_MESSAGE, wrong)
-        try:
-            answer = await self._insured(asked)
-        except (Retry, Reject) as error:
-            sentence = f"the fund does not answer: {in_words(str(error))}"
-            raise RequestFailed(Code.FAILED, sentence) from None
-        plain: dict[str, Any] = msgspec.to_builtins(answer)
+        plain: dict[str, Any] = msgspec.to_builtins(await self._insured(asked))
         return {"persons": [], **plain}
 
     async def _insured(self, asked: schemas.InsuranceQuestion) -> schemas.InsuranceAnswer:
@@ -196,18 +168,6 @@ class TfomsConnector(Connector):
         except StateAway:
             kept = {}
         return {"lookup": self.lookup.figures(), "cards": {"came": self._came, "kept": kept}}
-
-    def states(self) -> list[Alarm]:
-        """Return the file of cards."""
-        return [self.store.state]
-
-    def app(self) -> Starlette:
-        """Return the page of figures, GET /figures."""
-
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(routes=[Route("/figures", figures)])
 
 
 def problem(asked: schemas.InsuranceQuestion) -> str | None:

@@ -1,32 +1,21 @@
 """The connector of ВИМИС: documents of heart attacks and strokes, each with its own state."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from connectors.partners.vimis import contract
-from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.ingress import NotAccepted
 from connectors.runtime.bus.settings import ConnectorSettings, Listen
 from connectors.runtime.door.body import BadInput
-from connectors.runtime.markup import soap, xml
+from connectors.runtime.markup import soap
 from connectors.runtime.markup.soapclient import SoapClient
 from connectors.runtime.partner.partner import PartnerSettings
-from connectors.runtime.statefile import Alarm
 from connectors.services.document.archive import Document, State
+from connectors.services.document.connector import DocumentConnector
 from connectors.services.document.lifecycle import DocumentSettings, Lifecycle
 from proto import clinical
 from proto.client import BusClient, Delivery, Reject, Retry
-from proto.message import UNREADABLE, Message
-from proto.nesting import decode_json
 from proto.note import coded
-
-REQUEST_BYTES_MAX: Final = 256 * 1024
 
 
 class VimisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,15 +24,25 @@ class VimisSettings(ConnectorSettings, frozen=True, forbid_unknown_fields=True, 
 
     partner: PartnerSettings
     listen: Listen = "127.0.0.1:7120"
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 256 * 1024
     document: DocumentSettings
     check_after_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
 
 
-class VimisConnector(Connector):
+class VimisConnector(DocumentConnector):
     """See the module; the contract is `connectors.partners.vimis.contract`."""
 
-    Settings: ClassVar[type[ConnectorSettings]] = VimisSettings
-    door_scopes: ClassVar[Mapping[str, str]] = {"/vimis": "callbacks", "/figures": "figures"}
+    Settings: ClassVar = VimisSettings
+    serves: ClassVar = {
+        "SOAP /vimis": soap.SoapServed(
+            {
+                "sendResult": (contract.Result, "hear_result"),
+                "sendInterimMsg": (contract.Interim, "hear_interim"),
+            }
+        )
+    }
+    owns: ClassVar = ("_client", "life")
+    door_scopes: ClassVar = {"/vimis": "callbacks", "/figures": "figures"}
     settings: VimisSettings
 
     def __init__(self, name: str, settings: VimisSettings, bus: BusClient) -> None:
@@ -53,48 +52,13 @@ class VimisConnector(Connector):
         self._terms = contract.load_terms()
         self._client = SoapClient(self.partner, contract.WSDL)
 
-    def forget(self) -> None:
-        """See Connector."""
-        self.life.archive.forget()
-
-    async def close(self) -> None:
-        """Let go of ВИМИС and of the archive."""
-        self._client.close()
-        await super().close()
-        self.life.close()
-
-    def figures(self) -> dict[str, Any]:
-        """Return how many documents are in which state, and which words were not taken."""
-        return self.life.figures()
-
-    def states(self) -> list[Alarm]:
-        """Return the archive."""
-        return [self.life.archive.state]
-
     # -- to ВИМИС -------------------------------------------------------------------------------
 
-    async def handle(self, delivery: Delivery) -> str | None:
-        """Send the document of a card that is wanted, or ask after one. Raises Retry, Reject."""
-        message = delivery.message
-        try:
-            if message.type == "call.card.v1":
-                card = decode_json(message.body, clinical.CallCard)
-                return await self._card(card, message)
-            if message.type == "document.timer.v1":
-                timer = decode_json(message.body, clinical.DocumentTimer)
-                return await self._timer(timer)
-        except UNREADABLE:
-            raise Reject(coded("connector.bad_body")) from None
-        except NotAccepted as error:
-            raise Retry(error.code, float(error.retry_after_s)) from None
-        except BadInput as bad:  # what no document and no request can hold
-            raise Reject(bad.sentence) from None
-        raise Reject(coded("connector.no_type", type=message.type))
-
-    async def _card(self, card: clinical.CallCard, source: Message) -> str:
+    async def send_card(self, card: clinical.CallCard, delivery: Delivery) -> str:
+        """Send the document of a card that is wanted. Raises Retry, Reject, NotAccepted."""
         if not self._terms.wants(card):
             return coded("document.not_wanted")
-        document = await self.life.make(card, source)
+        document = await self.life.make(card, delivery.message)
         if document is None:
             return coded("document.older")
         # Sent already, and this is a repeat whose settlement was lost: the number is known.
@@ -120,7 +84,8 @@ class VimisConnector(Connector):
         given = await self._client.call("sendDocument", contract.MessageId, key, fields)
         self.life.archive.sent(document.uid, given.msg_id)
 
-    async def _timer(self, timer: clinical.DocumentTimer) -> str:
+    async def come_back(self, timer: clinical.DocumentTimer, _: Delivery) -> str:
+        """Ask after a document, or give it up. Raises Retry, Reject, NotAccepted."""
         document = self.life.archive.of_uid(timer.document_id)
         if document is None or document.message is None:
             return coded("document.not_wanted")
@@ -148,23 +113,9 @@ class VimisConnector(Connector):
 
     # -- from ВИМИС -----------------------------------------------------------------------------
 
-    def app(self) -> Starlette:
-        """Return the server that ВИМИС calls back, and the page of figures."""
-        service = soap.SoapService(
-            "/vimis",
-            {"sendResult": self._result, "sendInterimMsg": self._interim},
-            bytes_max=REQUEST_BYTES_MAX,
-        )
-
-        async def figures(_: Request) -> Response:
-            return Response(msgspec.json.encode(self.figures()), media_type="application/json")
-
-        return Starlette(routes=[service.route(), Route("/figures", figures)])
-
-    async def _result(self, call: soap.Call) -> None:
+    async def hear_result(self, result: contract.Result, _: soap.Call) -> None:
         """A verdict that somebody brings is a reason to ask ВИМИС for its own: numbers of documents
         can be guessed, and whoever guesses one is not ВИМИС."""
-        result = xml.read(call.body, contract.Result)
         document = self._known(result.msg_id)
         told = self._state(result.status)
         if told is None or told == document.state:
@@ -190,8 +141,9 @@ class VimisConnector(Connector):
             return "registered"
         return None if status in self._terms.working else "rejected"
 
-    async def _interim(self, call: soap.Call) -> None:
-        self._known(xml.read(call.body, contract.Interim).msg_id)
+    async def hear_interim(self, interim: contract.Interim, _: soap.Call) -> None:
+        """ВИМИС is at work. Raises BadInput for a document that is not ours."""
+        self._known(interim.msg_id)
 
     def _known(self, msg_id: str) -> Document:
         """Raises BadInput: ВИМИС repeats what comes before our archive has the number."""

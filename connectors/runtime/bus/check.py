@@ -4,15 +4,17 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
+from connectors.runtime.bus.agreement import Finding, compare
 from connectors.runtime.bus.connector import Connector
-from connectors.runtime.bus.settings import Loaded, load
+from connectors.runtime.bus.settings import DoorSettings, Loaded, load
 from connectors.runtime.door.callers import make_callers, told_open
 from connectors.runtime.door.doortls import door_context
 from connectors.runtime.outside import Outside
 from connectors.runtime.partner import tls
+from connectors.runtime.partner.partner import PartnerSettings
 from proto.client import BusClient, Retry
 from proto.configuration.find import find_file
 from proto.errors import BusError
@@ -24,34 +26,27 @@ BUS_S: Final = 5.0
 PORTS: Final = {"http": 80, "https": 443, "tcp": 5038, "tls": 5039}
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    good: bool
-    sentence: str
-    is_warning: bool = False  # it works, and somebody has to mean it
-
-
 def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
     """Yield what is found: the settings, the bus, the partner. Raises StartError for settings that
     cannot be read."""
     loaded = load(name, shape.Settings, find_file(config))
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
-    for sentence in loaded.in_clear:
+    for sentence in (*loaded.in_clear, *loaded.idle):
         yield Finding(True, sentence, is_warning=True)
     yield from _door(name, shape, loaded)
+    yield from compare(name, shape, loaded.settings, loaded.file.parent)
     yield asyncio.run(_bus(name, loaded))
     found = asyncio.run(shape.probe(name, loaded))
-    if found is None:
-        yield asyncio.run(_partner(loaded))
-    else:
-        yield from (Finding(*one) for one in found)
+    partner = getattr(loaded.settings, "partner", None)
+    if found is None and partner is not None:
+        yield asyncio.run(_partner(partner))
+    yield from (Finding(*one) for one in found or ())
 
 
 def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding]:
     """Who may come in, if anybody can at all."""
     settings = loaded.settings
-    if shape.app is Connector.app or shape.knows_callers:
+    if not isinstance(settings, DoorSettings) or shape.knows_callers:
         return
     try:
         make_callers(shape, name, settings, loaded.file)
@@ -83,8 +78,7 @@ async def _bus(name: str, loaded: Loaded) -> Finding:
     return Finding(True, text("connector.check_bus", address=loaded.address, name=name))
 
 
-async def _partner(loaded: Loaded) -> Finding:
-    partner = loaded.settings.partner
+async def _partner(partner: PartnerSettings) -> Finding:
     url = urlsplit(partner.url)
     host, port = url.hostname or "", url.port or PORTS.get(url.scheme, 0)
     place = f"{host}:{port}"

@@ -17,7 +17,7 @@ from connectors.runtime.partner.breaker import Breaker, BreakerSettings
 from connectors.runtime.partner.turns import RANK
 from connectors.runtime.words import id_of, reason_of
 from proto import clock
-from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_as
+from proto.client import BusClient, Consumer, Delivery, Handler, Reject, Retry, settle_by
 from proto.note import coded
 from proto.wording import text
 
@@ -42,11 +42,11 @@ class Intake:
     @classmethod
     def of(cls, connector: Connector) -> "Intake":
         """Return what brings `connector` its deliveries."""
-        partner, credit = connector.partner, connector.settings.credit
-        waits = connector.waits_for_partner
-        breaker = partner.breaker if waits else Breaker(BreakerSettings())
+        partner = getattr(connector, "partner", None) if connector.waits_for_partner else None
+        breaker = Breaker(BreakerSettings()) if partner is None else partner.breaker
+        credit = connector.settings.credit
         intake = cls(connector.bus, connector.destination, credit, connector.handle, breaker)
-        if waits:
+        if partner is not None:
             partner.on_change = intake.refresh
         return intake
 
@@ -131,20 +131,18 @@ class Intake:
 
     async def _settle(self, delivery: Delivery) -> None:
         RANK.set(1 + delivery.message.priority)
-        try:
-            settle_as(delivery, await self._handle(delivery))
-        except asyncio.CancelledError:
-            if not delivery.settled:
-                delivery.retry(coded("connector.stopped"), 0)
-            raise
-        except BaseException as error:
-            # Also what is no Exception, of a library in another language or a plug-in's exit(): it
-            # would end the process, which would be handed the same delivery again.
-            if isinstance(error, Reject):
-                told = {"id": id_of(delivery.message.id), "reason": reason_of(error)}
-                LOG.warning(text("connector.rejected", **told))
-            elif not isinstance(error, Retry):
-                # Its text may hold personal data: only the kind of mistake is told.
-                kind = type(error).__name__
-                LOG.error(text("connector.mistake", id=id_of(delivery.message.id), kind=kind))
-            settle_as(delivery, error)
+        await settle(delivery, self._handle)
+
+
+async def settle(delivery: Delivery, handle: Handler) -> None:
+    """Settle by what `handle` does, and log what is not as it should be."""
+
+    def told(error: BaseException) -> None:
+        id = id_of(delivery.message.id)
+        if isinstance(error, Reject):
+            LOG.warning(text("connector.rejected", id=id, reason=reason_of(error)))
+        elif not isinstance(error, Retry):
+            # Its text may hold personal data: only the kind of mistake is told.
+            LOG.error(text("connector.mistake", id=id, kind=type(error).__name__))
+
+    await settle_by(handle, delivery, coded("connector.stopped"), told)

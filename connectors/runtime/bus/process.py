@@ -21,7 +21,7 @@ from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.ending import Ending
 from connectors.runtime.bus.intake import Intake
 from connectors.runtime.bus.reporter import Reporter
-from connectors.runtime.bus.settings import Loaded, load
+from connectors.runtime.bus.settings import DoorSettings, Loaded, load
 from connectors.runtime.door.callers import behind_guard
 from connectors.runtime.door.doortls import door_context
 from connectors.runtime.door.gate import membership
@@ -82,7 +82,7 @@ async def _run(
     except KeyFileError as error:
         raise StartError(str(error), EX_NOPERM) from None
     connector = shape(name, loaded.settings, bus)
-    for sentence in loaded.in_clear:
+    for sentence in (*loaded.in_clear, *loaded.idle):
         LOG.warning(sentence)
     connector.accesses = written_accesses(name, loaded)
     server = _door(name, connector, loaded)
@@ -120,8 +120,9 @@ def _door(name: str, connector: Connector, loaded: Loaded) -> HttpServer | None:
     """Return the server of what the partner calls, bound; None without one. Raises StartError."""
     settings = loaded.settings
     app = connector.app()
-    if app is not None:
-        app = behind_guard(app, connector, name, settings, loaded.file)
+    if app is None or not isinstance(settings, DoorSettings):
+        return None
+    app = behind_guard(app, connector, name, settings, loaded.file)
     if app is None:
         return None
     where = f"{loaded.file}, connectors.{name}"

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from connectors.runtime.bus.settings import DoorSettings
 from connectors.runtime.door.doorsettings import ANYTHING, CallerSettings
-from connectors.runtime.door.gate import HttpSettings, membership
+from connectors.runtime.door.gate import membership
 from connectors.runtime.door.refusals import REFUSED
 from connectors.runtime.door.token import TokenFile
 from connectors.runtime.log import LOG
@@ -48,21 +49,6 @@ class DoorShape(Protocol):
     def door_public(self) -> frozenset[str]: ...
     @property
     def knows_callers(self) -> bool: ...
-
-
-class DoorSettings(Protocol):
-    """What a connector's settings say of its door."""
-
-    @property
-    def listen(self) -> str: ...
-    @property
-    def allow(self) -> tuple[str, ...]: ...
-    @property
-    def open(self) -> bool: ...
-    @property
-    def callers(self) -> dict[str, CallerSettings]: ...
-    @property
-    def http(self) -> HttpSettings: ...
 
 
 class _Caller:

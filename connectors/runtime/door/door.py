@@ -8,7 +8,7 @@ answer is 503 with Retry-After and a sentence: the partner keeps the data and re
 import hashlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -37,7 +37,6 @@ NAMESPACE: Final = uuid.UUID("6f1d3f0e-1120-5d8a-9c51-000000000112")
 
 Make = Callable[[str, bytes], list[Message]]
 Answer = Callable[[int, str, str], bytes]
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Verdict(NamedTuple):
@@ -50,22 +49,20 @@ class Verdict(NamedTuple):
     bad: BadInput | None = None
 
 
-class Mended(list[Message]):
+class _WithOdd(list[Message]):
+    def __init__(self, messages: list[Message], odd: list[Odd]) -> None:
+        super().__init__(messages)
+        self.odd = odd
+
+
+class Mended(_WithOdd):
     """Messages of an emergency that is taken although something had to be left out of its fields
     `odd`."""
 
-    def __init__(self, messages: list[Message], odd: list[Odd]) -> None:
-        super().__init__(messages)
-        self.odd = odd
 
-
-class SetAside(list[Message]):
+class SetAside(_WithOdd):
     """Messages of a post of which some items, `odd`, break the contract: those are told to the
     administrator by messages among these, and the rest is taken."""
-
-    def __init__(self, messages: list[Message], odd: list[Odd]) -> None:
-        super().__init__(messages)
-        self.odd = odd
 
 
 def message_id(*identity: str | None) -> str:
@@ -74,7 +71,7 @@ def message_id(*identity: str | None) -> str:
 
 
 class Door:
-    """Makes endpoints of one connector. `answer(status, about, sentence)` is a body of its
+    """Answers what is asked of one connector. `answer(status, about, sentence)` is a body of its
     contract; `subject(about)` is the subject of what concerns `about`."""
 
     def __init__(
@@ -94,31 +91,29 @@ class Door:
         self._counted = Counted()
         self._told = Limiter(TOLD_PER_S, TOLD_AT_ONCE)
 
-    def endpoint(self, operation: str, make: Make, about: str | None = None) -> Endpoint:
-        """Return the endpoint of `operation`; `about` names the path parameter of its object.
+    async def answer(
+        self, request: Request, operation: str, make: Make, about: str | None = None
+    ) -> Response:
+        """Answer a request of `operation`; `about` names the path parameter of its object.
 
         `make(about, body)` returns the messages, or raises BadInput. No messages means that the
         settings send this nowhere: the partner is told so, and need not repeat.
         """
+        name = str(request.path_params[about]) if about else ""
+        body = b""
 
-        async def endpoint(request: Request) -> Response:
-            name = str(request.path_params[about]) if about else ""
-            body = b""
+        def messages() -> list[Message]:
+            if len(name) > 200:
+                raise BadInput(about or "", "is longer than 200 characters")
+            return make(name, body)
 
-            def messages() -> list[Message]:
-                if len(name) > 200:
-                    raise BadInput(about or "", "is longer than 200 characters")
-                return make(name, body)
-
-            try:
-                body = await read_body(request, self._bytes_max)
-            except BadInput as bad:
-                verdict = await self._refuse(operation, name[:200], body, bad)
-            else:
-                verdict = await self.take(operation, name[:200], body, messages)
-            return self._response(name, verdict)
-
-        return endpoint
+        try:
+            body = await read_body(request, self._bytes_max)
+        except BadInput as bad:
+            verdict = await self._refuse(operation, name[:200], body, bad)
+        else:
+            verdict = await self.take(operation, name[:200], body, messages)
+        return self._response(name, verdict)
 
     async def take(
         self, operation: str, about: str, body: bytes, make: Callable[[], list[Message]]

@@ -7,7 +7,7 @@ from typing import Final, Literal, cast
 
 import click
 
-from connectors.runtime.bus.settings import ConnectorSettings, load
+from connectors.runtime.bus.settings import DoorSettings, SessionSettings, load
 from connectors.runtime.door.token import make_token
 from proto.configuration.find import find_file
 from proto.configuration.kinds import Unusable, installed, settings_of
@@ -64,15 +64,16 @@ def _file_of(name: str, kind: str, who: str, config: Path | None) -> Path:
     """Return the token_file of a caller of a connector."""
     file = find_file(config)
     settings = load(name, _settings_of(kind), file).settings
-    found = settings.callers.get(who)
+    callers = settings.callers if isinstance(settings, DoorSettings) else {}
+    found = callers.get(who)
     if found is None or found.token_file is None:
-        known = ", ".join(sorted(settings.callers)) or "-"
+        known = ", ".join(sorted(callers)) or "-"
         told = text("callers.no_such", file=file, name=name, who=who, known=known)
         raise StartError(told, EX_USAGE)
     return found.token_file
 
 
-def _settings_of(kind: str) -> type[ConnectorSettings]:
+def _settings_of(kind: str) -> type[SessionSettings]:
     try:
         shape = settings_of(kind)
     except Unusable as error:
@@ -82,4 +83,4 @@ def _settings_of(kind: str) -> type[ConnectorSettings]:
     if shape is None:
         known = ", ".join(sorted(installed()))
         raise StartError(text("connector.no_such", name=kind, known=known), EX_USAGE)
-    return cast("type[ConnectorSettings]", shape)
+    return cast("type[SessionSettings]", shape)

@@ -9,7 +9,9 @@ is with the address that the caller used.
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from lxml import etree
@@ -240,6 +242,36 @@ class SoapService:
         address = str(request.url.replace(query="")).encode("ascii", "xmlcharrefreplace")
         address = address.replace(b"&", b"&amp;").replace(b'"', b"&quot;")
         return Response(self._wsdl.replace(ADDRESS, address), media_type="text/xml")
+
+
+class SoapServed(NamedTuple):
+    """A SOAP service as a connector declares it: shape and method by operation. The method gets the
+    body and the call and returns the answer's element. `admit` is the method that looks at every
+    call first and may raise Fault; `understands` the attribute that has those namespaces."""
+
+    operations: Mapping[str, tuple[type[msgspec.Struct], str]]
+    admit: str = ""
+    understands: str = ""
+
+    def route(self, owner: Any, method: str, path: str) -> Route:
+        """Return the route to put into the app of connector `owner`; its bodies are as long as its
+        settings let them be."""
+        operations = {
+            name: partial(self._answer, owner, *declared)
+            for name, declared in self.operations.items()
+        }
+        understands = getattr(owner, self.understands) if self.understands else ()
+        bytes_max = owner.settings.body_bytes_max
+        return SoapService(path, operations, bytes_max=bytes_max, understands=understands).route()
+
+    async def _answer(
+        self, owner: Any, shape: type[msgspec.Struct], method: str, call: Call
+    ) -> xml.Element | None:
+        if self.admit:
+            await attrgetter(self.admit)(owner)(call)
+        answer: xml.Element | None
+        answer = await attrgetter(method)(owner)(xml.read(call.body, shape), call)
+        return answer
 
 
 def _fault(soap: str, told: Fault) -> Response:

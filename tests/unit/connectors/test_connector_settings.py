@@ -1,13 +1,14 @@
 """A connector's settings: layers, and mistakes that name the file and the key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connectors.partners.smp import SmpSettings
 from connectors.partners.smpsql import SmpSqlSettings
 from connectors.partners.sys112 import Sys112Settings
-from connectors.runtime.bus.settings import load
+from connectors.runtime.bus.settings import ConnectorSettings, load
 from proto.configuration.find import find_file
 from proto.exits import StartError
 
@@ -30,11 +31,11 @@ def write(folder: Path, body: str) -> Path:
 
 
 def test_defaults_and_the_bus_come_from_the_file(tmp_path: Path) -> None:
-    loaded = load("sys112", Sys112Settings, write(tmp_path, GOOD))
+    loaded: Any = load("sys112", Sys112Settings, write(tmp_path, GOOD))
     assert loaded.address == "tcp://127.0.0.1:5570"
     assert loaded.key == tmp_path / "keys" / "sys112.key"
     assert loaded.server_key == tmp_path / "keys" / "router.pub"
-    assert loaded.settings.repeat_after_s == 3.0  # type: ignore[attr-defined]
+    assert loaded.settings.repeat_after_s == 3.0
     assert loaded.log.language == "ru"
 
 
@@ -49,9 +50,9 @@ def test_the_environment_is_above_the_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SMPBUS_CONNECTORS__SYS112__REPEAT_AFTER_S", "0.5")
     monkeypatch.setenv("SMPBUS_CONNECTORS__SYS112__PARTNER__URL", "http://10.0.0.1:1")
     monkeypatch.setenv("SMPBUS_BUS__LISTEN", "ipc:///tmp/a,ipc:///tmp/b")
-    loaded = load("sys112", Sys112Settings, write(tmp_path, GOOD))
+    loaded: Any = load("sys112", Sys112Settings, write(tmp_path, GOOD))
     assert loaded.settings.partner.url == "http://10.0.0.1:1"
-    assert loaded.settings.repeat_after_s == 0.5  # type: ignore[attr-defined]
+    assert loaded.settings.repeat_after_s == 0.5
     assert loaded.address == "ipc:///tmp/a"
 
 
@@ -107,9 +108,15 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
 
 def test_the_example_tables_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     example = ROOT / "config" / "connectors.example.toml"
-    assert load("sys112", Sys112Settings, example).settings.partner.system == "Система-112"
-    assert load("smp", SmpSettings, example).settings.partner.system == "ИС СМП"
-    assert load("smpsql", SmpSqlSettings, example).settings.partner.system == "ИС СМП"
+
+    def system(name: str, shape: type[ConnectorSettings]) -> str:
+        settings = load(name, shape, example).settings
+        assert isinstance(settings, ConnectorSettings)
+        return settings.partner.system
+
+    assert system("sys112", Sys112Settings) == "Система-112"
+    assert system("smp", SmpSettings) == "ИС СМП"
+    assert system("smpsql", SmpSqlSettings) == "ИС СМП"
 
 
 def test_a_password_file_that_others_may_read_is_refused(tmp_path: Path) -> None:

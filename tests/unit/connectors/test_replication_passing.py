@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -107,7 +108,7 @@ def sides(tmp_path: Path) -> dict[str, Path]:
 
 def test_the_readme_shows_two_sides_that_fit(sides: dict[str, Path]) -> None:
     north, centre = (load(file, environ={}).settings for file in sides.values())
-    told = load_connector("replication", ReplicationSettings, sides["north"]).settings
+    told: Any = load_connector("replication", ReplicationSettings, sides["north"]).settings
     assert isinstance(told, ReplicationSettings)
     assert told.destination in north.permissions["replication"].consume
     assert told.partner.queue in centre.permissions[told.partner.name].consume
@@ -123,7 +124,7 @@ def test_the_readme_shows_two_sides_that_fit(sides: dict[str, Path]) -> None:
 
 def test_the_example_table_is_valid() -> None:
     example = ROOT / "config" / "connectors.example.toml"
-    told = load_connector("replication", ReplicationSettings, example).settings
+    told: Any = load_connector("replication", ReplicationSettings, example).settings
     assert told.partner.system == "Центральная шина"
     shown = re.findall(r"^# (listen|credit|stop_s) = (.*)$", table_of(example), re.MULTILINE)
     assert {key: str(getattr(told, key)) for key, _ in shown} == {

@@ -10,6 +10,7 @@ from connectors.partners.rmis.patient import patient_of
 from connectors.partners.rmis.questions import Questions
 from connectors.partners.rmis.search.client import people
 from connectors.partners.rmis.search.contract import Document, Identifiers, Person
+from connectors.runtime.bus.taking import answer
 from proto import clinical
 from proto.errors import Code, RequestFailed
 from proto.message import Message
@@ -39,12 +40,14 @@ def test_an_answer_that_does_not_fit_is_not_the_fault_of_whoever_asked() -> None
 
     nothing: Any = None
     dialect: Any = Talkative()
-    questions = Questions(dialect, nothing, timeout_s=5.0)
+    questions = Questions(dialect, nothing)
+    answers = {"hospital.list.v1": (clinical.HospitalQuestion, "hospitals")}
     asked = Message.new("hospital.list.v1", "smp", {"profile": "81"})
     with pytest.raises(RequestFailed) as failed:
-        asyncio.run(questions.answer(asked))
+        asyncio.run(answer(questions, answers, asked, "the hospitals' system"))
     assert failed.value.code == Code.FAILED
     assert LONG not in str(failed.value)
+    asked = Message.new("hospital.list.v1", "smp", {"profile": 81})
     with pytest.raises(RequestFailed) as failed:
-        asyncio.run(questions.answer(Message.new("hospital.list.v1", "smp", {"profile": 81})))
+        asyncio.run(answer(questions, answers, asked, "the hospitals' system"))
     assert failed.value.code == Code.BAD_MESSAGE
