@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from stage import Bus, Scene
 
 from connectors.partners.ats import AtsConnector
 from connectors.partners.ats.ami import Packet
+from connectors.partners.ats.line import Line
 from connectors.partners.ats.unsent import MEMORY_MAX, Unsent
 from connectors.runtime.door.serving import HttpServer, bind
 from connectors.runtime.partner.http import HttpClient
@@ -28,6 +28,7 @@ from proto.client import BusClient
 from proto.message import Message
 from proto.person import Search
 from tests.bench.ami import PERMISSIONS, ROUTES
+from tests.contract.stage import Bus, Scene
 from tests.contract.switchboard import (
     distinct,
     drive,
@@ -55,6 +56,13 @@ def lived(*lives: Life) -> list[list[Packet]]:
     return steps
 
 
+def line_of(scene: Scene) -> Line:
+    """Return the connector's line to the exchange."""
+    connector = scene.connector
+    assert isinstance(connector, AtsConnector)
+    return connector._line
+
+
 async def replay(http: HttpClient, steps: Iterable[list[Packet]]) -> None:
     """Have the exchange tell this; the last of it happens now."""
     packets = list(chain.from_iterable(steps))
@@ -78,13 +86,13 @@ def test_a_list_that_is_refused_ends_no_call_and_is_said(
 
     async def work() -> None:
         async with exchange(bus, tmp_path) as scene:
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: line_of(scene).session)
             await replay(scene.http, steps[:4])
             await until(lambda: any(one["event"] == "answered" for one in bus.bodies(CALL)))
             await drive(scene, odd=odd[answer])
             await drive(scene, **{"break": True})
-            await until(lambda: scene.connector._line.session is None)
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: line_of(scene).session is None)
+            await until(lambda: line_of(scene).session)
             await until(lambda: "отказ в" in caplog.text)
             assert not any(one["event"] == "ended" for one in bus.bodies(CALL))
             if answer == "unknown":
@@ -107,7 +115,7 @@ def test_classes_of_events_that_do_not_come_are_said(
 
     async def work() -> None:
         async with exchange(bus, tmp_path) as scene:
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: line_of(scene).session)
             await drive(scene, odd={"mute": ["call"]})
             await replay(scene.http, lived(queued)[:2])
             await until(lambda: "события класса call не приходят" in caplog.text)
@@ -121,7 +129,7 @@ def test_actions_that_are_not_allowed_are_said_at_the_login(
 ) -> None:
     async def work() -> None:
         async with exchange(bus, tmp_path) as scene:
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: line_of(scene).session)
             await drive(scene, odd={"denied": ["Originate", "Getvar"]})
             await drive(scene, **{"break": True})
             await until(lambda: "не даёт пользователю действие Originate" in caplog.text)
@@ -142,7 +150,7 @@ def test_the_check_says_of_each_action_and_class_whether_it_is_there(
 ) -> None:
     async def work() -> None:
         async with exchange(bus, tmp_path) as scene:
-            await until(lambda: scene.connector._line.session)
+            await until(lambda: line_of(scene).session)
             found = await checked(scene)
             assert all(found.values())
             assert "действие Originate разрешено" in found

@@ -1,6 +1,7 @@
 """What the exchange says in few words, one rule at a time, and what a dispatcher is told of it."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 
@@ -158,7 +159,7 @@ class TestGaps:
         assert event.call.started_at == began
         assert [(one.since, one.until) for one in event.call.unheard] == [(began, NOW)]
 
-    def test_a_file_of_an_earlier_version_goes_on(self, tmp_path) -> None:
+    def test_a_file_of_an_earlier_version_goes_on(self, tmp_path: Path) -> None:
         file = tmp_path / "live"
         record = {"id": "1.0", "direction": "in", "from": "+79990000001", "to": "103",
                   "started_at": NOW.isoformat()}  # fmt: skip
@@ -168,7 +169,7 @@ class TestGaps:
         (event,) = heard("Hangup|Uniqueid: 1.0|Linkedid: 1.0|Cause: 16", book=book)
         assert (event.kind, event.cause, event.call.number_from) == ("ended", "16", "+79990000001")
 
-    def test_what_is_kept_of_a_call_is_all_that_was_known(self, tmp_path) -> None:
+    def test_what_is_kept_of_a_call_is_all_that_was_known(self, tmp_path: Path) -> None:
         book = CallBook(["from-trunk"])
         heard(
             f"{CALLER}|CallerIDNum: +79990000001",
