@@ -286,7 +286,7 @@ class Cell:
             return bool(fate["state"] == attempt.end)
 
         with contextlib.suppress(AssertionError):
-            await until(ended, "the settlement, which is on its way", 5.0)
+            await until(ended, "the settlement, which is on its way")
         self._must(fate["state"] == attempt.end, f"the router has it as {fate['state']}")
         self._must(bool(fate["note"]), "there is no note")
         notes = [one["note"] for one in fate["history"]]

@@ -31,6 +31,7 @@ from tests.until import until
 
 TIMEOUT_S = 0.7
 PACE_S = 0.02  # between two tries
+LIVES_S = 600.0  # at most, what a partner does of its own accord
 SOUND = {"fail": 0.0, "refuse": 0.0, "delay_s": 0.0, "down": False, "spoil": ""}
 
 
@@ -249,7 +250,7 @@ class Stand:
             ledger = await self.ledger()
             return None if ledger.get("living") else ledger
 
-        ledger = await until(at_rest, "the partner to have nothing more to do")
+        ledger = await until(at_rest, "the partner to have nothing more to do", LIVES_S)
         return len(ledger.get("entries", ledger.get("dialled", ())))
 
 
