@@ -182,10 +182,10 @@ def test_a_check_says_what_is_missing_before_anything_runs(house: House) -> None
     wait_for(lambda: house.ops("status").get("version"), "the router")
     code, found, missing = checked("smp")
     assert (code, missing) == (0, "")
-    assert found.count("хорошо: ") == 3
+    assert found.count("хорошо: ") == 4  # settings, rights, bus and partner
     code, found, missing = checked("ats")  # its exchange is not there
     assert code == 69
-    assert found.count("хорошо: ") == 2
+    assert found.count("хорошо: ") == 3
     assert f"127.0.0.1:{house.ports['ami']} не принимает соединение" in missing
     house.kill("router")
     code, found, missing = checked("smp")

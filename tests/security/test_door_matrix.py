@@ -13,13 +13,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 from starlette.routing import Route
 
 from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.process import _run
-from connectors.runtime.bus.settings import Loaded, LogSettings
+from connectors.runtime.bus.settings import DoorSettings, Loaded, LogSettings
 from connectors.runtime.door.callers import NOT_YOURS
 from connectors.runtime.door.openapi import DOCUMENT, PAGE
 from connectors.runtime.door.token import make_token, new_token
@@ -29,12 +28,13 @@ from proto.ops import ops_request
 from tests.fuzz import doors as good
 from tests.integration.bus import RouterProcess
 from tests.ports import free_port
+from tests.settings import settings_of
 from tests.until import until
 
 SHAPES: dict[str, type[Connector]] = {
     point.name: point.load() for point in entry_points(group="smpbus.connectors")
 }
-DOORS = sorted(name for name, shape in SHAPES.items() if shape.app is not Connector.app)
+DOORS = sorted(name for name, shape in SHAPES.items() if issubclass(shape.Settings, DoorSettings))
 TARGETS = [one() for one in good.TARGETS]
 SOAP = {"content-type": "text/xml; charset=utf-8"}
 ASKED = {"x-asked-by": "dispatcher-7", "x-purpose": "care", "idempotency-key": "matrix-1"}
@@ -120,7 +120,7 @@ class Town:
                 super().__init__(*given)
                 town.connectors[name] = self
 
-        settings: Any = msgspec.convert(self.settings(name), shape.Settings)
+        settings = settings_of(self.settings(name), shape.Settings)
         self.http[name] = HttpClient(f"http://{settings.listen}")
         loaded = Loaded(
             self.folder, settings, self.router.address, None, None, LogSettings(language="en")
