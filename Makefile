@@ -192,6 +192,7 @@ findings:
 	command -v python3 >/dev/null || want="$$want python3"
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || want="$$want postgresql"
 	command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || want="$$want pgbouncer"
+	command -v npm >/dev/null || want="$$want nodejs npm"
 	$(install_packages)
 	for script in findings/*.sh; do
 		echo "== $$script"

@@ -72,6 +72,8 @@ def test_a_wheel_is_the_same_each_time(wheels: list[list[Path]]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert bus.name == f"smpbus-{version}-py3-none-any.whl"
     assert client.name == f"smpbus_client-{version}-py3-none-any.whl"
+    node = json.loads((ROOT / "proto" / "clients" / "node" / "package.json").read_text())
+    assert node["version"] == version
 
 
 def test_a_wheel_holds_its_own_and_nothing_of_the_other(wheels: list[list[Path]]) -> None:

@@ -68,7 +68,7 @@ class Reader:
             command, cwd=self.folder, env=self._environment, capture_output=True, text=True,
             timeout=PATIENCE_S,
         )  # fmt: skip
-        assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+        assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
         return ended.stdout
 
     def run(self, what: str, kind: str) -> str:
