@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -11,12 +12,15 @@ from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import Loaded, load
 from connectors.runtime.door.callers import make_callers, told_open
 from connectors.runtime.door.doortls import door_context
+from connectors.runtime.door.serving import bind
 from connectors.runtime.outside import Outside
 from connectors.runtime.partner import tls
+from connectors.runtime.secretfile import read_secret
 from proto.client import BusClient, Retry
+from proto.configuration.declared import READ, READ_SECRET, marked
 from proto.configuration.find import find_file
 from proto.errors import BusError
-from proto.exits import StartError
+from proto.exits import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, StartError
 from proto.keys import KeyFileError
 from proto.wording import in_words, text
 
@@ -30,6 +34,7 @@ class Finding(NamedTuple):
     good: bool
     sentence: str
     is_warning: bool = False  # it works, and somebody has to mean it
+    status: int = EX_UNAVAILABLE  # with which the check ends when it is bad
 
 
 def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Finding]:
@@ -39,6 +44,7 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
     for sentence in loaded.in_clear:
         yield Finding(True, sentence, is_warning=True)
+    yield from _files(name, loaded)
     yield from _door(name, shape, loaded)
     yield asyncio.run(_bus(name, loaded))
     found = asyncio.run(shape.probe(name, loaded))
@@ -46,6 +52,21 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
         yield asyncio.run(_partner(loaded))
     else:
         yield from (Finding(*one) for one in found)
+
+
+def _files(name: str, loaded: Loaded) -> Iterator[Finding]:
+    """Whether the files are there that the connector reads when it starts."""
+    for key, file, mark in marked(loaded.settings, READ, READ_SECRET):
+        try:
+            if mark == READ_SECRET:
+                read_secret(file)
+            else:
+                file.read_bytes()
+        except (StartError, OSError) as error:
+            denied = isinstance(error.__context__ or error, PermissionError)
+            reason = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            told = text("connector.check_no_file", key=f"connectors.{name}.{key}", reason=reason)
+            yield Finding(False, told, status=EX_NOPERM if denied else EX_CONFIG)
 
 
 def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding]:
@@ -57,8 +78,17 @@ def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding
         make_callers(shape, name, settings, loaded.file)
         door_context(settings.tls, f"{loaded.file}, connectors.{name}.tls")
     except StartError as error:
-        yield Finding(False, error.sentence)
+        yield Finding(False, error.sentence, status=error.exit_code)
         return
+    try:
+        bind(settings.listen, f"{loaded.file}, connectors.{name}.listen").close()
+    except StartError as error:
+        if (
+            getattr(error.__context__, "errno", None) == EADDRINUSE
+        ):  # perhaps by the connector itself, which is running
+            yield Finding(True, text("connector.check_busy", sentence=error), is_warning=True)
+        else:
+            yield Finding(False, error.sentence, status=error.exit_code)
     if settings.open:
         yield Finding(True, told_open(name, settings, shape.door_scopes), is_warning=True)
 
@@ -66,8 +96,8 @@ def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding
 async def _bus(name: str, loaded: Loaded) -> Finding:
     try:
         bus = BusClient(loaded.address, name=name, key=loaded.key, server_key=loaded.server_key)
-    except KeyFileError as error:
-        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=error))
+    except KeyFileError as error:  # the connector would not get as far as the bus
+        return Finding(False, str(error), status=EX_NOPERM)
     await bus.start()
     try:
         async with asyncio.timeout(BUS_S):

@@ -37,7 +37,8 @@ DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
 class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every connector needs; a connector's own struct adds to it.
 
-    `bus` is the router's address ("" is the first of [bus] listen); `listen` is where the partner
+    `kind` is the name that the connector is installed under ("": the name of the table); `bus` is
+    the router's address ("" is the first of [bus] listen); `listen` is where the partner
     calls in, and only from the networks in `allow`, and only who is one of the `callers`; a door
     that anybody may use says so: `open`. With `tls` it speaks TLS itself. `accept_timeout_s` is how
     long a partner waits for the router's ACCEPTED before it is told to repeat after `retry_after_s`
@@ -48,6 +49,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """
 
     partner: PartnerSettings
+    kind: str = ""
     bus: Address = ""
     key: Path | None = None
     server_key: Path | None = None
