@@ -17,10 +17,11 @@ from connectors.runtime import persons
 from connectors.runtime.accesses import whoever
 from connectors.services.lookup.kind import kept_s
 from proto.configuration.find import find_file
-from proto.configuration.kinds import Unusable, settings_of
+from proto.configuration.kinds import Unusable, kind_of, other_kind, read_as
 from proto.configuration.layers import Layers, read_main
+from proto.configuration.place import ConfigError
 from proto.configuration.sections import CONNECTORS, OpsSettings
-from proto.configuration.typed import read, section
+from proto.configuration.typed import section
 from proto.exits import EX_CANTCREAT, EX_REFUSED, EX_TEMPFAIL, EX_UNAVAILABLE, StartError
 from proto.ops import OpsError
 from proto.person import by_enp, by_name, by_snils
@@ -188,12 +189,17 @@ def _settings(main: Layers, name: str) -> dict[str, Any]:
     """Return the settings of a connector with those that are built in: it keeps files that no table
     names. Of a kind that is not installed, what its table says has to do."""
     try:
-        shape = settings_of(name)
+        settings = read_as(main, name, kind_of(main, name))
     except Unusable:
-        shape = None
-    if shape is None:
+        settings = None
+    except ConfigError:
+        kind = other_kind(main, name)
+        if kind is None:
+            raise
+        settings = read_as(main, name, kind)
+    if settings is None:
         return main.table(CONNECTORS, name)
-    found: dict[str, Any] = msgspec.to_builtins(read(main, shape, CONNECTORS, name), enc_hook=str)
+    found: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
     return found
 
 

@@ -1,5 +1,6 @@
 """Types to declare settings with, where `str` or `Path` does not say enough."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -33,3 +34,17 @@ def mark_of(declared: Any, mark: str) -> str:
             return str(meta.extra[mark])
     parts = (part for part in getattr(declared, "__args__", ()) if part is not Ellipsis)
     return next((found for part in parts if (found := mark_of(part, mark))), "")
+
+
+def marked(settings: Any, *marks: str, key: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield dotted key, value and mark of what is declared as one of the marked types and is set,
+    wherever in the settings it is."""
+    for field in msgspec.structs.fields(settings):
+        value = getattr(settings, field.name)
+        here = f"{key}.{field.encode_name}" if key else field.encode_name
+        if (mark := mark_of(field.type, KIND)) in marks and value is not None:
+            yield here, value, mark
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for name, one in inner:
+            if isinstance(one, msgspec.Struct):
+                yield from marked(one, *marks, key=f"{here}.{name}" if name else here)

@@ -15,6 +15,7 @@ from proto.configuration.layers import Layers, Said, parsed, read_layers
 from proto.configuration.place import Place, shown
 from proto.configuration.sections import SECTIONS
 from proto.configuration.tomlfile import KeyPath
+from proto.exits import StartError
 from proto.keys import handed_over
 from proto.wording import text
 
@@ -72,7 +73,10 @@ class _Reader:
             if field.required and field.name not in values:
                 place = self._place(key) if key else Place(self._layers.path.name)
                 place.fail("config.missing_key", missing=name)
-        return kind(**values)
+        try:
+            return kind(**values)
+        except StartError as error:  # what the settings say of themselves, together
+            self._place(key).fail("config.rule", problem=error.sentence)
 
     def value(self, value: object, declared: Any, key: KeyPath) -> Any:
         if isinstance(value, Said):

@@ -7,6 +7,9 @@ from typing import Any, Final
 import click
 import msgspec
 
+from proto.configuration.kinds import Unusable, installed, kind_of, other_kind, read_as
+from proto.configuration.layers import Layers
+from proto.configuration.place import ConfigError, hint
 from proto.configuration.shipped import shipped_folder
 from proto.exits import EX_DATAERR
 from proto.wording import text
@@ -14,6 +17,7 @@ from router.commands.group import CommandGroup
 from router.commands.option import Failure, common, echo_json, lang, machine
 from router.config import LoadedSettings, load
 from router.oldenvironment import FILE, Imported, import_environment, load_known
+from router.settings import Settings
 
 config: Final = CommandGroup(
     "config",
@@ -30,14 +34,49 @@ config: Final = CommandGroup(
 @common
 @machine
 def check(path: Path | None, as_json: bool) -> None:
-    """Check all three files; a fault is the one sentence of ConfigError."""
+    """Check all three files and the tables of connectors; a fault is the one sentence of
+    ConfigError."""
     loaded = load(path)
-    for warning in loaded.warnings:
+    names = sorted(loaded.connectors)
+    doubts = {name: doubt for name in names if (doubt := _doubt(loaded.main, name))}
+    warnings = [*loaded.warnings, *_missing_key(loaded.settings), *doubts.values()]
+    for warning in warnings:
         click.echo(text("log.warning", sentence=warning), err=True)
     if as_json:
-        warnings = list(loaded.warnings)
-        return echo_json({"path": str(loaded.path), "digest": loaded.digest, "warnings": warnings})
+        return echo_json({
+            "path": str(loaded.path), "digest": loaded.digest, "warnings": warnings,
+            "connectors": [name for name in names if name not in doubts],
+        })  # fmt: skip
     click.echo(text("cli.config_good", path=loaded.path, digest=loaded.digest))
+
+
+def _doubt(main: Layers, name: str) -> str | None:
+    """Check the table of a connector; return what has to be said when that was not possible.
+    Raises ConfigError."""
+    kind = kind_of(main, name)
+    try:
+        if read_as(main, name, kind) is None:
+            known = installed()
+            meant = hint(kind, known) or text("config.known_kinds", known=", ".join(known))
+            return text("config.not_looked_at", name=name, kind=kind, meant=meant)
+    except Unusable as error:
+        return text("config.not_loadable", name=name, kind=kind, reason=error)
+    except ConfigError as error:
+        other = other_kind(main, name) if kind == name else None
+        if other is None:
+            raise
+        return text("config.other_kind", problem=error.sentence, name=name, kind=other)
+    return None
+
+
+def _missing_key(settings: Settings) -> list[str]:
+    """The router does not start without its key; who may not look there does not know."""
+    key = settings.bus.key
+    try:
+        is_missing = settings.bus.curve and not key.exists()
+    except OSError:
+        return []
+    return [text("config.warn_no_router_key", key=key)] if is_missing else []
 
 
 @click.command(help=text("help.config_show"))

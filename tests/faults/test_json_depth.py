@@ -127,6 +127,7 @@ def test_nobody_reads_json_from_outside_in_another_way() -> None:
         "connectors/runtime/persons.py",
         "proto/accesses.py",
         "proto/nesting.py",
+        "proto/note.py",  # one string of a note that was read already
     }
     found = {
         str(path.relative_to(ROOT))

@@ -104,6 +104,8 @@ class Taking(BusClient):
 class Taker:
     """Stands where a consumer is: what its deliveries come to must be readable to the router."""
 
+    bus = "fuzz"  # its name, in idempotency keys
+
     def __init__(self, client: Taking) -> None:
         self.client = client
 

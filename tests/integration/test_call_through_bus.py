@@ -166,7 +166,7 @@ def test_an_unknown_key_of_the_settings_is_named(house: House) -> None:
     house.config.write_text(told, encoding="utf-8")
     code, said = end_of(house, "connector", "smp", "--config", str(house.config))
     assert code == 78
-    assert f"{house.config}: " in said
+    assert str(house.config) in said
     assert "connectors.smp.accept_time" in said
 
 

@@ -151,7 +151,7 @@ def test_config_check_says_what_it_checked(
     assert main(["config", "check"]) == 0
     out, err = capsys.readouterr()
     assert str(tmp_path / "etc/smpbus.toml") in out
-    assert err.count("ПРЕДУПРЕЖДЕНИЕ: ") == 10
+    assert err.count("ПРЕДУПРЕЖДЕНИЕ: ") == 11  # ten peers and the router have no key
 
 
 def test_config_show_origin(

@@ -4,12 +4,12 @@ import hashlib
 import hmac
 import random
 import time
-from pathlib import Path
 from typing import Final
 
 from connectors.runtime.partner.partner import Partner, PartnerSettings
 from connectors.runtime.secretfile import read_secret
 from proto.client import Retry
+from proto.configuration.declared import SecretFile
 from proto.exits import StartError
 from proto.note import coded
 from proto.wording import text
@@ -24,7 +24,7 @@ class WebhookSettings(PartnerSettings, frozen=True, forbid_unknown_fields=True, 
     """[connectors.external.clients.NAME.webhook]: a partner, and the file of the secret that signs
     what it gets."""
 
-    secret_file: Path
+    secret_file: SecretFile
 
 
 class Webhook:

@@ -8,7 +8,6 @@ a pause: its administrator may be putting the key there just now.
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -20,6 +19,7 @@ from connectors.runtime.partner.breaker import Breaker, BreakerSettings
 from connectors.runtime.partner.outage import Outage
 from connectors.runtime.partner.partner import PartnerSettings
 from proto.client import BusClient, Handler
+from proto.configuration.declared import ReadFile, SecretFile
 from proto.errors import BusError
 from proto.exits import EX_NOPERM, StartError
 from proto.keys import KeyFileError, KeyPair, load_public
@@ -38,8 +38,8 @@ class OtherBus(PartnerSettings, frozen=True, forbid_unknown_fields=True, kw_only
 
     url: Annotated[str, msgspec.Meta(pattern=exactly(r"tcp://[^/]+:[0-9]{1,5}"))]
     name: Name
-    key: Path
-    server_key: Path
+    key: SecretFile
+    server_key: ReadFile
     destination: Annotated[str, msgspec.Meta(pattern=DESTINATION)] = ""
 
     @property

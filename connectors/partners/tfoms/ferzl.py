@@ -9,7 +9,6 @@ mean: docs/domain.md 7.1.
 import asyncio
 import re
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -22,6 +21,7 @@ from connectors.runtime.markup import soap, xml
 from connectors.runtime.partner.partner import Partner, PartnerSettings, Unauthorised
 from proto import schemas
 from proto.client import Reject, Retry
+from proto.configuration.declared import SecretFile
 from proto.exits import StartError
 from proto.identifiers import new_id
 from proto.note import coded
@@ -42,7 +42,7 @@ class FerzlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     edition: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]+(\.[0-9]+)*"))] = "24.1.2"
     territory: Annotated[str, msgspec.Meta(pattern=exactly(r"[0-9]{5}"))]
-    token_file: Path | None = None
+    token_file: SecretFile | None = None
     token: PartnerSettings | None = None
 
 

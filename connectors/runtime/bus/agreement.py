@@ -17,6 +17,7 @@ from connectors.runtime.bus.settings import SessionSettings
 from connectors.runtime.bus.taking import ANY, Takes
 from connectors.runtime.door.served import Served
 from proto import catalogue
+from proto.exits import EX_UNAVAILABLE
 from proto.wording import text
 
 ROUTES: Final = "routes.toml"
@@ -30,6 +31,7 @@ class Finding(NamedTuple):
     good: bool
     sentence: str
     is_warning: bool = False  # it works, and somebody has to mean it
+    status: int = EX_UNAVAILABLE  # with which the check ends when it is bad
 
 
 class _Route(msgspec.Struct):

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,13 +13,16 @@ from connectors.runtime.bus.connector import Connector
 from connectors.runtime.bus.settings import DoorSettings, Loaded, load
 from connectors.runtime.door.callers import make_callers, told_open
 from connectors.runtime.door.doortls import door_context
+from connectors.runtime.door.serving import bind
 from connectors.runtime.outside import Outside
 from connectors.runtime.partner import tls
 from connectors.runtime.partner.partner import PartnerSettings
+from connectors.runtime.secretfile import read_secret
 from proto.client import BusClient, Retry
+from proto.configuration.declared import READ, READ_SECRET, marked
 from proto.configuration.find import find_file
 from proto.errors import BusError
-from proto.exits import StartError
+from proto.exits import EX_CONFIG, EX_NOPERM, StartError
 from proto.keys import KeyFileError
 from proto.wording import in_words, text
 
@@ -33,6 +37,7 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     yield Finding(True, text("connector.check_settings", file=loaded.file, name=name))
     for sentence in (*loaded.in_clear, *loaded.idle):
         yield Finding(True, sentence, is_warning=True)
+    yield from _files(name, loaded)
     yield from _door(name, shape, loaded)
     yield from compare(name, shape, loaded.settings, loaded.file.parent)
     yield asyncio.run(_bus(name, loaded))
@@ -41,6 +46,21 @@ def check(name: str, shape: type[Connector], config: Path | None) -> Iterator[Fi
     if found is None and partner is not None:
         yield asyncio.run(_partner(partner))
     yield from (Finding(*one) for one in found or ())
+
+
+def _files(name: str, loaded: Loaded) -> Iterator[Finding]:
+    """Whether the files are there that the connector reads when it starts."""
+    for key, file, mark in marked(loaded.settings, READ, READ_SECRET):
+        try:
+            if mark == READ_SECRET:
+                read_secret(file)
+            else:
+                file.read_bytes()
+        except (StartError, OSError) as error:
+            denied = isinstance(error.__context__ or error, PermissionError)
+            reason = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            told = text("connector.check_unread", key=f"connectors.{name}.{key}", reason=reason)
+            yield Finding(False, told, status=EX_NOPERM if denied else EX_CONFIG)
 
 
 def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding]:
@@ -52,8 +72,17 @@ def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding
         make_callers(shape, name, settings, loaded.file)
         door_context(settings.tls, f"{loaded.file}, connectors.{name}.tls")
     except StartError as error:
-        yield Finding(False, error.sentence)
+        yield Finding(False, error.sentence, status=error.exit_code)
         return
+    try:
+        bind(settings.listen, f"{loaded.file}, connectors.{name}.listen").close()
+    except StartError as error:
+        if (
+            getattr(error.__context__, "errno", None) == EADDRINUSE
+        ):  # perhaps by the connector itself, which is running
+            yield Finding(True, text("connector.check_busy", sentence=error), is_warning=True)
+        else:
+            yield Finding(False, error.sentence, status=error.exit_code)
     if settings.open:
         yield Finding(True, told_open(name, settings, shape.door_scopes), is_warning=True)
 
@@ -61,8 +90,8 @@ def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding
 async def _bus(name: str, loaded: Loaded) -> Finding:
     try:
         bus = BusClient(loaded.address, name=name, key=loaded.key, server_key=loaded.server_key)
-    except KeyFileError as error:
-        return Finding(False, text("connector.check_no_bus", address=loaded.address, reason=error))
+    except KeyFileError as error:  # the connector would not get as far as the bus
+        return Finding(False, str(error), status=EX_NOPERM)
     await bus.start()
     try:
         async with asyncio.timeout(BUS_S):

@@ -39,7 +39,8 @@ DESTINATION: Final = r"\A([a-z][a-z0-9_-]{0,63})?\Z"
 class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every connector needs, whatever it joins to the bus.
 
-    `bus` is the router's address ("" is the first of [bus] listen). `accept_timeout_s` is how long
+    `kind` is the name that the connector is installed under ("": the name of the table); `bus` is
+    the router's address ("" is the first of [bus] listen). `accept_timeout_s` is how long
     is waited for the router's ACCEPTED. What failed is tried again as the queue's backoff says, or,
     with `repeat_after_s`, not sooner than that, which doubles up to `repeat_after_max_s`. At a stop
     what is under way has `stop_s` to end; a second later the process is gone, whatever hangs.
@@ -53,6 +54,7 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         {"partner", "listen", "allow", "body_bytes_max", "http", "open", "callers", "tls"}
     )
 
+    kind: str = ""
     bus: Address = ""
     key: Path | None = None
     server_key: Path | None = None

@@ -10,7 +10,8 @@ import click
 from connectors.runtime.bus.settings import DoorSettings, SessionSettings, load
 from connectors.runtime.door.token import make_token
 from proto.configuration.find import find_file
-from proto.configuration.kinds import Unusable, installed, settings_of
+from proto.configuration.kinds import Unusable, installed, kind_of, settings_of
+from proto.configuration.layers import read_main
 from proto.exits import EX_USAGE, StartError
 from proto.wording import text
 
@@ -49,7 +50,7 @@ def token(
 ) -> None:
     """Make a token, keep its digest, and print it this once."""
     try:
-        path = file or _file_of(name, kind or name, who, config)
+        path = file or _file_of(name, kind, who, config)
         said = [f"until={until:%Y-%m-%d}"] if until else []
         said += [f"label={label}"] if label else []
         made = make_token(path, way, " ".join(said))
@@ -60,9 +61,10 @@ def token(
     click.echo(made)
 
 
-def _file_of(name: str, kind: str, who: str, config: Path | None) -> Path:
+def _file_of(name: str, kind: str | None, who: str, config: Path | None) -> Path:
     """Return the token_file of a caller of a connector."""
     file = find_file(config)
+    kind = kind or kind_of(read_main(file), name)
     settings = load(name, _settings_of(kind), file).settings
     callers = settings.callers if isinstance(settings, DoorSettings) else {}
     found = callers.get(who)

@@ -30,6 +30,7 @@ from connectors.runtime.partner.turns import Turns
 from connectors.runtime.secretfile import read_secret_text
 from proto import clock
 from proto.client import Reject, Retry
+from proto.configuration.declared import FORM, ReadFile, SecretFile
 from proto.note import coded
 from proto.wording import in_words, text
 
@@ -70,7 +71,10 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     An answer longer than `answer_bytes_max` (unpacked) is no answer. A connection that was not used
     for `idle_s` seconds is not used again: to be less than the partner's own limit, often 5 s."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://(?![^/?#]*@)[^/]")]
+    url: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^https?://(?![^/?#]*@)[^/]", extra={FORM: "http_url"}),
+    ]
     system: str = ""
     connect_timeout_s: Seconds = 3.0
     timeout_s: Seconds = 10.0
@@ -79,11 +83,11 @@ class PartnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
     answer_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=256 * 1024**2)] = ANSWER_BYTES_MAX
     idle_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = IDLE_S
-    credentials_file: Path | None = None
+    credentials_file: SecretFile | None = None
     breaker: BreakerSettings = BreakerSettings()
-    ca_file: Path | None = None
-    client_certificate_file: Path | None = None
-    client_key_file: Path | None = None
+    ca_file: ReadFile | None = None
+    client_certificate_file: ReadFile | None = None
+    client_key_file: SecretFile | None = None
     strict_x509: bool = False
 
 

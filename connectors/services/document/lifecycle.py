@@ -26,6 +26,7 @@ from connectors.services.document.plan import load_plan
 from connectors.services.document.signer import SignerSettings, load_signer
 from proto import clinical, schemas
 from proto.client import Reject
+from proto.configuration.declared import ReadFile
 from proto.message import Message, now_ms
 from proto.note import coded
 from proto.retention import Retention
@@ -43,7 +44,7 @@ class DocumentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     organisation: Organisation
     archive_file: Path
     signer: SignerSettings = SignerSettings()
-    plan_file: Path | None = None
+    plan_file: ReadFile | None = None
     deadline_days: float = 15.0  # docs/domain.md 6.3
     files_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
 

@@ -7,7 +7,6 @@ class. `RsaSigner` is for tests and for talking to test contours.
 import hashlib
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from connectors.runtime.log import LOG
+from proto.configuration.declared import ReadFile, SecretFile
 from proto.exits import StartError
 from proto.ownership import is_open_to_others
 from proto.wording import text
@@ -39,8 +39,8 @@ class SignerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     use: str = RSA
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
-    key_file: Path | None = None
-    certificate_file: Path | None = None
+    key_file: SecretFile | None = None
+    certificate_file: ReadFile | None = None
 
 
 class Signer(Protocol):

@@ -5,11 +5,11 @@ verifies signatures and takes them off, there is nothing left to verify here.
 """
 
 import importlib
-from pathlib import Path
 from typing import Annotated, Protocol
 
 import msgspec
 
+from proto.configuration.declared import ReadFile
 from proto.exits import StartError
 from proto.wording import text
 
@@ -24,7 +24,7 @@ class VerifierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     use: str
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
-    certificate_file: Path | None = None
+    certificate_file: ReadFile | None = None
 
 
 class Verifier(Protocol):

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -21,6 +20,7 @@ from connectors.services.lookup.kind import KINDS, Kind
 from connectors.services.lookup.memcached import Away, Memcached
 from connectors.services.lookup.near import Near
 from connectors.services.lookup.secret import Secret
+from proto.configuration.declared import SecretFile
 from proto.exits import StartError
 from proto.wording import text
 
@@ -42,20 +42,23 @@ class LookupSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     server: str = ""
-    secret_file: Path | None = None
+    secret_file: SecretFile | None = None
     timeout_ms: Annotated[float, msgspec.Meta(gt=0, le=50)] = 50.0
     connections_max: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     entries_max: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     bytes_max: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 1024 * 1024
     ttl_s: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
 
+    def __post_init__(self) -> None:
+        """Raises StartError for settings that cannot work."""
+        _check(self)
+
 
 class Lookup:
     """The cached questions of one process. `clock` gives seconds since 1970-01-01 UTC."""
 
     def __init__(self, settings: LookupSettings, clock: Callable[[], float] = time.time) -> None:
-        """Raises StartError for settings that cannot work."""
-        _check(settings)
+        """Raises StartError for a secret that cannot be read."""
         self._clock = clock
         self._ttl_s: Mapping[str, float] = settings.ttl_s
         self._secret = Secret.load(settings.secret_file)

@@ -19,6 +19,7 @@ from connectors.runtime.words import code_of
 from connectors.services.lookup import CODE_LIST, CodeList, Lookup
 from connectors.services.nsi import contract
 from proto.client import Reject, Retry
+from proto.configuration.declared import SecretFile
 from proto.identifiers import new_id
 from proto.note import coded
 
@@ -36,7 +37,7 @@ class NsiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     `requests_per_minute`; for its lock they wait up to `quota_timeout_s`."""
 
     partner: PartnerSettings
-    user_key_file: Path | None = None
+    user_key_file: SecretFile | None = None
     quota_file: Path | None = None
     quota_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 10.0
     requests_per_minute: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = contract.PER_MINUTE

@@ -9,7 +9,6 @@ names brigade and call.
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, tzinfo
-from pathlib import Path
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
@@ -27,6 +26,7 @@ from connectors.partners.rmis.riams.tables import load_tables
 from connectors.runtime.partner.partner import Partner, Untouched
 from proto import clinical, schemas
 from proto.client import Reject, Retry
+from proto.configuration.declared import ReadFile, SecretFile
 from proto.exits import StartError
 from proto.identifiers import new_id
 from proto.note import coded
@@ -46,8 +46,8 @@ class RiamsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     zone: str = "Europe/Moscow"
     service: Annotated[int, msgspec.Meta(ge=1)] = 1
-    tables_file: Path | None = None
-    login_file: Path | None = None
+    tables_file: ReadFile | None = None
+    login_file: SecretFile | None = None
     look_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
 
 
