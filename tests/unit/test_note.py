@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto import wording
@@ -77,6 +77,7 @@ def test_the_code_is_known_to_programs() -> None:
     assert code_of("bus.attempts_over of three") == ""
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=100))
 def test_whatever_is_written_is_read(value: str) -> None:
     written = coded("bus.attempts_over", count=value)
@@ -84,6 +85,7 @@ def test_whatever_is_written_is_read(value: str) -> None:
     assert in_words(written).startswith("given up after")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(string.ascii_lowercase + ' .=":;\\', max_size=60))
 def test_any_text_can_be_shown(text: str) -> None:
     assert in_words(f"bus.rejected: {text}").startswith("rejected by its consumer: ")
