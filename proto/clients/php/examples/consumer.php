@@ -22,7 +22,8 @@ try {
     $key = KeyPair::load("$keys/$name.key");
     $bus = new BusClient($address, $name, $key, KeyPair::loadPublic("$keys/router.pub"));
     $going = true;
-    pcntl_async_signals(true);
+    // Not pcntl_async_signals: PHP forgets a handler that is due while an exception is thrown, as the
+    // interrupted poll of php-zmq does.
     foreach ([SIGTERM, SIGINT] as $signal) {
         pcntl_signal($signal, static function () use (&$going): void {
             $going = false;
@@ -33,10 +34,12 @@ try {
         return ['taken' => $taken];
     });
     while ($going) {
+        pcntl_signal_dispatch();
         foreach ($bus->consume($name, 16, 1.0) as $delivery) {
             echo $delivery->key(), ' ', $delivery->message->subject, ' ', $delivery->message->body, "\n";
             $delivery->ack('printed');
             $taken++;
+            pcntl_signal_dispatch();
             if (!$going) {
                 break;
             }

@@ -49,7 +49,7 @@ final class Connection
                 return null;
             }
         } catch (\ZMQPollException $interrupted) {
-            return null; // by a signal, whose handler runs now
+            return null; // by a signal; its handler runs when pcntl_signal_dispatch() is called
         }
         return $this->socket->recvMulti(\ZMQ::MODE_DONTWAIT) ?: null;
     }
