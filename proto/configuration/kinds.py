@@ -54,10 +54,20 @@ def read_as(main: Layers, name: str, kind: str) -> msgspec.Struct | None:
 def other_kind(main: Layers, name: str) -> str | None:
     """Return a kind whose settings the table of a connector has all the same: it may be started
     with --kind."""
+    written = main.table(CONNECTORS, name).keys()
     for kind in installed():
         try:
+            shape = settings_of(kind)
+            if shape is None or written & _unused(shape):
+                continue  # one that takes a key and does not use it proves nothing
             read_as(main, name, kind)
         except (ConfigError, Unusable):
             continue
         return kind
     return None
+
+
+def _unused(shape: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the keys that a kind takes for the sake of other kinds."""
+    idle: frozenset[str] = getattr(shape, "idle", frozenset())
+    return idle - set(shape.__struct_fields__)

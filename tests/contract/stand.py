@@ -112,7 +112,7 @@ class Stand:
             **table.get("partner", {}),
         }
         if row.kind == "client":
-            del table["stop_s"]
+            del table["listen"], table["open"], table["stop_s"]
         return settings_of(table, shape)
 
     async def _run(self, shape: type[Connector]) -> None:
@@ -189,7 +189,12 @@ class Stand:
             return attempt
         ask = {"question": self._question, "load": self._load, "client": self._list}[self.row.kind]
         asking = asyncio.create_task(ask(number, attempt))
-        asking.add_done_callback(lambda done: done.result())
+
+        def ended(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()):
+                attempt.end = f"broken: {type(error).__name__}: {error}"
+
+        asking.add_done_callback(ended)
         return attempt
 
     def _made(self, number: int) -> Message:

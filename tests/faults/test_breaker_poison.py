@@ -104,5 +104,7 @@ def test_a_part_of_a_path_is_escaped() -> None:
 class _Nobody:
     """Whoever would settle."""
 
+    bus = "bus"
+
     class client:
         bus = "bus"
