@@ -111,7 +111,7 @@ def test_a_code_is_a_word_of_its_grammar(caplog: pytest.LogCaptureFixture) -> No
     assert coded_reply(answer)[1].startswith("422 ")  # what it is compared with is what was said
 
     async def act(stage: Scene, _: Bus) -> None:
-        stage.connector.partner.ask = lambda *_: said_by_112(answer)  # type: ignore[attr-defined, assignment]
+        stage.connector.partner.ask = lambda *_: said_by_112(answer)  # type: ignore[assignment]
         with pytest.raises(Reject) as caught:
             await stage.connector._send("PUT", "112-1", "", {}, "key")  # type: ignore[attr-defined]
         assert NAME in str(caught.value)

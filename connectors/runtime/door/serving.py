@@ -197,8 +197,7 @@ def bind(address: str, where: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named in full: asyncio's own loop turns Nagle's algorithm off only where it reads TCP.
-    channel = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    channel = socket.socket(family, socket.SOCK_STREAM)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         channel.bind((host, int(port)))
