@@ -29,6 +29,10 @@ _BOUNDS: Final = {
     ">=": "config.too_small", "<=": "config.too_large", ">": "config.not_above",
     "<": "config.not_below",
 }  # fmt: skip
+# What has a word of its own; all else stands in quotes.
+_NAMED: Final = (
+    "int", "float", "bool", "array", "object", "date", "datetime", "decimal",
+)  # fmt: skip
 _SEQUENCES: Final = (list, tuple, set, frozenset)
 
 
@@ -193,4 +197,5 @@ def _fail_value(place: Place, value: object, declared: Any, message: str) -> NoR
         place.fail("config.wrong_length", bound=rule.removeprefix("of length "), got=got)
     if rule.startswith("matching regex"):
         place.fail("config.wrong_form", form=_form(declared, rule), got=got)
-    place.fail("config.wrong_type", expected=text(f"config.type_{found['type']}"), got=got)
+    kind = found["type"] if found["type"] in _NAMED else "str"
+    place.fail("config.wrong_type", expected=text(f"config.type_{kind}"), got=got)

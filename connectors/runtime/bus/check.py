@@ -69,17 +69,18 @@ def _door(name: str, shape: type[Connector], loaded: Loaded) -> Iterator[Finding
     if not isinstance(settings, DoorSettings) or shape.knows_callers:
         return
     try:
-        make_callers(shape, name, settings, loaded.file)
+        callers = make_callers(shape, name, settings, loaded.file)
         door_context(settings.tls, f"{loaded.file}, connectors.{name}.tls")
     except StartError as error:
         yield Finding(False, error.sentence, status=error.exit_code)
         return
+    if callers is None and not settings.open:
+        return  # it stays shut
     try:
         bind(settings.listen, f"{loaded.file}, connectors.{name}.listen").close()
     except StartError as error:
-        if (
-            getattr(error.__context__, "errno", None) == EADDRINUSE
-        ):  # perhaps by the connector itself, which is running
+        # Perhaps by the connector itself, which is running.
+        if getattr(error.__context__, "errno", None) == EADDRINUSE:
             yield Finding(True, text("connector.check_busy", sentence=error), is_warning=True)
         else:
             yield Finding(False, error.sentence, status=error.exit_code)
