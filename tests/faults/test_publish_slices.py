@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from random import Random
 from typing import Any
 
@@ -116,7 +116,7 @@ def serving() -> RouterProcess:
 
 def sources(router: RouterProcess) -> list[tuple[str, str]]:
     """Source and id of all messages of a journal at rest, in the order of acceptance."""
-    with sqlite3.connect(router.folder / "data" / "journal.db") as journal:
+    with closing(sqlite3.connect(router.folder / "data" / "journal.db")) as journal:
         return journal.execute("select source, id from message order by n").fetchall()
 
 

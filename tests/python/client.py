@@ -68,8 +68,9 @@ try:
 except KeyFileError as error:
     tell("key file", said=str(error).partition(": ")[2])
 loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
-compiled = ("__", "_cython", "cython")  # what compiled modules leave there
-tell("loaded", modules=sorted(name for name in loaded if not name.startswith(compiled)))
+# What compiled modules leave there, and what Debian loads into every program.
+others = ("__", "_cython", "cython", "sitecustomize")
+tell("loaded", modules=sorted(name for name in loaded if not name.startswith(others)))
 
 import proto  # noqa: E402  # the neighbour, whose name it is
 

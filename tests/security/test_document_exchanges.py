@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -355,7 +356,7 @@ def test_an_archive_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
         assert document_of(stage).state == "registered"
 
     play(tmp_path, before)
-    with sqlite3.connect(tmp_path / "documents.db") as db:
+    with closing(sqlite3.connect(tmp_path / "documents.db")) as db, db:
         for table in ("exchange", "given", "contradicted"):
             db.execute(f"drop table {table}")
         db.execute("update document set uid = ?", (old,))
