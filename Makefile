@@ -12,6 +12,7 @@
 # make bench-outage        latency beside a dead partner with 50,000 messages waiting
 # make bench-sql           rows a second through the ambulance system's tables, both ways
 # make bench-ami           10,000 events a second of the telephone exchange for 10 s
+# make bench-door          what it costs at a door to ask who calls
 # make bench-register      a register of 200,000 cases: time and memory, under 300 MB
 # make load [ARGS=--short] a region's load for 13 minutes, with everything real, and a verdict
 # make crash [IMAGES=100000]   power loss and disk errors at every call of the store
@@ -39,7 +40,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run drill test quick coverage release test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots locks sbom audit findings wheel clean packages
+.PHONY: help run drill test quick coverage release test-contracts lint bench bench-against bench-backlog bench-outage bench-sql bench-ami bench-door bench-register bench-history load crash simulate canaries chaos siege fuzz restore calls faults test-roots locks sbom audit findings wheel clean packages
 
 # Hundreds of processes start here, each of some four hundred modules: their bytecode is kept, beside
 # them and out of the repository, whatever the environment says.
@@ -85,6 +86,9 @@ bench-sql: packages $(STAMP)
 
 bench-ami: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.ami $(ARGS)
+
+bench-door: $(STAMP)
+	@exec $(BIN)/python -m tests.bench.door $(ARGS)
 
 bench-register: $(STAMP)
 	@exec $(BIN)/python -m tests.bench.register $(ARGS)

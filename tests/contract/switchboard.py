@@ -72,14 +72,6 @@ async def drive(scene: Scene, **order: Any) -> None:
     assert (await scene.http.request("POST", "/drive", msgspec.json.encode(order))).status == 202
 
 
-async def until(done: Any) -> None:
-    for _ in range(1500):
-        if done():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("waited 15 s")
-
-
 def distinct(bus: Bus, type: str) -> list[Any]:
     """Return the bodies as the bus delivers them: of one id only the first."""
     first: dict[str, Message] = {}

@@ -12,7 +12,8 @@ from proto import catalogue
 from proto.client import Consumer, Delivery, Reject, Retry
 from proto.message import Message
 from tests.contract.stage import Bus, Scene
-from tests.contract.switchboard import PACE_S, connector_of, distinct, drive, exchange, until
+from tests.contract.switchboard import PACE_S, connector_of, distinct, drive, exchange
+from tests.until import until
 
 
 def check_calls(bus: Bus, ended: list[str], answered: list[str]) -> None:

@@ -34,11 +34,11 @@ from tests.contract.switchboard import (
     drive,
     exchange,
     soundness,
-    until,
 )
 from tests.integration.bus import SMPBUS, RouterProcess
 from tests.ports import free_port
 from tests.unit.connectors.ats_switch import LIVES, Life, Switch, Truth, queued
+from tests.until import until
 
 CALL = "telephony.call.v1"
 

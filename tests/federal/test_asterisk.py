@@ -26,8 +26,8 @@ from tests.contract.switchboard import (
     figures,
     soundness,
     stories,
-    until,
 )
+from tests.until import until
 
 CALL, GROUP = "telephony.call.v1", "telephony.group.v1"
 FOLDER = Path(os.environ.get("SMPBUS_CONTRACT_DATA", "")) / "asterisk"

@@ -1,6 +1,7 @@
 """What the connectors of all registers of documents have in common: a card is sent, and what was
 sent is come back to when its timer says so."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from proto import clinical
 from proto.client import Delivery
 
 
-class DocumentConnector(Connector):
+class DocumentConnector(Connector, ABC):
     """Joins one register to the bus; `life` has its documents."""
 
     takes: ClassVar = {
@@ -23,13 +24,13 @@ class DocumentConnector(Connector):
     keeps: ClassVar = ("life.archive.state",)
     life: Lifecycle
 
+    @abstractmethod
     async def send_card(self, card: clinical.CallCard, delivery: Delivery) -> str:
         """Send the document of a card. Raises Retry, Reject, NotAccepted."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def come_back(self, timer: clinical.DocumentTimer, delivery: Delivery) -> str:
         """Come back to a document when it is time. Raises Retry, Reject, NotAccepted."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """See Connector."""

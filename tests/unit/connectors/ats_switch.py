@@ -3,7 +3,7 @@ that are lived on it, each with the truth about who talked. Rules: the oldest Li
 bridges join, without an event; Local channels are pipes with two halves; what is told in one moment
 comes in any order that the real one was seen to use."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -202,6 +202,7 @@ def _age(link: str) -> tuple[int, int]:
 # Each takes the exchange and three telephones that are its own, and pauses where time passes.
 
 Visit = Iterator[None]
+Answered = Generator[None, None, tuple[Channel, Channel]]
 Life = Callable[[Switch, list[str], Truth], Visit]
 
 
@@ -232,20 +233,20 @@ def _connect(switch: Switch, caller: Channel, leg: Channel, queue: str, member: 
                  Interface=f"PJSIP/{member}", **fields)  # fmt: skip
 
 
-def _answered(switch: Switch, phones: list[str], truth: Truth) -> Iterator[tuple[Channel, Channel]]:
-    """A queue, and its first member answers; yields Nones and then both legs."""
+def _answered(switch: Switch, phones: list[str], truth: Truth) -> Answered:
+    """A queue, and its first member answers; returns both legs."""
     caller = _begin(switch, phones, truth)
-    yield None  # type: ignore[misc]
+    yield
     queue = f"q{phones[0]}"
     switch.join(caller, queue)
     leg = _ring(switch, caller, phones[0], queue)
-    yield None  # type: ignore[misc]
+    yield
     switch.answer(caller, leg)
     _connect(switch, caller, leg, queue, phones[0])
     switch.bridge(caller, leg)
     truth.talked.append(phones[0])
     truth.outcomes.append((queue, "answered"))
-    yield caller, leg
+    return caller, leg
 
 
 def direct(switch: Switch, phones: list[str], truth: Truth) -> Visit:
@@ -276,18 +277,14 @@ def two_telephones(switch: Switch, phones: list[str], truth: Truth) -> Visit:
 
 def queued(switch: Switch, phones: list[str], truth: Truth) -> Visit:
     """A queue; put on hold in between."""
-    for step in _answered(switch, phones, truth):
-        if step is None:
-            yield
-            continue
-        caller, leg = step
-        yield
-        switch.event("Hold", leg)
-        yield
-        switch.event("Unhold", leg)
-        yield
-        switch.event("AgentComplete", caller, Queue=f"q{phones[0]}", TalkTime="3")
-        switch.hangup(caller, leg)
+    caller, leg = yield from _answered(switch, phones, truth)
+    yield
+    switch.event("Hold", leg)
+    yield
+    switch.event("Unhold", leg)
+    yield
+    switch.event("AgentComplete", caller, Queue=f"q{phones[0]}", TalkTime="3")
+    switch.hangup(caller, leg)
 
 
 def abandoned(switch: Switch, phones: list[str], truth: Truth) -> Visit:
@@ -417,116 +414,100 @@ def _blind(switch: Switch, transferee: Channel, by: Channel, to: str, truth: Tru
 
 def blind(switch: Switch, phones: list[str], truth: Truth) -> Visit:
     """A queue call that is sent on twice."""
-    for step in _answered(switch, phones, truth):
-        if step is None:
-            yield
-            continue
-        caller, leg = step
-        yield
-        for to in phones[1:3]:
-            yield from _blind(switch, caller, leg, to, truth)
-            found = [one for one in _there(switch, truth) if one.number == to]
-            if not found:
-                break
-            leg = found[0]
-        switch.hangup(*_there(switch, truth))
+    caller, leg = yield from _answered(switch, phones, truth)
+    yield
+    for to in phones[1:3]:
+        yield from _blind(switch, caller, leg, to, truth)
+        found = [one for one in _there(switch, truth) if one.number == to]
+        if not found:
+            break
+        leg = found[0]
+    switch.hangup(*_there(switch, truth))
 
 
 def attended(switch: Switch, phones: list[str], truth: Truth) -> Visit:
     """Put on hold, the second telephone asked, and joined with it; now and then while it rings."""
-    for step in _answered(switch, phones, truth):
-        if step is None:
-            yield
-            continue
-        caller, leg = step
-        yield
-        switch.event("Hold", leg)
-        own = switch.new(f"PJSIP/{phones[0]}-{{}}", INSIDE, phones[1], phones[0], state="4")
-        truth.merged.append(own.id)
-        asked = switch.phone(phones[1], own.link)
-        switch.dial(own, asked, phones[1])
-        yield
-        switch.answer(own, asked)
-        second = switch.bridge(own, asked)
-        yield
-        names = {"OrigTransferer": leg, "SecondTransferer": own, "TransferTarget": asked,
-                 "Transferee": caller}  # fmt: skip
-        event = {f"{word}{key}": value for word, one in names.items()
-                 for key, value in _snapshot(one).items()}  # fmt: skip
-        switch.together(partial(switch.event, "Unhold", leg), partial(switch.event, "Unhold", own))
-        first = caller.bridge
-        if switch.random.random() < 0.5:  # either bridge may be the one that is kept
-            switch.leave(asked, leg)
-            switch.enter(asked, first, swap=leg)
-        else:
-            switch.leave(caller, own)
-            switch.enter(caller, second, swap=own)
-        switch.event("AttendedTransfer", None, Result="Success", DestType="Bridge", **event)
-        truth.transfers += 1
-        truth.talked.append(phones[1])
-        switch.hangup(leg, own)
-        yield
-        switch.hangup(caller, asked)
+    caller, leg = yield from _answered(switch, phones, truth)
+    yield
+    switch.event("Hold", leg)
+    own = switch.new(f"PJSIP/{phones[0]}-{{}}", INSIDE, phones[1], phones[0], state="4")
+    truth.merged.append(own.id)
+    asked = switch.phone(phones[1], own.link)
+    switch.dial(own, asked, phones[1])
+    yield
+    switch.answer(own, asked)
+    second = switch.bridge(own, asked)
+    yield
+    names = {"OrigTransferer": leg, "SecondTransferer": own, "TransferTarget": asked,
+             "Transferee": caller}  # fmt: skip
+    event = {f"{word}{key}": value for word, one in names.items()
+             for key, value in _snapshot(one).items()}  # fmt: skip
+    switch.together(partial(switch.event, "Unhold", leg), partial(switch.event, "Unhold", own))
+    first = caller.bridge
+    if switch.random.random() < 0.5:  # either bridge may be the one that is kept
+        switch.leave(asked, leg)
+        switch.enter(asked, first, swap=leg)
+    else:
+        switch.leave(caller, own)
+        switch.enter(caller, second, swap=own)
+    switch.event("AttendedTransfer", None, Result="Success", DestType="Bridge", **event)
+    truth.transfers += 1
+    truth.talked.append(phones[1])
+    switch.hangup(leg, own)
+    yield
+    switch.hangup(caller, asked)
 
 
 def semi_attended(switch: Switch, phones: list[str], truth: Truth) -> Visit:
     """Joined with a telephone that still rings: a Local channel takes the operator's place."""
-    for step in _answered(switch, phones, truth):
-        if step is None:
-            yield
-            continue
-        caller, leg = step
-        yield
-        own = switch.new(f"PJSIP/{phones[0]}-{{}}", INSIDE, phones[1], phones[0], state="4")
-        truth.merged.append(own.id)
-        asked = switch.phone(phones[1], own.link)
-        switch.dial(own, asked, phones[1])
-        yield
-        event = {f"{word}{key}": value
-                 for word, one in (("OrigTransferer", leg), ("SecondTransferer", own),
-                                   ("Transferee", caller))
-                 for key, value in _snapshot(one).items()}  # fmt: skip
-        near, far = switch.pipe(phones[1], INSIDE, caller.link)
-        far.link = own.link  # it takes the place of the operator's second channel
-        switch.leave(leg)
-        switch.enter(near, caller.bridge, swap=leg)
-        switch.event("AttendedTransfer", None, Result="Success", DestType="App", **event)
-        truth.transfers += 1
-        switch.hangup(leg, own)
-        yield
-        switch.answer(far, asked)
-        switch.bridge(far, asked)
-        truth.talked.append(phones[1])
-        yield
-        switch.hangup(caller, near, far, asked)
+    caller, leg = yield from _answered(switch, phones, truth)
+    yield
+    own = switch.new(f"PJSIP/{phones[0]}-{{}}", INSIDE, phones[1], phones[0], state="4")
+    truth.merged.append(own.id)
+    asked = switch.phone(phones[1], own.link)
+    switch.dial(own, asked, phones[1])
+    yield
+    event = {f"{word}{key}": value
+             for word, one in (("OrigTransferer", leg), ("SecondTransferer", own),
+                               ("Transferee", caller))
+             for key, value in _snapshot(one).items()}  # fmt: skip
+    near, far = switch.pipe(phones[1], INSIDE, caller.link)
+    far.link = own.link  # it takes the place of the operator's second channel
+    switch.leave(leg)
+    switch.enter(near, caller.bridge, swap=leg)
+    switch.event("AttendedTransfer", None, Result="Success", DestType="App", **event)
+    truth.transfers += 1
+    switch.hangup(leg, own)
+    yield
+    switch.answer(far, asked)
+    switch.bridge(far, asked)
+    truth.talked.append(phones[1])
+    yield
+    switch.hangup(caller, near, far, asked)
 
 
 def parked(switch: Switch, phones: list[str], truth: Truth) -> Visit:
     """Parked, and fetched from another telephone."""
-    for step in _answered(switch, phones, truth):
-        if step is None:
-            yield
-            continue
-        caller, leg = step
-        yield
-        event = {f"Transferee{key}": value for key, value in _snapshot(caller).items()}
-        event |= {f"Transferer{key}": value for key, value in _snapshot(leg).items()}
-        switch.event("BlindTransfer", None, Result="Success", Extension="700", **event)
-        truth.transfers += 1
-        switch.leave(caller, leg)
-        caller.bridge = "parking"
-        switch.event("BridgeEnter", caller, BridgeUniqueid="parking", BridgeType="parking",
-                     BridgeTechnology="holding_bridge", BridgeCreator="Parking")  # fmt: skip
-        switch.hangup(leg)
-        yield
-        fetches = switch.new(f"PJSIP/{phones[1]}-{{}}", INSIDE, "701", phones[1], state="6")
-        truth.merged.append(fetches.id)
-        yield
-        switch.leave(caller)
-        switch.bridge(caller, fetches)
-        truth.talked.append(phones[1])
-        yield
-        switch.hangup(caller, fetches)
+    caller, leg = yield from _answered(switch, phones, truth)
+    yield
+    event = {f"Transferee{key}": value for key, value in _snapshot(caller).items()}
+    event |= {f"Transferer{key}": value for key, value in _snapshot(leg).items()}
+    switch.event("BlindTransfer", None, Result="Success", Extension="700", **event)
+    truth.transfers += 1
+    switch.leave(caller, leg)
+    caller.bridge = "parking"
+    switch.event("BridgeEnter", caller, BridgeUniqueid="parking", BridgeType="parking",
+                 BridgeTechnology="holding_bridge", BridgeCreator="Parking")  # fmt: skip
+    switch.hangup(leg)
+    yield
+    fetches = switch.new(f"PJSIP/{phones[1]}-{{}}", INSIDE, "701", phones[1], state="6")
+    truth.merged.append(fetches.id)
+    yield
+    switch.leave(caller)
+    switch.bridge(caller, fetches)
+    truth.talked.append(phones[1])
+    yield
+    switch.hangup(caller, fetches)
 
 
 def picked_up(switch: Switch, phones: list[str], truth: Truth) -> Visit:
@@ -549,23 +530,19 @@ def picked_up(switch: Switch, phones: list[str], truth: Truth) -> Visit:
 
 def redirected(switch: Switch, phones: list[str], truth: Truth) -> Visit:
     """Sent on by a program of the operator: there is no event for it."""
-    for step in _answered(switch, phones, truth):
-        if step is None:
-            yield
-            continue
-        caller, leg = step
-        yield
-        caller.exten = phones[1]
-        switch.leave(caller, leg)
-        switch.hangup(leg)
-        leg = _ring(switch, caller, phones[1])
-        truth.transfers += 1
-        yield
-        switch.answer(caller, leg)
-        switch.bridge(caller, leg)
-        truth.talked.append(phones[1])
-        yield
-        switch.hangup(caller, leg)
+    caller, leg = yield from _answered(switch, phones, truth)
+    yield
+    caller.exten = phones[1]
+    switch.leave(caller, leg)
+    switch.hangup(leg)
+    leg = _ring(switch, caller, phones[1])
+    truth.transfers += 1
+    yield
+    switch.answer(caller, leg)
+    switch.bridge(caller, leg)
+    truth.talked.append(phones[1])
+    yield
+    switch.hangup(caller, leg)
 
 
 def outgoing(switch: Switch, phones: list[str], truth: Truth) -> Visit:
